@@ -1,0 +1,74 @@
+"""The faults that vidllava expects, each with its exit code.
+
+    VidllavaError           1   a fault of ours (never raised bare)
+    ├── UsageError          2   wrong usage: a flag, a value, a combination
+    ├── MediaError          3   this media cannot be used
+    ├── DatasetError        4   this data set is invalid
+    ├── ModelError          5   this model or checkpoint is missing or invalid
+    ├── ResourceError       6   disk, memory, time or size limit
+    ├── DivergedError       7   training diverged
+    └── PartialFailure     10   a batch finished, some items failed
+
+An error reads ``<thing>: <what> (<what to try>)`` on one line: which value, which bound, what next.
+"""
+
+from __future__ import annotations
+
+
+class VidllavaError(Exception):
+    """An expected fault. ``str()`` is one line for people; ``exit_code`` is for programs."""
+
+    exit_code = 1
+
+    def __init__(self, thing: object, what: str, hint: str | None = None) -> None:
+        self.thing = str(thing)
+        self.what = what
+        self.hint = hint
+        super().__init__(self.thing, what, hint)
+
+    def __str__(self) -> str:
+        line = f"{self.thing}: {self.what}" + (f" ({self.hint})" if self.hint else "")
+        # A file name or a library's message may hold line ends or terminal escapes: keep one clean line.
+        return "".join(c if c.isprintable() else " " for c in line)
+
+
+class UsageError(VidllavaError):
+    """A flag, a value or a combination that cannot be meant."""
+
+    exit_code = 2
+
+
+class MediaError(VidllavaError):
+    """A file that is missing, broken, or holds no usable pictures."""
+
+    exit_code = 3
+
+
+class DatasetError(VidllavaError):
+    """A data set with invalid rows."""
+
+    exit_code = 4
+
+
+class ModelError(VidllavaError):
+    """A model or checkpoint that is missing or invalid."""
+
+    exit_code = 5
+
+
+class ResourceError(VidllavaError):
+    """Disk, memory, time or size limit reached."""
+
+    exit_code = 6
+
+
+class DivergedError(VidllavaError):
+    """Training produced NaN or Inf and was ended."""
+
+    exit_code = 7
+
+
+class PartialFailure(VidllavaError):
+    """A batch finished, but some of its items failed."""
+
+    exit_code = 10
