@@ -1,8 +1,10 @@
 """Which rows does one visual give the language model? Pure arithmetic on sizes.
 
-A visual goes through the vision tower as `num_grids` square pictures; each gives a grid of side x side feature
-rows. A `VisualLayout` says how those grids become rows: which window of them, shrunk how, with newline rows where.
-The splice kernel follows it, the token budget counts it, so both always agree.
+A visual goes through the vision tower as `num_grids` square pictures; each gives a grid of side x side
+feature rows. A `VisualLayout` says how those grids become rows: which window of them, shrunk how, with
+newline rows where. The splice kernel follows it and the token budget counts it, so both always agree.
+Source of every rule: LLaVA-NeXT `llava/model/llava_arch.py` and `llava/mm_utils.py`, with transformers'
+rounding (`models/llava_onevision`).
 
     video_layout(32, side=27, stride=2, mode="bilinear", newline="one_token").num_tokens     # 6273
     picture_layout(480, 640, side=27, tile_size=384, pinpoints=pinpoints).num_tokens         # 2929
@@ -22,18 +24,26 @@ PoolMode = Literal["bilinear", "average", "max"]
 NewlineMode = Literal["one_token", "grid", "frame", "no_token"]
 Pinpoints = Sequence[tuple[int, int]]
 
-# A picture's grid is shrunk only where it is this much larger than the cap, per side (transformers, LLaVA-NeXT).
+# A picture's grid is shrunk only where it is this much larger than the cap, per side.
 CAP_TOLERANCE = 1.1
+
+_BLOCK_NEWLINE: dict[NewlineMode, Literal["none", "row", "end"]] = {
+    "grid": "row",
+    "frame": "end",
+    "one_token": "none",
+    "no_token": "none",
+}
 
 
 @dataclass(frozen=True)
 class Block:
     """One window of tower outputs that becomes one rectangle of rows, read row by row.
 
-    `tiles_y` x `tiles_x` grids of `tile_h` x `tile_w` cells, starting with number `first_grid` of the visual, are
-    joined row-major into one map; its window at (`crop_y`, `crop_x`) of `in_h` x `in_w` cells becomes
-    `out_h` x `out_w` rows. `bilinear` maps in to out with half-pixel centres and no antialiasing; `average` and
-    `max` take windows of `stride` x `stride` cells and drop an incomplete last one; `copy` has out = in.
+    `tiles_y` x `tiles_x` grids of `tile_h` x `tile_w` cells, the first being number `first_grid` of the
+    visual, are joined row-major into one map; its window at (`crop_y`, `crop_x`) of `in_h` x `in_w` cells
+    becomes `out_h` x `out_w` rows. `bilinear` maps in to out with half-pixel centres and no antialiasing;
+    `average` and `max` take windows of `stride` x `stride` cells and drop an incomplete last one; `copy` has
+    out = in.
     """
 
     first_grid: int
@@ -96,7 +106,7 @@ class VisualLayout:
 
 
 def pooled_side(side: int, *, stride: int, mode: PoolMode) -> int:
-    """Side of a grid after pooling: ceil(side / stride) for bilinear, floor for average and max (RECIPE 1.2).
+    """Side of a grid after pooling: ceil(side / stride) for bilinear, floor for average and max.
 
     Raises UsageError for a stride below 1, an unknown mode, or a stride that leaves no cell.
     """
@@ -104,13 +114,12 @@ def pooled_side(side: int, *, stride: int, mode: PoolMode) -> int:
         raise UsageError(f"--pool-mode {mode}", "no such mode", f"one of {', '.join(get_args(PoolMode))}")
     if stride < 1:
         raise UsageError(f"--pool-stride {stride}", "must be 1 (no pooling) or more")
-    pooled = math.ceil(side / stride) if mode == "bilinear" else side // stride
-    # Bilinear never reaches 0, but a single row standing for strides beyond the grid is surely a slip.
+    # Bilinear never reaches 0 cells, but a stride beyond the grid is surely a slip there too.
     if stride > side:
         raise UsageError(
             f"--pool-stride {stride}", f"a frame has only {side}x{side} cells", f"at most {side}"
         )
-    return pooled
+    return math.ceil(side / stride) if mode == "bilinear" else side // stride
 
 
 def _whole_grid(first_grid: int, side: int, newline: Literal["none", "row", "end"]) -> Block:
@@ -122,8 +131,8 @@ def video_layout(
 ) -> VisualLayout:
     """The rows of a video of `num_frames` frames, each a grid of `side` x `side` cells.
 
-    Tokens for pooled size h x w and F frames (RECIPE 1.4): grid F*h*(w+1), frame F*(h*w+1), one_token F*h*w+1,
-    no_token F*h*w. Raises UsageError for values that cannot be meant.
+    Tokens for F frames pooled to h x w: grid F*h*(w+1), frame F*(h*w+1), one_token F*h*w+1, no_token F*h*w.
+    Raises UsageError for values that cannot be meant.
     """
     if num_frames < 1:
         raise UsageError(f"--num-frames {num_frames}", "a video needs at least one frame")
@@ -132,31 +141,17 @@ def video_layout(
             f"newline mode {newline}", "no such mode", f"one of {', '.join(get_args(NewlineMode))}"
         )
     pooled = pooled_side(side, stride=stride, mode=mode)
-    after: Literal["none", "row", "end"] = {"grid": "row", "frame": "end"}.get(newline, "none")  # type: ignore[assignment]
+    pool: Literal["copy", "bilinear", "average", "max"] = mode if stride > 1 else "copy"
+    after = _BLOCK_NEWLINE[newline]
     blocks = tuple(
-        Block(
-            frame,
-            side,
-            side,
-            1,
-            1,
-            0,
-            0,
-            side,
-            side,
-            pooled,
-            pooled,
-            mode if stride > 1 else "copy",
-            stride,
-            after,
-        )
+        Block(frame, side, side, 1, 1, 0, 0, side, side, pooled, pooled, pool, stride, after)
         for frame in range(num_frames)
     )
     return VisualLayout("video", num_frames, blocks, trailing_newline=newline == "one_token")
 
 
 def square_layout(*, side: int) -> VisualLayout:
-    """The rows of one of several pictures: one padded square, side*side rows and one newline (RECIPE 4.2)."""
+    """The rows of one of several pictures: one padded square, side*side rows and one newline."""
     return VisualLayout("pictures", 1, (_whole_grid(0, side, "end"),))
 
 
@@ -192,7 +187,7 @@ def _unpadded(height: int, width: int, map_h: int, map_w: int) -> tuple[int, int
     """The window (y, x, h, w) of a map_h x map_w map that a centred picture of height x width pixels covers.
 
     The padding is the same on both sides, so an odd remainder keeps one row of padding. Rounding to 7 digits
-    before truncation is transformers' (the original lacks it and loses a row on rare sizes, RECIPE 2.5).
+    before truncation is transformers'; LLaVA-NeXT lacks it and differs on rare sizes (1872x832).
     """
     if width / height > map_w / map_h:
         pad = (map_h - int(round(height * (map_w / width), 7))) // 2
@@ -204,12 +199,12 @@ def _unpadded(height: int, width: int, map_h: int, map_w: int) -> tuple[int, int
 def picture_layout(
     height: int, width: int, *, side: int, tile_size: int, pinpoints: Pinpoints, max_tiles: int | None = 9
 ) -> VisualLayout:
-    """The rows of a picture that is alone in its prompt: base view, then the un-padded tiles (RECIPE 2.5).
+    """The rows of a picture that is alone in its prompt: base view, then the un-padded AnyRes tiles.
 
-    `height` and `width` are the picture's in pixels, `tile_size` a tile's, `pinpoints` the canvas sizes (height,
-    width) in pixels. The base view gives side*side rows; the tiles, joined and un-padded to h x w cells, give
-    h*(w+1). Where sqrt(h*w / (max_tiles*side^2)) = t exceeds 1.1, h x w first shrinks to int(h//t) x int(w//t);
-    `max_tiles=None` never shrinks. Raises MediaError for a picture that is too thin.
+    `height` and `width` are the picture's in pixels, `tile_size` a tile's, `pinpoints` the canvas sizes
+    (height, width) in pixels. The base view gives side*side rows; the tiles, joined and un-padded to h x w
+    cells, give h*(w+1). Where t = sqrt(h*w / (max_tiles*side^2)) exceeds 1.1, h x w first shrinks to
+    int(h//t) x int(w//t); `max_tiles=None` never shrinks. Raises MediaError for a picture that is too thin.
     """
     best_h, best_w = best_resolution(height, width, pinpoints)
     tiles_y, tiles_x = best_h // tile_size, best_w // tile_size
@@ -229,8 +224,8 @@ def picture_layout(
 def parse_pinpoints(text: str, tile_size: int) -> tuple[tuple[int, int], ...]:
     """Canvas sizes (height, width) in pixels from "(1x1),...,(6x6)" or "(1x2),(2x1),(2x2)".
 
-    A pair is columns x rows of tiles. With "..." every grid between the first and the last pair counts, in the
-    order of transformers' configuration (height first). Raises UsageError naming the text.
+    A pair is columns x rows of tiles. With "..." every grid between the first and the last pair counts, in
+    the order of transformers' configuration (by height, then width). Raises UsageError naming the text.
     """
     pair = r"\(\s*([1-9]\d?)\s*x\s*([1-9]\d?)\s*\)"
     pairs = [(int(columns), int(rows)) for columns, rows in re.findall(pair, text)]
