@@ -5,7 +5,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 
 .PHONY: ask test check fix types nano clean
@@ -30,9 +30,9 @@ fix: $(VENV)/.installed-dev
 # mypy does not follow the import hook through which an editable install does this.
 types:
 	@rm -rf build/types && mkdir -p build/types/vidllava
-	@ln -s ../../../vidllava/* build/types/vidllava/
-	@ln -s ../../../cli build/types/vidllava/cli
-	@ln -s ../../../kernels/ops build/types/vidllava/kernels
+	@ln -s "$(CURDIR)"/vidllava/* build/types/vidllava/
+	@ln -s "$(CURDIR)"/cli build/types/vidllava/cli
+	@ln -s "$(CURDIR)"/kernels/ops build/types/vidllava/kernels
 
 nano: $(VENV)/.installed
 	$(BIN)/python -m vidllava.nano.train
