@@ -1,0 +1,210 @@
+"""How do a question and its media become a conversation? Placement of the visuals, and the door to the rest.
+
+turns = build_prompt("What happens?", ["video"])          # user: <video>\\nWhat happens?
+turns = place(turns, 3, "mixed", seed=f"{run}:{epoch}:{sample_id}")
+prompt = tokenize(turns, CHATML, encoder, add_generation_prompt=True)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from vidllava.errors import UsageError
+from vidllava.prompting.template import (
+    CHATML,
+    IGNORE,
+    SLOT,
+    TEMPLATES,
+    VICUNA,
+    Control,
+    Encoder,
+    LabelRule,
+    Template,
+    TokenizedPrompt,
+    tokenize,
+)
+from vidllava.prompting.turns import (
+    MediaKind,
+    Placeholder,
+    Role,
+    Turn,
+    bad_character,
+    check_turns,
+    check_visuals,
+    num_placeholders,
+)
+
+__all__ = [
+    "CHATML",
+    "IGNORE",
+    "SLOT",
+    "TEMPLATES",
+    "VICUNA",
+    "AskPlacement",
+    "Control",
+    "Encoder",
+    "LabelRule",
+    "MediaKind",
+    "Placeholder",
+    "Placement",
+    "Role",
+    "Template",
+    "TokenizedPrompt",
+    "Turn",
+    "build_prompt",
+    "check_turns",
+    "num_placeholders",
+    "place",
+    "time_instruction",
+    "tokenize",
+]
+
+Placement = Literal["in-place", "front", "mixed"]
+AskPlacement = Literal["auto", "in-place", "front"]
+
+
+def place(
+    turns: Sequence[Turn],
+    visuals: int | Sequence[MediaKind],
+    placement: Placement,
+    *,
+    seed: int | str | None = None,
+    source: str = "conversation",
+) -> tuple[Turn, ...]:
+    """The same conversation with its visuals placed as LLaVA-NeXT-Interleave does; their order never changes.
+
+    in-place: where the text has them. front: all at the start of the first question, joined by spaces and
+    followed by a line end; where one stood inside the text, its name stands now: "Image 1", "Image 2", ... or
+    "Video 1", ..., numbered per kind in order. The original's name is not published, this one is ours. mixed:
+    one of the two, each half of the time, as `seed` decides: give each sample its own, such as
+    f"{seed}:{epoch}:{id}".
+
+    Raises DatasetError, naming `source`, if placeholders and visuals differ; UsageError for an unknown
+    placement.
+    """
+    if placement not in get_args(Placement):
+        raise UsageError(
+            f"--placement {placement}", "no such placement", f"one of {', '.join(get_args(Placement))}"
+        )
+    check_visuals(turns, visuals, source=source)
+    if placement == "mixed":
+        if seed is None:
+            raise ValueError("placement 'mixed' needs a seed of the sample's own")
+        placement = random.Random(str(seed)).choice(("in-place", "front"))
+    if placement == "in-place" or num_placeholders(turns) == 0:
+        return tuple(turns)
+    return _to_front(turns, visuals)
+
+
+def _to_front(turns: Sequence[Turn], visuals: int | Sequence[MediaKind]) -> tuple[Turn, ...]:
+    placeholders = [placeholder for turn in turns for placeholder in turn.placeholders]
+    names = iter(_names(placeholders, visuals))
+    first_question = next(number for number, turn in enumerate(turns) if turn.role == "user")
+    placed = []
+    for number, turn in enumerate(turns):
+        parts = list(turn.parts)
+        front: list[str | Placeholder] = []
+        if number == first_question:
+            # Visuals that lead the conversation already leave no gap in a sentence, so no name stands in.
+            while parts and (isinstance(parts[0], Placeholder) or not parts[0].strip()):
+                if isinstance(parts.pop(0), Placeholder):
+                    next(names)
+            if parts and isinstance(parts[0], str):
+                parts[0] = parts[0].lstrip()
+            front = [*_joined(placeholders), "\n"]
+        named = [next(names) if isinstance(part, Placeholder) else part for part in parts]
+        placed.append(Turn.from_parts(turn.role, [*front, *named]))
+    return tuple(placed)
+
+
+def _names(placeholders: Sequence[Placeholder], visuals: int | Sequence[MediaKind]) -> list[str]:
+    """What a text calls each visual once it has moved to the front."""
+    if isinstance(visuals, int):
+        words = ["Video" if placeholder is Placeholder.VIDEO else "Image" for placeholder in placeholders]
+    else:
+        words = ["Video" if kind == "video" else "Image" for kind in visuals]
+    return [f"{word} {words[: number + 1].count(word)}" for number, word in enumerate(words)]
+
+
+def _joined(placeholders: Sequence[Placeholder]) -> list[str | Placeholder]:
+    """The placeholders with single spaces between them."""
+    return [part for placeholder in placeholders for part in (" ", placeholder)][1:]
+
+
+def build_prompt(
+    question: str,
+    kinds: Sequence[MediaKind],
+    system: str | None = None,
+    *,
+    placement: AskPlacement = "auto",
+    time_instructions: Sequence[str | None] = (),
+) -> tuple[Turn, ...]:
+    """The conversation that asks `question` of media of these kinds, given in the order of the visuals.
+
+    front: all placeholders, joined by spaces, a line end, the question as plain text whatever it holds.
+    in-place: the question's own `<image>` and `<video>` are the places. auto: in-place if they match the
+    media one by one, else front, so that a question about the word "<image>" is answered too.
+
+    `time_instructions`, one per visual or None (see `time_instruction`), follow the visual on a line of their
+    own; in-place they stand before the question. `system=None` leaves the system line to the template.
+    Raises UsageError for an empty question, and for in-place placeholders that do not match.
+    """
+    if placement not in get_args(AskPlacement):
+        raise UsageError(
+            f"--placement {placement}", "no such placement", f"one of {', '.join(get_args(AskPlacement))}"
+        )
+    if not question.strip():
+        raise UsageError("question", "is empty")
+    if (position := bad_character(question)) is not None:
+        raise UsageError("question", f"is not valid Unicode text at character {position}")
+    wanted = [Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds]
+    asked = Turn("user", question)
+    matches = list(asked.placeholders) == wanted
+    if placement == "in-place" and not matches:
+        raise UsageError(
+            "question",
+            f"has the places [{_listed(asked.placeholders)}] for the media [{_listed(wanted)}]",
+            "write one <image> per picture and one <video> per video, in order",
+        )
+    instructions = list(time_instructions) or [None] * len(kinds)
+    parts: list[str | Placeholder]
+    if matches and placement != "front":
+        parts = [f"{line}\n" for line in instructions if line is not None]
+        parts += asked.parts
+    else:
+        parts = [*_leading(wanted, instructions), question]
+    turn = Turn.from_parts("user", parts)
+    return (turn,) if system is None else (Turn("system", system), turn)
+
+
+def _leading(
+    placeholders: Sequence[Placeholder], instructions: Sequence[str | None]
+) -> list[str | Placeholder]:
+    """The lines before a question: placeholders, each followed by its time instruction if there are any."""
+    if not placeholders:
+        return []
+    if not any(instructions):
+        return [*_joined(placeholders), "\n"]
+    lines: list[str | Placeholder] = []
+    for placeholder, instruction in zip(placeholders, instructions, strict=True):
+        lines += [placeholder, f"\n{instruction}\n" if instruction else "\n"]
+    return lines
+
+
+def _listed(placeholders: Sequence[Placeholder]) -> str:
+    return " ".join(placeholder.value for placeholder in placeholders)
+
+
+def time_instruction(duration_seconds: float, timestamps_seconds: Sequence[float]) -> str:
+    """Tell the model when its frames were shown: LLaVA-Video's sentence, word for word.
+
+    The missing space before "Please" is the original's (LLaVA-NeXT `llava/train/train.py`).
+    """
+    times = ",".join(f"{seconds:.2f}s" for seconds in timestamps_seconds)
+    return (
+        f"The video lasts for {duration_seconds:.2f} seconds, and {len(timestamps_seconds)} frames "
+        f"are uniformly sampled from it. These frames are located at {times}."
+        "Please answer the following questions related to this video."
+    )

@@ -1,0 +1,200 @@
+"""Which token ids does the language model read, and which of them is it trained on? Chat templates.
+
+Control tokens come from the template alone. Whatever a user, a data set or a model wrote is encoded as plain
+text, so a question that spells "<|im_end|>" or "<image>" cannot end its own turn or ask for a picture.
+
+    tokenize(turns, CHATML, encoder, add_generation_prompt=True).ids      # SLOT marks each visual
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal, Protocol
+
+from vidllava.errors import ModelError
+from vidllava.prompting.turns import Placeholder, Role, Turn
+
+SLOT = -200  # stands for one visual in token ids, in order
+IGNORE = -100  # a label that is not trained on
+
+LabelRule = Literal["answers", "upstream"]
+_Part = Literal["question", "header", "answer", "tail"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control token, by its spelling in the tokenizer."""
+
+    name: str
+
+
+_Piece = Control | Placeholder | str
+
+
+class Encoder(Protocol):
+    """What a template needs of a tokenizer. Over a Hugging Face fast tokenizer:
+
+    encode:  `tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids`
+    special: `tokenizer.convert_tokens_to_ids(name)`, refused where it gives None or the unknown token's id
+    """
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of plain text: no control token is added, and none is recognised in the text."""
+        ...
+
+    def special(self, name: str) -> int:
+        """The id of the control token spelt `name`. Raises ModelError if the tokenizer has none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a conversation is spelt: what stands before and after the text of each role.
+
+    The first piece after an answer is the control token that ends it.
+    `answer_lead` is text that opens an answer but that the model itself writes, such as the space after
+    "ASSISTANT:". `upstream_trained` lists the tokens that the original trainer un-masks wherever they stand;
+    None means that its labels are the answers only, like ours.
+    """
+
+    name: str
+    system: str | None
+    begin: tuple[Control | str, ...]
+    before: Mapping[Role, tuple[Control | str, ...]]
+    after: Mapping[Role, tuple[Control | str, ...]]
+    answer_lead: str = ""
+    upstream_trained: tuple[Control | str, ...] | None = None
+
+
+_IM_START, _IM_END = Control("<|im_start|>"), Control("<|im_end|>")
+
+# LLaVA-NeXT `llava/conversation.py` qwen_1_5; the original trains with this system line.
+CHATML = Template(
+    name="chatml",
+    system="You are a helpful assistant.",
+    begin=(),
+    before={
+        "system": (_IM_START, "system\n"),
+        "user": (_IM_START, "user\n"),
+        "assistant": (_IM_START, "assistant\n"),
+    },
+    after={"system": (_IM_END, "\n"), "user": (_IM_END, "\n"), "assistant": (_IM_END, "\n")},
+    upstream_trained=("\n", _IM_START, _IM_END),
+)
+
+# LLaVA-NeXT `llava/conversation.py` vicuna_v1.
+VICUNA = Template(
+    name="vicuna",
+    system=(
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    ),
+    begin=(Control("<s>"),),
+    before={"system": (), "user": ("USER: ",), "assistant": ("ASSISTANT:",)},
+    after={"system": (" ",), "user": (" ",), "assistant": (Control("</s>"),)},
+    answer_lead=" ",
+)
+
+TEMPLATES = {template.name: template for template in (CHATML, VICUNA)}
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """Token ids with `SLOT` for each visual, and for each id the label to train on or `IGNORE`."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.labels)
+
+    @property
+    def num_slots(self) -> int:
+        """How many visuals the prompt waits for."""
+        return self.ids.count(SLOT)
+
+    @property
+    def num_text_tokens(self) -> int:
+        """Rows of text: all but the slots."""
+        return len(self.ids) - self.num_slots
+
+    @property
+    def num_labels(self) -> int:
+        """How many tokens are trained on."""
+        return len(self.labels) - self.labels.count(IGNORE)
+
+
+def tokenize(
+    turns: Sequence[Turn],
+    template: Template,
+    encoder: Encoder,
+    *,
+    add_generation_prompt: bool,
+    labels: LabelRule = "answers",
+) -> TokenizedPrompt:
+    """Spell the conversation in `template` and encode it; `add_generation_prompt` opens an answer at the end.
+
+    Without a system turn the template's own system line is spoken; a system turn with no text leaves it out.
+    Labels are the answers only: each answer's text and the control token that ends it, not the header before
+    and not the line end after. `labels="upstream"` gives those of LLaVA-NeXT's trainer instead; the ids are
+    the same. Raises ModelError for a control token that the tokenizer lacks.
+
+    The ids of a conversation that waits for an answer are a prefix of the ids of the same conversation
+    continued, so the KV cache of the first serves the second.
+    """
+    everywhere: frozenset[int] = frozenset()
+    trained: tuple[_Part, ...] = ("answer",)
+    if labels == "upstream" and template.upstream_trained is not None:
+        everywhere = frozenset(_single_id(piece, encoder) for piece in template.upstream_trained)
+        trained = ("header", "answer", "tail")
+    ids: list[int] = []
+    targets: list[int] = []
+    spelt = _spell(turns, template, add_generation_prompt=add_generation_prompt)
+    # An answer is encoded alone: when it is generated, its header is already there.
+    for (_, is_trained), run in groupby(spelt, key=lambda item: (item[1] == "answer", item[1] in trained)):
+        encoded = _encode([piece for piece, _ in run], encoder)
+        ids += encoded
+        targets += [id_ if id_ != SLOT and (is_trained or id_ in everywhere) else IGNORE for id_ in encoded]
+    return TokenizedPrompt(tuple(ids), tuple(targets))
+
+
+def _spell(
+    turns: Sequence[Turn], template: Template, *, add_generation_prompt: bool
+) -> Iterator[tuple[_Piece, _Part]]:
+    """Every piece of the conversation in order, with the part it plays for the labels."""
+    if template.system is not None and (not turns or turns[0].role != "system"):
+        turns = (Turn("system", template.system), *turns)
+    header: list[tuple[_Piece, _Part]] = [(piece, "header") for piece in template.before["assistant"]]
+    yield from ((piece, "question") for piece in template.begin)
+    for turn in turns:
+        if turn.role == "assistant":
+            end, *tail = template.after["assistant"]
+            yield from header
+            yield from ((piece, "answer") for piece in (template.answer_lead, *turn.parts, end))
+            yield from ((piece, "tail") for piece in tail)
+        elif turn.role == "user" or turn.text:
+            pieces = (*template.before[turn.role], *turn.parts, *template.after[turn.role])
+            yield from ((piece, "question") for piece in pieces)
+    if add_generation_prompt:
+        yield from header
+
+
+def _encode(pieces: Sequence[_Piece], encoder: Encoder) -> list[int]:
+    """Ids of the pieces. Neighbouring texts are joined first: "user\n" and "\n" may share a token."""
+    ids: list[int] = []
+    for is_text, run in groupby(pieces, key=lambda piece: isinstance(piece, str)):
+        if is_text:
+            ids += encoder.encode("".join(str(piece) for piece in run))
+            continue
+        for piece in run:
+            ids.append(encoder.special(piece.name) if isinstance(piece, Control) else SLOT)
+    return ids
+
+
+def _single_id(piece: _Piece, encoder: Encoder) -> int:
+    ids = _encode((piece,), encoder)
+    if len(ids) != 1:
+        raise ModelError("tokenizer", f"{piece!r} is {len(ids)} tokens, upstream labels need it to be one")
+    return ids[0]
