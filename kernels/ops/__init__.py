@@ -1,1 +1,13 @@
+"""The fused operators of vidllava: `splice` builds the language model's input, `rotate` turns q and k.
 
+Triton on CUDA, PyTorch elsewhere; `choose(device)` says which and why. The folder above holds the README
+with the mathematics.
+"""
+
+from vidllava.kernels.api import rotate, splice
+from vidllava.kernels.block import BLOCK_FIELDS, MODES
+from vidllava.kernels.dispatch import choose
+from vidllava.kernels.plan import SplicePlan
+from vidllava.kernels.rotary import rotary_tables
+
+__all__ = ["BLOCK_FIELDS", "MODES", "SplicePlan", "choose", "rotary_tables", "rotate", "splice"]
