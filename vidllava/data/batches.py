@@ -1,0 +1,168 @@
+"""The batches of each optimizer step, decoded and tokenised ahead of time.
+
+One item is everything that one process needs for one step: its share of the global batch, encoded, sorted by
+true length into micro-batches (so that padding is small), with the bad samples replaced. It depends on the
+step number alone, so workers may take steps in any order and a resumed run starts at any step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vidllava.backbone.splice import PackedBatch, SampleInput, collate
+from vidllava.data.encode import SampleEncoder
+from vidllava.data.ledger import BadSample
+from vidllava.data.mixing import BatchOrder, rank_share
+from vidllava.errors import DatasetError, ResourceError, VidllavaError
+
+MAX_REPLACEMENTS = 10  # bad samples in a row before the data set is given up
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepBatch:
+    """One process's data for one step; `error` says why there is none (then `micro` is empty)."""
+
+    step: int
+    micro: tuple[PackedBatch, ...] = ()
+    ids: tuple[str, ...] = ()
+    bad: tuple[BadSample, ...] = ()
+    visual_tokens: int = 0
+    text_tokens: int = 0
+    error: VidllavaError | None = None
+
+    @property
+    def num_labels(self) -> int:
+        """Labels that the loss of this process's share is summed over."""
+        return sum(len(batch.label_ids) for batch in self.micro)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the language model's input, padding included."""
+        return sum(batch.plan.num_rows for batch in self.micro)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of every global batch this process takes, and in how many micro-batches."""
+
+    rank: int = 0
+    world_size: int = 1
+    micro_batches: int = 1
+
+
+@dataclass
+class StepBatches(Dataset[StepBatch]):
+    """`steps[s]` is the `StepBatch` of step s, counted from 0."""
+
+    order: BatchOrder
+    encoder: SampleEncoder
+    share: Share = field(default_factory=Share)
+
+    def __getitem__(self, step: int) -> StepBatch:
+        indices = rank_share(self.order.batch(step), self.share.rank, self.share.world_size)
+        bad: list[BadSample] = []
+        try:
+            first = step * self.order.batch_size + self.share.rank * len(indices)
+            chosen = [self._usable(int(index), first + n, bad) for n, index in enumerate(indices)]
+        except VidllavaError as error:  # handed over as a value: a worker's traceback would bury it
+            return StepBatch(step=step, bad=tuple(bad), error=error)
+        # A stable sort: equal lengths keep the order of the draw. Sorted neighbours pad each other least.
+        chosen.sort(key=lambda pair: pair[1].num_tokens)
+        size = len(chosen) // self.share.micro_batches
+        samples = [encoded for _, encoded in chosen]
+        micro = tuple(collate(samples[at : at + size]) for at in range(0, len(samples), size))
+        visual = sum(v.layout.num_tokens for encoded in samples for v in encoded.visuals)
+        return StepBatch(
+            step=step,
+            micro=micro,
+            ids=tuple(name for name, _ in chosen),
+            bad=tuple(bad),
+            visual_tokens=visual,
+            text_tokens=sum(encoded.num_tokens for encoded in samples) - visual,
+        )
+
+    def _usable(self, index: int, draw: int, bad: list[BadSample]) -> tuple[str, SampleInput]:
+        """The encoded sample at `index`, or the next of its modality that can be used."""
+        mixture, failed = self.order.mixture, len(bad)
+        for candidate in (index, *mixture.replacements(index, MAX_REPLACEMENTS)):
+            found = self._encode(candidate, draw)
+            if isinstance(found, BadSample):
+                bad.append(found)
+                continue
+            name = found[0]
+            bad[failed:] = [_replaced(one, name) for one in bad[failed:]]
+            return found
+        source, _ = mixture.locate(index)
+        raise DatasetError(
+            source.name, f"{len(bad) - failed} samples in a row cannot be used; last: {bad[-1].reason}"
+        )
+
+    def _encode(self, index: int, draw: int) -> tuple[str, SampleInput] | BadSample:
+        source, local = self.order.mixture.locate(index)
+        row, name = getattr(source, "row", None), None
+        try:
+            sample = source.sample(local)
+            name = sample.id
+            return sample.id, self.encoder(sample, draw=draw)
+        except (VidllavaError, OSError) as fault:
+            return BadSample(
+                step=draw // self.order.batch_size + 1,
+                source=source.name,
+                index=local,
+                row=row(local) if row else None,
+                id=name,
+                reason=str(fault),
+            )
+
+
+def _replaced(bad: BadSample, name: str) -> BadSample:
+    return BadSample(**{**bad.__dict__, "replaced_by": name})
+
+
+def read_ahead(
+    batches: StepBatches, *, start: int, stop: int, num_workers: int, prefetch: int = 2
+) -> Iterator[StepBatch]:
+    """The batches of steps start .. stop - 1 in order; each of `num_workers` processes keeps `prefetch` ready.
+
+    With 0 workers a step is prepared when it is asked for. Raises ResourceError if a worker dies.
+    """
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
+        # The loader draws a number for its workers' seeds: from a generator of its own, or reading data would
+        # change the run's random numbers.
+        generator=torch.Generator(),
+    )
+    if num_workers:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer warns about forks otherwise
+    rows = iter(loader)
+    while True:
+        try:
+            step = next(rows, None)
+        except RuntimeError as fault:
+            if "DataLoader worker" not in str(fault):
+                raise
+            raise ResourceError(
+                "data worker",
+                f"was killed: {fault}",
+                "fewer --dataloader-num-workers, or more memory or /dev/shm",
+            ) from None
+        if step is None:
+            return
+        yield step
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the parent finishes its step and then ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

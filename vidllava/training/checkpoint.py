@@ -1,0 +1,182 @@
+"""Checkpoints that are either whole or not there.
+
+    output/checkpoint-500/
+        model.safetensors, config.json, tokenizer.json ...   loads with plain `from_pretrained`
+        optimizer.safetensors     AdamW's moments, by parameter name
+        random.safetensors        the random number generators of every process
+        trainer_state.json        the step, the settings, what the data was
+        COMPLETE                  written last: the size of every file above
+
+A checkpoint is written into a folder of another name, flushed to the disk, given its COMPLETE and then
+renamed; older ones are deleted only after that. Killed at any instant, the newest complete one is whole.
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from vidllava.errors import ModelError, ResourceError
+
+COMPLETE = "COMPLETE"
+STATE_FILE = "trainer_state.json"
+FORMAT = 1
+_NAME = re.compile(r"checkpoint-(\d+)")
+_ASIDE = ".writing-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+
+def write_checkpoint(output: Path, step: int, write: Callable[[Path], None], *, keep: int | None) -> Path:
+    """Call `write(folder)` on a folder aside, then make it `output/checkpoint-<step>` at once.
+
+    Afterwards only the newest `keep` checkpoints stay (None = all). Raises ResourceError if it cannot be
+    written: nothing half-written stays, and the earlier checkpoints are untouched.
+    """
+    final = output / f"checkpoint-{step}"
+    aside = output / f"{_ASIDE}checkpoint-{step}"
+    with writing(aside):
+        write(aside)
+        _seal(aside)
+        if final.exists():  # an earlier, torn one of this name, or the same step saved again after a resume
+            discard(final)
+        aside.rename(final)
+        _flush(output)
+    for old in _numbered(output)[:-keep] if keep else []:
+        discard(output / f"checkpoint-{old}")
+    return final
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A fresh folder to write in; whatever goes wrong, it is removed, and a full disk is one clear line."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except (OSError, SafetensorError) as fault:
+        raise ResourceError(
+            folder.parent, f"could not be written: {fault}", "free some space; earlier checkpoints are whole"
+        ) from fault
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_checkpoint(output: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The newest complete checkpoint in `output`, and a line about each newer one that is not complete."""
+    skipped = []
+    for step in reversed(_numbered(output)):
+        try:
+            return read_checkpoint(output / f"checkpoint-{step}"), tuple(skipped)
+        except ModelError as fault:
+            skipped.append(str(fault))
+    return None, tuple(skipped)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Check that `folder` is a complete checkpoint. Raises ModelError saying what is missing."""
+    if not folder.is_dir():
+        raise ModelError(folder, "no such checkpoint", "--resume-from-checkpoint latest")
+    try:
+        sizes = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"]
+        wrong = [
+            n
+            for n, size in sizes.items()
+            if not (folder / n).is_file() or (folder / n).stat().st_size != size
+        ]
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        step = int(state["step"])
+    except FileNotFoundError:
+        raise ModelError(folder, "is not a complete checkpoint", "use an earlier one") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(folder, "has a damaged state", "use an earlier one") from None
+    if wrong:
+        raise ModelError(folder, f"{wrong[0]} is missing or has another size", "use an earlier checkpoint")
+    if state.get("format") != FORMAT:
+        raise ModelError(
+            folder, f"has format {state.get('format')}, this version reads {FORMAT}", "update vidllava"
+        )
+    return Checkpoint(folder, step, state)
+
+
+def publish(output: Path, write: Callable[[Path], None]) -> None:
+    """Write the final model aside and move its files into `output` itself, one rename each."""
+    with writing(output / f"{_ASIDE}final") as aside:
+        write(aside)
+        _flush_tree(aside)
+        for path in sorted(
+            aside.iterdir(), key=lambda p: p.name == "config.json"
+        ):  # the config makes it a model
+            os.replace(path, output / path.name)
+        _flush(output)
+
+
+def discard(folder: Path) -> None:
+    """Delete a checkpoint; its COMPLETE goes first, so a half-deleted one is never taken for a whole one."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def clean(output: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for path in output.glob(f"{_ASIDE}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to `path` at once: under another name, flushed, renamed."""
+    aside = path.with_name(f".{path.name}.writing")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def _numbered(output: Path) -> list[int]:
+    """Steps of the checkpoint folders in `output`, ascending."""
+    names = (_NAME.fullmatch(path.name) for path in output.glob("checkpoint-*") if path.is_dir())
+    return sorted(int(name.group(1)) for name in names if name)
+
+
+def _seal(folder: Path) -> None:
+    _flush_tree(folder)
+    sizes = {
+        p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+    write_json(folder / COMPLETE, {"files": sizes})
+    _flush(folder)
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk holds a file, or a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

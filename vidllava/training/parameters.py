@@ -1,0 +1,82 @@
+"""Which parameters learn, in which module, how fast, with or without decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidllava.training.settings import MODULES, Module, TrainingSettings
+
+
+def module_of(name: str) -> Module:
+    """The module of a parameter by its name. The newline vector and the head belong to the language model,
+    as in LLaVA-NeXT's `--mm_tunable_parts`."""
+    if "vision_tower." in name:
+        return "vision"
+    return "projector" if "multi_modal_projector." in name else "llm"
+
+
+def is_unused(name: str) -> bool:
+    """Whether the forward pass never reads it: OneVision takes the tower's states before its final norm."""
+    return "vision_tower." in name and "post_layernorm" in name
+
+
+def freeze(model: nn.Module, frozen: Iterable[Module]) -> None:
+    """Let all learn but the `frozen` modules and what is never used (DDP would wait for its gradient)."""
+    still = set(frozen)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(module_of(name) not in still and not is_unused(name))
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters that learn, in the model's order; tied weights once."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def decays(name: str, parameter: torch.Tensor) -> bool:
+    """Matrices and kernels decay; biases, norms and the newline vector do not."""
+    return parameter.ndim > 1 and not name.endswith("bias")
+
+
+def groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """AdamW's parameter groups, one per module and decay, with their `module` and peak rate `peak_lr`."""
+    resolved = settings.resolved()
+    rates = {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
+    found = []
+    for module in MODULES:
+        own = [(name, p) for name, p in trainable(model) if module_of(name) == module]
+        for decay in (True, False):
+            members = [p for name, p in own if decays(name, p) is decay]
+            if members:
+                found.append(
+                    {
+                        "params": members,
+                        "lr": rates[module],
+                        "peak_lr": rates[module],
+                        "weight_decay": settings.weight_decay if decay else 0.0,
+                        "module": module,
+                    }
+                )
+    return found
+
+
+def table(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """What learns, one row per module: `module`, `parameters`, `trainable`, `learning_rate`."""
+    resolved = settings.resolved()
+    rates = {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
+    rows = []
+    for module in MODULES:
+        own = [p for name, p in model.named_parameters() if module_of(name) == module]
+        learning = sum(p.numel() for p in own if p.requires_grad)
+        rows.append(
+            {
+                "module": module,
+                "parameters": sum(p.numel() for p in own),
+                "trainable": learning,
+                "learning_rate": rates[module] if learning else 0.0,
+            }
+        )
+    return rows

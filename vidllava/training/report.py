@@ -1,0 +1,78 @@
+"""What a run tells: rows of figures on disk, and the same rows to whoever shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+METRICS_FILE = "metrics.jsonl"
+LEDGER_FILE = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: after which step, and by which signal if one came."""
+
+    step: int
+    signal: int | None = None
+
+
+class Report(Protocol):
+    """Somebody who watches a run. The command line draws a progress bar; `Silent` says nothing."""
+
+    def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
+        """Before the first step; `modules` is the table of trainable parameters."""
+        ...
+
+    def stepped(self, step: int) -> None:
+        """After every step."""
+        ...
+
+    def logged(self, row: Mapping[str, Any]) -> None:
+        """With every row of metrics."""
+        ...
+
+    def said(self, line: str) -> None:
+        """Something that changed the result: a skipped checkpoint, a step that was not applied."""
+        ...
+
+
+class Silent:
+    """A report that says nothing."""
+
+    def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing."""
+
+    def stepped(self, step: int) -> None:
+        """Nothing."""
+
+    def logged(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def said(self, line: str) -> None:
+        """Nothing."""
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON line and hand it to the operating system."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`, and a torn last one: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text("".join(kept), encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,134 @@
+"""One fine-tuning run, from data files to a folder that `from_pretrained` loads.
+
+    job = Job(model="nano", data=("train.jsonl",), output_dir=Path("out"))
+    finetune(job, TrainingSettings(max_steps=100), Silent())
+
+What can be wrong without a model (settings, output folder, every row of the data, the checkpoint) is
+checked before torch is even imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidllava.data.load import Schemes, load_source
+from vidllava.data.mixture import Mixture
+from vidllava.data.options import EncodeOptions
+from vidllava.errors import DatasetError, ModelError, UsageError
+from vidllava.training.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_json
+from vidllava.training.output import SETTINGS_FILE, claimed
+from vidllava.training.report import LEDGER_FILE, METRICS_FILE, Outcome, Report, keep_until
+from vidllava.training.settings import TrainingSettings
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train on what, and where the result goes.
+
+    schemes         generated data sets by name, see `vidllava.data.load.load_source`
+    resume          a checkpoint folder, or "latest" for the newest complete one in `output_dir`
+    allow_changes   resume although settings or data differ from the checkpoint's
+    """
+
+    model: str
+    data: tuple[str, ...]
+    output_dir: Path
+    media_root: Path | None = None
+    data_weights: tuple[float, ...] = ()
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+    device: str = "auto"
+    attn_implementation: str = "sdpa"
+    download: bool = False
+    schemes: Schemes = field(default_factory=dict)
+    resume: str | None = None
+    overwrite: bool = False
+    allow_changes: bool = False
+
+
+def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
+    """Run or resume `job`. The final weights stand in `job.output_dir` itself, unless a signal ended the run.
+
+    Raises UsageError, DatasetError, ModelError, ResourceError or DivergedError, each with its own exit code.
+    """
+    if not job.data:
+        raise UsageError("--data", "is missing", "name at least one .json or .jsonl file")
+    # Under a launcher only the first process owns the folder.
+    first = os.environ.get("RANK", "0") == "0"
+    owned = claimed(job.output_dir, resume=job.resume is not None, overwrite=job.overwrite)
+    with owned if first else nullcontext():
+        found = _checkpoint(job, report)
+        sources = tuple(load_source(spec, job.media_root, schemes=job.schemes) for spec in job.data)
+        mixture = Mixture(sources, job.data_weights)
+        if found is not None:
+            _check_same(found, run_state(job, settings, mixture), allow_changes=job.allow_changes)
+            for name in (METRICS_FILE, LEDGER_FILE) if first else ():
+                keep_until(job.output_dir / name, found.step)
+        from vidllava.training.session import Session  # imports torch and accelerate
+
+        session = Session(job, settings, mixture, found, report)
+        if first:
+            write_json(job.output_dir / SETTINGS_FILE, _record(job, settings))
+        return session.run()
+
+
+def run_state(job: Job, settings: TrainingSettings, mixture: Mixture) -> dict[str, Any]:
+    """What makes this run the run it is; a checkpoint remembers it. JSON values only."""
+    encode = {name: value for name, value in vars(job.encode).items() if name != "request"}
+    encode["request"] = None if job.encode.request is None else vars(job.encode.request)
+    state = {"settings": settings.fixed(), "encode": encode, "data": mixture.fingerprint()}
+    return json.loads(json.dumps(state))  # as it will be read back: lists for tuples
+
+
+def _checkpoint(job: Job, report: Report) -> Checkpoint | None:
+    """The checkpoint to go on from. Raises ModelError if there is none that is whole."""
+    if job.resume is None:
+        return None
+    if job.resume != LATEST:
+        return read_checkpoint(Path(job.resume))
+    found, skipped = find_checkpoint(job.output_dir)
+    for line in skipped:
+        report.said(line)
+    if found is None:
+        raise ModelError(
+            job.output_dir, "holds no complete checkpoint", "start without --resume-from-checkpoint"
+        )
+    return found
+
+
+def _check_same(found: Checkpoint, now: dict[str, Any], *, allow_changes: bool) -> None:
+    """Refuse to go on with other settings or data than the checkpoint's, unless that is wanted."""
+    if allow_changes:
+        return
+    before = found.state["run"]
+    changed = [
+        f"{name} {before[part].get(name)} -> {value}"
+        for part in ("settings", "encode")
+        for name, value in now[part].items()
+        if before[part].get(name) != value
+    ]
+    hint = "use the same, or --allow-changes"
+    if changed:
+        raise ModelError(found.folder, f"was made with other settings: {', '.join(changed)}", hint)
+    if before["data"] != now["data"]:
+        raise DatasetError(found.folder, "the data changed since this checkpoint was written", hint)
+
+
+def _record(job: Job, settings: TrainingSettings) -> dict[str, Any]:
+    """The resolved settings, for whoever reads the output folder."""
+    return {
+        "model": job.model,
+        "data": list(job.data),
+        "data_weights": list(job.data_weights),
+        "media_root": None if job.media_root is None else str(job.media_root),
+        "encode": {
+            name: value if name != "request" else str(value) for name, value in vars(job.encode).items()
+        },
+        **settings.to_json(),
+    }

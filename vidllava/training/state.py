@@ -1,0 +1,86 @@
+"""What besides the weights a run must save to go on bit for bit: optimizer moments and random numbers.
+
+Tensors only, by parameter name, in safetensors: nothing that could run code when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vidllava.errors import ModelError
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+RANDOM_FILE = "random.safetensors"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, named: Named, folder: Path) -> None:
+    """Write AdamW's state of the `named` parameters that have one."""
+    tensors = {}
+    for name, parameter in named:
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{moment}.{name}"] = value.detach().cpu().contiguous()
+    save_file(tensors, folder / OPTIMIZER_FILE)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, named: Named, folder: Path) -> None:
+    """Restore what `save_optimizer` wrote. Raises ModelError if it belongs to other parameters."""
+    tensors = _load(folder / OPTIMIZER_FILE)
+    for name, parameter in named:
+        state = {moment: tensors.pop(f"{moment}.{name}", None) for moment in _MOMENTS}
+        if state["step"] is None:
+            continue  # it never had a gradient
+        for moment in ("exp_avg", "exp_avg_sq"):
+            value = state[moment]
+            if value is None or value.shape != parameter.shape:
+                raise ModelError(folder / OPTIMIZER_FILE, f"does not fit parameter {name}")
+            state[moment] = value.to(parameter.device)
+        # A fused AdamW keeps the step count beside the parameter, any other on the CPU.
+        fused = bool(optimizer.defaults.get("fused"))
+        state["step"] = state["step"].to(parameter.device) if fused else state["step"]
+        optimizer.state[parameter] = state
+    if tensors:
+        raise ModelError(folder / OPTIMIZER_FILE, f"has a state for {min(tensors)}, which is not trained")
+
+
+def random_state(device: torch.device) -> torch.Tensor:
+    """uint8 [n]: torch's generators on the CPU and, where used, on the CUDA device; n is the same on all ranks."""
+    parts = [torch.get_rng_state()]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_rng_state(device))
+    return torch.cat(parts)
+
+
+def restore_random(state: torch.Tensor, device: torch.device) -> None:
+    """Undo `random_state`. A state from another kind of device restores the CPU's part."""
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size])
+    if device.type == "cuda" and len(state) > size:
+        torch.cuda.set_rng_state(state[size:], device)
+
+
+def save_random(states: torch.Tensor, folder: Path) -> None:
+    """Write the states of all processes, uint8 [world_size, n]."""
+    save_file({"states": states.cpu().contiguous()}, folder / RANDOM_FILE)
+
+
+def load_random(folder: Path, rank: int) -> torch.Tensor:
+    """The state of process `rank`. Raises ModelError if there is none."""
+    states = _load(folder / RANDOM_FILE).get("states")
+    if states is None or rank >= len(states):
+        raise ModelError(folder / RANDOM_FILE, f"holds no random numbers of process {rank}")
+    return states[rank].clone()
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(path, f"cannot be read: {fault}", "use an earlier checkpoint") from None
