@@ -1,0 +1,86 @@
+"""Open a video file safely, and find its picture stream: what ``probe`` and ``decode`` share.
+
+FFmpeg would follow URLs, concat lists and playlists; two whitelists stop every variant (only the file
+itself is opened, only by a demuxer of a known container). PyAV's log level is never touched: setting it
+hangs decoder threads on damaged files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from vidllava.errors import MediaError, ResourceError
+from vidllava.media.files import absolute, impostor, picture_format, read_head
+
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,"
+    "asf,mxf,ivf,h264,hevc",
+}
+
+# An 8K frame has 33 million pixels; beyond twice that a file is hostile or not meant for this.
+MAX_FRAME_PIXELS = 1 << 26
+_NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+_MAX_THREADS = 4
+
+
+@contextmanager
+def open_container(path: str) -> Iterator[InputContainer]:
+    """The opened file, closed at the end whatever happens. Raises MediaError where it is no video file."""
+    try:
+        container = av.open(absolute(path), options=dict(_OPTIONS), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise _unreadable(path, error) from error
+    with container:
+        yield container
+
+
+def _unreadable(path: str, error: Exception) -> MediaError:
+    head = read_head(path)
+    found = impostor(head)
+    if found is not None:
+        return MediaError(path, f"is {found[0]}", found[1])
+    picture = picture_format(head)
+    if picture is not None:
+        return MediaError(path, f"is a {picture} picture, not a video", "it can be given as a picture")
+    if isinstance(error, PermissionError):
+        return MediaError(path, "cannot be read: permission denied")
+    if head[4:8] == b"ftyp":
+        return MediaError(path, "is truncated or damaged: no readable index", "copy or download it again")
+    return MediaError(path, "is no video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read")
+
+
+def choose_stream(container: InputContainer, path: str) -> VideoStream:
+    """The one video stream that is meant, by one rule for all backends.
+
+    Of the streams flagged default (of all, where none is), the one with most pixels; the first of equals.
+    Cover pictures and thumbnails never count. Raises MediaError where no video stream is left.
+    """
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_THE_VIDEO]
+    if not streams:
+        cover = " (its only picture is cover art)" if container.streams.video else ""
+        raise MediaError(path, f"has no video stream{cover}", "give a file with a video stream")
+    flagged = [stream for stream in streams if stream.disposition & Disposition.default]
+    stream = max(flagged or streams, key=lambda each: each.codec_context.width * each.codec_context.height)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_FRAME_PIXELS:
+        raise ResourceError(
+            path,
+            f"has frames of {width}x{height}, over the limit of {MAX_FRAME_PIXELS:,} pixels",
+            "scale it down",
+        )
+    return stream
+
+
+def num_threads() -> int:
+    """Codec threads: the cores this process may use, bounded. Automatic counts have hung busy servers."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+    return min(os.cpu_count() or 1, _MAX_THREADS)

@@ -1,0 +1,201 @@
+"""What is at this path? Looks before anything is opened: file type, size, and the first bytes.
+
+A FIFO or a device blocks every media library for ever, so ``stat`` comes first. The first bytes tell a
+picture from a video and name the usual impostors (an HTML page, a Git LFS pointer) for the error line.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from vidllava.errors import MediaError
+
+_HEAD_BYTES = 4096
+
+_NOT_REGULAR: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "is a directory"),
+    (stat.S_ISFIFO, "is a FIFO, not a regular file"),
+    (stat.S_ISSOCK, "is a socket, not a regular file"),
+    (stat.S_ISCHR, "is a device, not a regular file"),
+    (stat.S_ISBLK, "is a device, not a regular file"),
+)
+
+# What the first bytes say about a file that is certainly no video: (start, what it is, what to try).
+_IMPOSTORS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
+    (b"<!doctype html", "an HTML page", "the download may have saved an error page"),
+    (b"<html", "an HTML page", "the download may have saved an error page"),
+    (b"<?xml", "an XML text", "give the media file itself"),
+    (b"<mpd", "a DASH playlist", "playlists are not followed; give the media file itself"),
+    (b"#extm3u", "an HLS playlist", "playlists are not followed; give the media file itself"),
+    (b"ffconcat", "a concat list", "lists are not followed; give the media file itself"),
+    (b"v=0", "an SDP session description", "streams are not followed; give the media file itself"),
+    (b"{", "a JSON text", "give the media file itself"),
+    (b"[", "a JSON text", "give the media file itself"),
+    (b"%pdf", "a PDF", "save its pages as pictures first"),
+    (b"pk\x03\x04", "a zip archive", "unpack it first"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+)
+_SOUNDS: tuple[tuple[int, bytes, str], ...] = (
+    (8, b"WAVE", "WAV"),
+    (0, b"ID3", "MP3"),
+    (0, b"\xff\xfb", "MP3"),
+    (0, b"fLaC", "FLAC"),
+)
+_PICTURES: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "Photoshop"),
+)
+_STILL_BRANDS = {
+    b"avif": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"heim": "HEIC",
+    b"heis": "HEIC",
+    b"mif1": "HEIC",
+}
+
+
+def check_file(path: str | Path) -> os.stat_result:
+    """The ``stat`` of a regular, non-empty, readable file. Opens nothing; raises MediaError."""
+    name = os.fspath(path)
+    try:
+        status = os.stat(name)
+    except FileNotFoundError:
+        if os.path.islink(name):
+            raise MediaError(name, "is a link to a file that does not exist") from None
+        hint = "only local files are read; download it first" if "://" in name else "check the path"
+        raise MediaError(name, "no such file", hint) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(name, f"cannot be looked up: {reason}") from None
+    for is_kind, what in _NOT_REGULAR:
+        if is_kind(status.st_mode):
+            raise MediaError(name, what, "give a video or picture file")
+    if status.st_size == 0:
+        raise MediaError(name, "is empty (0 bytes)", "copy or download it again")
+    if not os.access(name, os.R_OK):
+        raise MediaError(name, "cannot be read: permission denied")
+    return status
+
+
+def absolute(path: str | Path) -> str:
+    """The absolute path: the only form handed to a media library, which reads ``a:b`` as a protocol."""
+    return os.path.abspath(os.fspath(path))
+
+
+def read_head(path: str | Path) -> bytes:
+    """The first bytes of a file that ``check_file`` passed. Raises MediaError where reading fails."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise MediaError(os.fspath(path), f"cannot be read: {error.strerror}") from None
+
+
+def impostor(head: bytes) -> tuple[str, str] | None:
+    """(what it is, what to try) where the first bytes prove that a file is no video and no picture."""
+    if not head.strip(b"\x00"):
+        return "nothing but zero bytes", "copy or download it again"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for magic, what, hint in _IMPOSTORS:
+        if start.startswith(magic):
+            return what, hint
+    for offset, magic, what in _SOUNDS:
+        if head[offset : offset + len(magic)] == magic:
+            return f"{what} sound without video", "give a file with a video stream"
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head[:512]):
+        return "a plain text", "give the media file itself"
+    return None
+
+
+def picture_format(head: bytes) -> str | None:
+    """The name of the picture format that the first bytes show, or None."""
+    for magic, name in _PICTURES:
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        return _STILL_BRANDS.get(head[8:12])
+    return None
+
+
+def media_kind(path: str | Path) -> Literal["video", "picture"]:
+    """Which of the two a file is, by content and never by name.
+
+    An animated GIF or PNG is a video, one with a single frame a picture. A file of no known kind counts as
+    a video, for ``probe`` to judge. Raises MediaError for a path that is no readable file, and where the
+    first bytes prove that the file is something else (a web page, an archive, a playlist).
+    """
+    check_file(path)
+    head = read_head(path)
+    name = picture_format(head)
+    if name == "GIF":
+        return "video" if _is_animated_gif(path) else "picture"
+    if name == "PNG":
+        return "video" if _is_animated_png(path) else "picture"
+    if name is not None:
+        return "picture"
+    found = impostor(head)
+    if found is not None:
+        raise MediaError(os.fspath(path), f"is {found[0]}", found[1])
+    return "video"
+
+
+def _is_animated_gif(path: str | Path) -> bool:
+    """True where a second image block follows the first (GIF89a, section 20: 0x2C starts an image)."""
+    with open(path, "rb") as file:
+        file.seek(10)
+        _skip_colour_table(file)
+        file.seek(2, os.SEEK_CUR)
+        images = 0
+        while block := file.read(1):
+            if block == b",":
+                images += 1
+                if images == 2:
+                    return True
+                file.seek(8, os.SEEK_CUR)
+                _skip_colour_table(file)
+                file.seek(1, os.SEEK_CUR)
+            elif block == b"!":
+                file.seek(1, os.SEEK_CUR)
+            else:
+                return False
+            while size := file.read(1):
+                if size == b"\x00":
+                    break
+                file.seek(size[0], os.SEEK_CUR)
+    return False
+
+
+def _skip_colour_table(file: BinaryIO) -> None:
+    """Read one packed-fields byte; skip the table it announces (3 bytes a colour)."""
+    flags = file.read(1)
+    if flags and flags[0] & 0x80:
+        file.seek(3 << ((flags[0] & 7) + 1), os.SEEK_CUR)
+
+
+def _is_animated_png(path: str | Path) -> bool:
+    """True where an ``acTL`` chunk stands before the first ``IDAT`` (PNG third edition, 11.3.6.1)."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(chunk := file.read(8)) == 8:
+            if chunk[4:] in (b"IDAT", b"IEND"):
+                return False
+            if chunk[4:] == b"acTL":
+                return True
+            file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+    return False

@@ -1,0 +1,83 @@
+"""A picture file as upright RGB pixels.
+
+Named formats only, so that no exotic parser is reached; a picture that is too large, cut or damaged is
+refused. Transparent parts are laid over white, as a page would show them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from vidllava.errors import MediaError, ResourceError
+from vidllava.media.files import check_file, impostor, picture_format, read_head
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_HINTS = {
+    "HEIC": "convert it to JPEG, for example with pillow-heif",
+    "ICO": "convert it to PNG",
+    "JPEG 2000": "convert it to PNG or JPEG",
+    "Photoshop": "export it as PNG",
+}
+
+
+def load_picture(path: str | Path) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3], upright (EXIF orientation applied), alpha over white, 16-bit scaled down.
+
+    Raises MediaError for a path that is no readable file, an unknown or refused format, and truncated or
+    damaged data; ResourceError for a picture over Pillow's limit of about 89 million pixels.
+    """
+    name = str(path)
+    check_file(path)
+    head = read_head(path)
+    kind = picture_format(head)
+    if kind in _HINTS:
+        raise MediaError(name, f"is a {kind} picture, which is not read", _HINTS[kind])
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between one and two times its limit; its other warnings are about odd tags.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                return _upright_rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = Image.MAX_IMAGE_PIXELS
+        raise ResourceError(name, f"has more than the limit of {limit:,} pixels", "scale it down") from None
+    except Exception as error:
+        # Pillow's parsers raise whatever a damaged file makes them stumble over (struct, zlib, Syntax, ...).
+        raise _unreadable(name, head, kind) from error
+
+
+def _upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    image.load()
+    upright = _to_eight_bits(ImageOps.exif_transpose(image))
+    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
+        rgba = upright.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(white, rgba)
+    return np.array(upright.convert("RGB"), dtype=np.uint8)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey pictures of 16 or 32 bits as 8 bits; Pillow's own conversion would clip them to white."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    top = 65535.0 if image.mode.startswith("I") else max(float(np.nanmax(values)), 1e-9)
+    levels = np.nan_to_num(values) / top * 255.0
+    return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+
+
+def _unreadable(name: str, head: bytes, kind: str | None) -> MediaError:
+    found = impostor(head)
+    if found is not None:
+        return MediaError(name, f"is {found[0]}", found[1])
+    if kind is None:
+        return MediaError(
+            name, "is no picture of a known format", "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read"
+        )
+    return MediaError(name, f"is a truncated or damaged {kind} picture", "copy or download it again")

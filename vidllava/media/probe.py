@@ -1,0 +1,184 @@
+"""What is in this video file? Size, turn, and the true presentation time of every frame.
+
+One pass over the packets and one decoded picture; headers are never trusted, their lies are noted.
+
+    info = probe("clip.mp4")
+    info.num_frames, info.duration_seconds, info.frame_times[:3]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidllava.errors import MediaError
+from vidllava.media.container import choose_stream, open_container
+from vidllava.media.files import absolute, check_file, media_kind
+from vidllava.media.orientation import Orientation, orientation_from_matrix
+from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, repaired_times, scan
+
+__all__ = ["VideoInfo", "media_kind", "probe"]
+
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+
+
+@dataclass(frozen=True, eq=False)
+class VideoInfo:
+    """What ``probe`` found. Sizes are of the upright picture, times in seconds from the clip's start."""
+
+    path: str
+    """As given."""
+    container: str
+    """FFmpeg's name of the container format."""
+    codec: str
+    width: int
+    """Stored pixels across the upright picture; non-square pixels are not stretched, but noted."""
+    height: int
+    rotation: int
+    """0, 90, 180 or 270: how far the stored picture is turned clockwise to be upright."""
+    mirrored: bool
+    """The turned picture is then flipped left to right."""
+    duration_seconds: float
+    """From the first frame's start to the last frame's end."""
+    num_frames: int
+    frame_times: npt.NDArray[np.float64] = field(repr=False)
+    """[num_frames] presentation times, sorted, the first one 0.0; read-only."""
+    average_fps: float
+    """num_frames / duration_seconds; 0.0 where the file gives no duration at all."""
+    stream_index: int
+    num_video_streams: int
+    """Cover pictures included; which one is meant: see ``container.choose_stream``."""
+    pixel_format: str
+    frame_ticks: npt.NDArray[np.int64] | None = field(repr=False)
+    """[num_frames] stamps in units of ``time_base`` that name each frame in the stream, or None where
+    stamps cannot name them (missing, repeated, AVI): then frame i is the i-th to leave the decoder."""
+    time_base: Fraction
+    """Seconds per tick."""
+    notes: tuple[str, ...]
+    """What a reader must know about the picture or the file: damage, header lies, HDR, interlacing."""
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Look into a video file. Results are kept in memory until the file's size or time changes.
+
+    Raises MediaError, in one line, for a path that is no regular file, a file that is no video, has no
+    video stream, or holds no frame that can be decoded; ResourceError for absurdly large frames.
+    """
+    status = check_file(path)
+    return _probe(str(path), absolute(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _probe(path: str, real_path: str, size: int, modified_ns: int) -> VideoInfo:
+    """``real_path``, ``size`` and ``modified_ns`` only name one version of a file to the cache."""
+    with open_container(path) as container:
+        stream = choose_stream(container, path)
+        found = scan(container, stream)
+        first = found.first_frame
+        if first is None:
+            raise _no_frame(path, stream, found)
+        times, ticks, notes = _timeline(path, container, stream, found)
+        turn, turn_note = _orientation(first)
+        time_base = Fraction(stream.time_base or 1)
+        # Where packets are not frames, a packet's duration is not a frame's either.
+        last = found.last_duration * float(time_base) if ticks is not None else 0.0
+        duration = float(times[-1]) + (last or _typical_gap(times))
+        turn_notes = (turn_note,) if turn_note else ()
+        notes = (*turn_notes, *_picture_notes(first, stream), *notes)
+        notes += _header_notes(container, stream, found, duration)
+        width, height = turn.size(first.width, first.height)
+        return VideoInfo(
+            path=path,
+            container=container.format.name,
+            codec=stream.codec_context.name,
+            width=width,
+            height=height,
+            rotation=turn.rotation,
+            mirrored=turn.mirrored,
+            duration_seconds=duration,
+            num_frames=len(times),
+            frame_times=times,
+            average_fps=len(times) / duration if duration > 0 else 0.0,
+            stream_index=stream.index,
+            num_video_streams=len(container.streams.video),
+            pixel_format=first.format.name,
+            frame_ticks=ticks,
+            time_base=time_base,
+            notes=notes,
+        )
+
+
+def _no_frame(path: str, stream: VideoStream, found: Scan) -> MediaError:
+    if found.encrypted:
+        return MediaError(path, "is encrypted: no frame can be decoded", "give an unprotected copy")
+    promise = f" (its header promises {stream.frames})" if stream.frames else ""
+    return MediaError(
+        path, f"holds no decodable frame{promise}", "it is damaged or cut; copy or download it again"
+    )
+
+
+def _timeline(
+    path: str, container: InputContainer, stream: VideoStream, found: Scan
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None, tuple[str, ...]]:
+    """(times in seconds from the first frame, their stamps or None, notes on damage)."""
+    time_base = Fraction(stream.time_base or 1)
+    ticks = frame_ticks(container, stream, found)
+    if ticks is not None:
+        times = (ticks - ticks[0]) * time_base.numerator / time_base.denominator
+        damage = found.damage
+    else:
+        stamps, damage = count_frames(path, stream.index)
+        rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
+        times = repaired_times(stamps, time_base, rate)
+    times.setflags(write=False)
+    return times, ticks, damage.notes()
+
+
+def _typical_gap(times: npt.NDArray[np.float64]) -> float:
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def _orientation(frame: VideoFrame) -> tuple[Orientation, str | None]:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return Orientation(), None
+    return orientation_from_matrix(bytes(matrix))
+
+
+def _picture_notes(frame: VideoFrame, stream: VideoStream) -> list[str]:
+    notes = []
+    transfer = _HDR_TRANSFERS.get(stream.codec_context.color_trc)
+    if transfer is not None:
+        notes.append(f"HDR ({transfer}): converted to 8 bits without tone mapping, colours look flat")
+    if frame.interlaced_frame:
+        notes.append("interlaced: the two fields of a frame are shown together")
+    aspect = stream.sample_aspect_ratio
+    if aspect is not None and aspect not in (0, 1):
+        notes.append(f"pixels are not square ({aspect.numerator}:{aspect.denominator}): shown as stored")
+    return notes
+
+
+def _header_notes(
+    container: InputContainer, stream: VideoStream, found: Scan, duration: float
+) -> tuple[str, ...]:
+    notes = []
+    if found.num_discarded:
+        notes.append(f"an edit list hides {found.num_discarded} frames: they are not counted")
+    if stream.frames and stream.frames != found.num_packets:
+        notes.append(f"the header promises {stream.frames} frames, the file holds {found.num_packets}")
+    promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    if not promised and container.duration:
+        promised = container.duration / 1e6
+    if math.isfinite(promised) and promised > 1.1 * duration + 1.0:
+        notes.append(f"the header promises {promised:.2f} s, the frames end at {duration:.2f} s")
+    return tuple(notes)

@@ -1,0 +1,142 @@
+"""Every picture of a stream, in presentation order, past damage: the one decode loop of the package.
+
+What it yields is the definition of "frame i": the i-th frame of a sequential decode. A packet that cannot
+be decoded is skipped and counted. Frame threads lose more frames around damage than one thread does, and
+not always the same, so the first damaged packet ends a threaded pass with ``DamagedError`` and the caller
+starts again with one thread: the result never depends on the number of cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TypeVar
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidllava.errors import MediaError
+from vidllava.media.container import num_threads, open_container
+
+# Above this share of undecodable packets the rest is no fair picture of the clip.
+MAX_LOST_SHARE = 0.1
+
+Result = TypeVar("Result")
+
+
+class DamagedError(Exception):
+    """A threaded pass met a packet that cannot be decoded."""
+
+
+@dataclass
+class Damage:
+    """What a pass had to leave out."""
+
+    num_packets: int = 0
+    """Packets given to the decoder."""
+    num_lost: int = 0
+    """Packets that it refused."""
+    num_corrupt: int = 0
+    """Frames that it marked as patched up."""
+    cut_short: bool = False
+    """The container itself became unreadable before its end."""
+
+    def check(self, path: str) -> None:
+        """Raises MediaError where too much was lost."""
+        if self.num_lost > MAX_LOST_SHARE * self.num_packets:
+            raise MediaError(
+                path,
+                f"is damaged: {self.num_lost} of {self.num_packets} packets cannot be decoded, "
+                f"over the limit of {MAX_LOST_SHARE:.0%}",
+                "copy or download it again",
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """One line for each kind of damage."""
+        found = []
+        if self.num_lost:
+            found.append(f"damaged: {self.num_lost} of {self.num_packets} packets could not be decoded")
+        if self.num_corrupt:
+            found.append(f"damaged: the decoder patched up {self.num_corrupt} frames")
+        if self.cut_short:
+            found.append("damaged: the file became unreadable before its end")
+        return tuple(found)
+
+
+def read_packets(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet]:
+    """The stream's packets, then an empty one that drains the decoder; stops early at container damage."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            damage.cut_short = True
+            drain = Packet()
+            drain.stream = stream
+            yield drain
+            return
+        yield packet
+
+
+def decode_packet(packet: Packet, damage: Damage) -> list[VideoFrame]:
+    """The frames that come out once ``packet`` is in; none, and the damage counted, where it is refused."""
+    damage.num_packets += packet.size > 0
+    try:
+        frames = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+    except av.error.FFmpegError:
+        damage.num_lost += 1
+        if packet.size > 0:
+            return []
+        # The drain itself met the error; a second one returns the frames that are still inside.
+        try:
+            frames = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+        except av.error.FFmpegError:
+            return []
+    damage.num_corrupt += sum(frame.is_corrupt for frame in frames)
+    return frames
+
+
+def read_frames(
+    path: str, stream_index: int, threads: int, damage: Damage
+) -> Generator[VideoFrame, None, None]:
+    """Every frame of one stream in presentation order. Close the iterator to close the file early."""
+    with open_container(path) as container:
+        stream = container.streams[stream_index]
+        assert isinstance(stream, VideoStream)
+        stream.thread_count = threads
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        for packet in read_packets(container, stream, damage):
+            yield from decode_packet(packet, damage)
+            if threads > 1 and (damage.num_lost or damage.num_corrupt):
+                raise DamagedError
+
+
+def walk(
+    path: str,
+    stream_index: int,
+    visit: Callable[[Iterator[VideoFrame]], Result],
+    *,
+    complete: Callable[[Result], bool],
+    max_threads: int | None = None,
+) -> tuple[Result, Damage]:
+    """``visit`` the frames of one stream with several threads; with one, from the start, if that failed.
+
+    ``visit`` may stop early. It is called again where the threaded pass met damage or its result is not
+    ``complete`` (frame threads can lose frames without an error), so it must keep no state.
+    """
+    for threads in dict.fromkeys((max_threads or num_threads(), 1)):
+        damage = Damage()
+        with closing(read_frames(path, stream_index, threads, damage)) as frames:
+            try:
+                result = visit(frames)
+            except DamagedError:
+                continue
+        if threads == 1 or complete(result):
+            return result, damage
+    raise AssertionError("the pass with one thread always returns")

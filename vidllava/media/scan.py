@@ -1,0 +1,118 @@
+"""Which frames does this stream show, and when? One pass over its packets, headers aside.
+
+Where every shown packet has a stamp of its own, the sorted stamps are the frames. Elsewhere (no stamps,
+repeated ones, AVI, which stores none, and field pictures, two of which make a frame) the stream is decoded
+from end to end and counted.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidllava.errors import MediaError
+from vidllava.media.reader import Damage, decode_packet, read_frames, read_packets
+
+_NO_STAMP = -(1 << 63)
+_PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
+_WHOLE_FRAMES = ("mov", "matroska")  # containers whose samples are whole frames, never single fields
+FALLBACK_FPS = 25.0
+
+
+@dataclass
+class Scan:
+    """What one pass over the packets of a stream found."""
+
+    stamps: array[int] = field(default_factory=lambda: array("q"))
+    """Presentation stamp of each packet that shows a picture, in file order."""
+    first_frame: VideoFrame | None = None
+    """The first picture that could be decoded."""
+    num_packets: int = 0
+    num_discarded: int = 0
+    """Packets that an edit list hides."""
+    last_duration: int = 0
+    """Ticks that the packet with the latest stamp says it lasts; 0 where it does not say."""
+    encrypted: bool = False
+    damage: Damage = field(default_factory=Damage)
+
+
+def scan(container: InputContainer, stream: VideoStream) -> Scan:
+    """Read all packets of ``stream``; decode up to its first picture and no further."""
+    found = Scan()
+    codec = stream.codec_context.name
+    stream.thread_type = "NONE"
+    latest = _NO_STAMP
+    for packet in read_packets(container, stream, found.damage):
+        if found.first_frame is None:
+            found.first_frame = next(iter(decode_packet(packet, found.damage)), None)
+        if packet.size == 0:
+            continue
+        found.num_packets += 1
+        found.encrypted |= packet.has_sidedata("encryption_info")
+        if packet.is_discard:
+            found.num_discarded += 1
+        elif not _is_hidden(codec, memoryview(packet)):
+            stamp = _NO_STAMP if packet.pts is None else packet.pts
+            found.stamps.append(stamp)
+            if stamp > latest:
+                latest, found.last_duration = stamp, packet.duration or 0
+    return found
+
+
+def _is_hidden(codec: str, data: memoryview) -> bool:
+    """True for a VP8 or VP9 packet that only updates references (an alt-ref) and shows nothing.
+
+    RFC 6386, 9.1 (``show_frame`` is bit 4) and VP9 bitstream 6.2; a VP9 superframe always shows one frame.
+    """
+    first = data[0]
+    if codec in ("vp8", "libvpx"):
+        return not first & 0x10
+    if codec not in ("vp9", "libvpx-vp9") or data[-1] & 0xE0 == 0xC0:
+        return False
+    bit = 2 if first & 0x30 == 0x30 else 3  # profile 3 has one reserved bit more
+    shows_existing = first >> bit & 1
+    return not shows_existing and not first >> (bit - 2) & 1
+
+
+def frame_ticks(container: InputContainer, stream: VideoStream, found: Scan) -> npt.NDArray[np.int64] | None:
+    """Sorted stamps that name each shown frame, or None where only counting decoded frames can tell."""
+    names = container.format.name
+    fields = stream.codec_context.field_order not in _PROGRESSIVE and not names.startswith(_WHOLE_FRAMES)
+    if names == "avi" or fields or found.first_frame is None or found.first_frame.pts is None:
+        return None
+    ticks = np.sort(np.frombuffer(found.stamps, dtype=np.int64))
+    # Pictures before the first decodable one (a cut open GOP) never leave the decoder.
+    ticks = ticks[(ticks >= found.first_frame.pts) | (ticks == _NO_STAMP)]
+    if len(ticks) == 0 or ticks[0] == _NO_STAMP or bool(np.any(np.diff(ticks) == 0)):
+        return None
+    return ticks
+
+
+def count_frames(path: str, stream_index: int) -> tuple[list[int | None], Damage]:
+    """The stamp of every frame that a decode from end to end gives. Raises MediaError above 10 % damage."""
+    # One thread: around damage more threads may lose more frames, and frame i must stay frame i.
+    damage = Damage()
+    stamps = [frame.pts for frame in read_frames(path, stream_index, 1, damage)]
+    damage.check(path)
+    if not stamps:
+        raise MediaError(path, "holds no decodable frame", "copy or download it again")
+    return stamps, damage
+
+
+def repaired_times(stamps: list[int | None], time_base: Fraction, fps: float) -> npt.NDArray[np.float64]:
+    """Seconds from the first frame for frames in presentation order whose stamps cannot all be trusted.
+
+    All stamps known and different: sorted, because the order of the frames is right and only the stamps
+    are out of order (AVI). Else the frames follow each other at the header's rate.
+    """
+    known = sorted({stamp for stamp in stamps if stamp is not None})
+    if len(known) == len(stamps):
+        return (np.array(known, dtype=np.int64) - known[0]) * time_base.numerator / time_base.denominator
+    return np.arange(len(stamps), dtype=np.float64) / fps

@@ -1,0 +1,194 @@
+"""Which instants of a clip, and which frames do they fall on? Pure arithmetic: no decoder, no torch.
+
+A frame is on screen from its own presentation time until the next frame's: half-open, ``[t_i, t_i+1)``.
+A range is half-open too: ``[start, end)`` holds the frames that start in it. Times are true presentation
+times, never index / rate, so a variable frame rate and a late start need no special case.
+
+    plan_frames(info.frame_times, SamplingRequest(num_frames=8), source="clip.mp4")
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vidllava.errors import UsageError
+from vidllava.media.frames import FramePlan
+
+Rule = Literal["linspace", "midpoints"]
+Times = npt.NDArray[np.float64]
+
+# Matroska stores whole milliseconds: a frame's time and the clip's start may each be half of one off.
+# Instants closer than this to a frame's start count as reaching it, so every container gives one answer.
+CLOCK_TOLERANCE_SECONDS = 1e-3
+
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingRequest:
+    """What the user asked for; ``None`` means not asked. Neither count nor rate: every frame of the range."""
+
+    num_frames: int | None = None
+    """Exactly this many frames; all of them where the range holds fewer."""
+    fps: float | None = None
+    """Frames per second of clip time; excludes ``num_frames``."""
+    max_frames: int | None = None
+    """At most this many: a longer plan is spread anew over the same range by ``rule``."""
+    start_seconds: float | None = None
+    """First instant of the range, from the clip's start."""
+    end_seconds: float | None = None
+    """End of the range, itself outside."""
+    rule: Rule = "linspace"
+    """``linspace`` takes both ends (LLaVA); ``midpoints`` the middle of each of N equal parts."""
+
+    def __post_init__(self) -> None:
+        _check_count("--num-frames", self.num_frames)
+        _check_count("--max-frames", self.max_frames)
+        if self.num_frames is not None and self.fps is not None:
+            raise UsageError("--fps", f"excludes --num-frames {self.num_frames}", "give one of the two")
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise UsageError("--fps", f"must be a number above 0, got {self.fps}", "for example 1 or 0.5")
+        for flag, value in (("--start", self.start_seconds), ("--end", self.end_seconds)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UsageError(flag, f"must be 0 s or later, got {value}", "seconds or mm:ss")
+        start = self.start_seconds or 0.0
+        if self.end_seconds is not None and self.end_seconds <= start:
+            raise UsageError("--end", f"{self.end_seconds:g} s must be after --start {start:g} s")
+        if self.rule not in ("linspace", "midpoints"):
+            raise UsageError("--rule", f"{self.rule!r} is unknown", "linspace or midpoints")
+
+
+def _check_count(flag: str, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UsageError(flag, f"must be a whole number of at least 1, got {value}")
+
+
+def parse_time(text: str) -> float:
+    """Seconds from ``12.5``, ``1:02.5`` (minutes) or ``1:02:03`` (hours). Raises UsageError for the rest."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(text, "is not a time", "seconds, mm:ss or hh:mm:ss, for example 12.5 or 1:02.5")
+    hours, minutes, seconds = match.groups()
+    for part, above in ((seconds, minutes), (minutes, hours)):
+        if above is not None and float(part) >= 60:
+            raise UsageError(text, f"has {part} after a colon, where a time has less than 60")
+    return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds)
+
+
+def plan_frames(frame_times: Times, request: SamplingRequest, *, source: str) -> FramePlan:
+    """Which frames of a clip answer ``request``.
+
+    ``frame_times`` is float64 [num_frames_in_file], sorted seconds from the clip's start. The plan's
+    indices are strictly increasing and lie in the range; ``reason`` says what changed the count.
+
+    - ``num_frames`` (or ``max_frames``) with ``linspace``: ``np.linspace(0, n - 1, N)`` over the n frames
+      of the range, cut to whole numbers: LLaVA's rule (300 frames, N = 8: 0 42 85 128 170 213 256 299).
+    - with ``midpoints``: ``floor((k + 0.5) * n / N)``.
+    - ``fps``: instants ``start + k / fps`` up to the last frame of the range, each showing the frame that
+      is on screen then; frames met twice (a rate above the clip's own) are taken once.
+
+    Raises UsageError naming ``source`` where the range holds no frame.
+    """
+    first, last, range_note = _range(frame_times, request, source)
+    count = last - first
+    if request.fps is not None:
+        instants, indices, rate_note = _by_rate(frame_times[first:last], request)
+        cap = request.max_frames
+        if cap is None or len(indices) <= cap:
+            reason = f"{request.fps:g} fps over {range_note}: {len(indices)} frames{rate_note}"
+            return _plan(frame_times, indices + first, instants, reason)
+        why = f"{request.fps:g} fps would be {len(indices)} frames, over --max-frames {cap}"
+        return _by_count(frame_times, first, count, cap, request.rule, f"{why}: ", range_note)
+    wanted, why = request.num_frames, ""
+    if wanted is None or (request.max_frames is not None and wanted > request.max_frames):
+        if wanted is not None:
+            why = f"{wanted} frames asked, over --max-frames {request.max_frames}: "
+        wanted = request.max_frames if request.max_frames is not None else count
+    return _by_count(frame_times, first, count, wanted, request.rule, why, range_note)
+
+
+def _range(times: Times, request: SamplingRequest, source: str) -> tuple[int, int, str]:
+    """(first, last) of the frames that start in [start, end), last excluded, and the range in words."""
+    if len(times) == 0:
+        raise ValueError("frame_times is empty")
+    start = request.start_seconds or 0.0
+    end = request.end_seconds
+    clip_end = float(times[-1])
+    first = int(np.searchsorted(times, start - CLOCK_TOLERANCE_SECONDS)) if start > 0 else 0
+    last = len(times)
+    if end is not None:
+        last = int(np.searchsorted(times, end - CLOCK_TOLERANCE_SECONDS))
+    if first == len(times):
+        raise UsageError(
+            source,
+            f"--start {start:g} s is after the last frame at {clip_end:.3f} s",
+            "choose an earlier start",
+        )
+    if first >= last:
+        raise UsageError(
+            source,
+            f"no frame starts between --start {start:g} s and --end {end:g} s",
+            f"the nearest are at {float(times[max(first - 1, 0)]):.3f} s and {float(times[first]):.3f} s",
+        )
+    if request.start_seconds is None and end is None:
+        return first, last, "the whole clip"
+    words = f"{start:g} s to " + (f"{end:g} s" if end is not None else "the end")
+    if end is not None and last == len(times) and end > clip_end + 2 * _typical_gap(times):
+        words += f" (the last frame is at {clip_end:.3f} s)"
+    return first, last, words
+
+
+def _typical_gap(times: Times) -> float:
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def _by_rate(times: Times, request: SamplingRequest) -> tuple[list[float], npt.NDArray[np.int64], str]:
+    """Instants at ``fps`` from the start of the range, and the frame on screen at each, taken once."""
+    assert request.fps is not None
+    origin = request.start_seconds or 0.0
+    starts = times - CLOCK_TOLERANCE_SECONDS
+    # Frame by frame instead of instant by instant: a rate of a million costs no more than a rate of one.
+    ticks = np.ceil((starts - origin) * request.fps)
+    ticks[0] = 0.0
+    instants = origin + ticks / request.fps
+    met = np.append(instants[:-1] < starts[1:], True)
+    # The last instant is the last one not after the last frame: a later one would show that frame again.
+    num_instants = int(np.floor((float(times[-1]) + CLOCK_TOLERANCE_SECONDS - origin) * request.fps)) + 1
+    met[-1] = ticks[-1] < max(num_instants, 1)
+    indices = np.flatnonzero(met)
+    note = ""
+    if len(indices) < num_instants:
+        note = f" (of {num_instants} instants; a frame that several fall on is taken once)"
+    return [float(value) for value in instants[indices]], indices.astype(np.int64), note
+
+
+def _by_count(
+    times: Times, first: int, count: int, wanted: int, rule: Rule, why: str, range_note: str
+) -> FramePlan:
+    if wanted >= count:
+        few = f" ({wanted} asked, the range has no more)" if wanted > count else ""
+        indices = np.arange(count)
+        reason = f"{why}all {count} frames of {range_note}{few}"
+    elif rule == "linspace":
+        indices = np.linspace(0, count - 1, wanted, dtype=np.int64)
+        reason = f"{why}{wanted} of the {count} frames of {range_note}, evenly, both ends"
+    else:
+        indices = ((2 * np.arange(wanted) + 1) * count) // (2 * wanted)
+        reason = f"{why}{wanted} of the {count} frames of {range_note}, the middle of each part"
+    indices = indices + first
+    return _plan(times, indices, [float(value) for value in times[indices]], reason)
+
+
+def _plan(times: Times, indices: npt.NDArray[np.int64], instants: list[float], reason: str) -> FramePlan:
+    return FramePlan(
+        instants_seconds=tuple(instants),
+        indices=tuple(int(index) for index in indices),
+        timestamps_seconds=tuple(float(value) for value in times[indices]),
+        reason=reason,
+    )
