@@ -1,0 +1,86 @@
+"""What goes where: results on stdout, everything else on stderr. The only importer of rich.
+
+    console = Console(quiet=False, verbose=False)
+    console.write("the answer")            # stdout
+    console.note("nano knows shapes only") # stderr: "note: nano knows shapes only"
+
+Nothing here decides what to say, only where and how it is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import typer
+
+_PIPE_COLUMNS = 1000
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters spelled out: a model or a file name must not drive the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """The two streams of a command. ``quiet`` leaves only warnings and errors on stderr."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+    def write(self, text: str, *, end: str = "\n") -> None:
+        """A result, on stdout and flushed. A reader that has gone away ends the command without a word."""
+        self._emit(printable(text) + end)
+
+    def note(self, message: str) -> None:
+        """Something the user should know and need not act on."""
+        if not self.quiet:
+            self._say("note", message)
+
+    def warn(self, message: str) -> None:
+        """Something that changed the result."""
+        self._say("warning", message)
+
+    def detail(self, message: str) -> None:
+        """Something for those who asked with -v."""
+        if self.verbose:
+            self._say("detail", message)
+
+    def error(self, message: str) -> None:
+        self._say("error", message)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table on stdout, without frames, so that it can be read, cut and pasted."""
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(str(cell))) for cell in row))
+        on_screen = sys.stdout is not None and sys.stdout.isatty()
+        # In a pipe no line is folded: a program reads it.
+        screen = RichConsole(file=sys.stdout, width=None if on_screen else _PIPE_COLUMNS, highlight=False)
+        with screen.capture() as drawn:
+            screen.print(table)
+        self._emit("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
+
+    def _emit(self, text: str) -> None:
+        if sys.stdout is None:  # started with stdout closed (>&-)
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still in the buffer must not fail again when the interpreter closes the stream.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    def _say(self, kind: str, message: str) -> None:
+        if sys.stderr is not None:
+            print(f"{kind}: {printable(message)}", file=sys.stderr, flush=True)

@@ -1,0 +1,101 @@
+"""``vidllava doctor``: what is installed, what was decided for this machine, and why. For bug reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Any
+
+import vidllava
+from vidllava.cli import options
+from vidllava.cli.console import Console
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "numpy",
+    "pillow",
+    "av",
+    "decord",
+    "torchcodec",
+    "triton",
+    "kernels",
+    "flash-attn",
+)
+VARIABLES = (
+    "VIDLLAVA_MODEL",
+    "VIDLLAVA_VIDEO_BACKEND",
+    "VIDLLAVA_KERNELS",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Versions, devices, and what vidllava decided for this machine, with the reasons.
+
+    vidllava doctor --json > report.json
+    """
+    report = {
+        "vidllava": vidllava.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "decisions": _decisions(),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+    if as_json:
+        Console().write(json.dumps(report, indent=2))
+        return
+    rows: list[tuple[str, str, str]] = [
+        ("vidllava", vidllava.__version__, ""),
+        ("python", platform.python_version(), f"{platform.system()} {platform.machine()}"),
+    ]
+    rows += [
+        (name, version or "-", "" if version else "not installed")
+        for name, version in report["packages"].items()
+    ]
+    rows += [(name, made["choice"], made["reason"]) for name, made in report["decisions"].items()]
+    rows += [(name, value, "set in the environment") for name, value in report["environment"].items()]
+    Console().table(("what", "value", "why"), rows)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _decisions() -> dict[str, dict[str, Any]]:
+    """Every choice that depends on the machine, made by the code that a run would use."""
+    import torch
+
+    from vidllava.backbone.load import choose_device, choose_dtype
+    from vidllava.backbone.locate import locate
+    from vidllava.kernels import choose
+    from vidllava.media.decode import choose_backend
+
+    device, why_device = choose_device("auto")
+    dtype, why_dtype = choose_dtype("auto", device)
+    kernels, why_kernels = choose(device)
+    backend, why_backend = choose_backend(None)
+    asked = os.environ.get("VIDLLAVA_MODEL", "auto")
+    model, folder = locate(asked)
+    found = {
+        "device": (str(device), why_device),
+        "dtype": (str(dtype).removeprefix("torch."), why_dtype),
+        "kernels": (kernels, why_kernels),
+        "video backend": (backend, why_backend),
+        "model": (model, f"{asked}: {folder}"),
+        "threads": (str(torch.get_num_threads()), f"{os.cpu_count()} CPU cores"),
+    }
+    return {name: {"choice": choice, "reason": reason} for name, (choice, reason) in found.items()}

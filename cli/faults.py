@@ -1,0 +1,55 @@
+"""How a fault becomes one line on stderr and an exit code.
+
+The codes are those of ``vidllava.errors``, 130 and 143 for the two signals, and 1 for what nobody expected.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from typer.exceptions import TyperException
+
+from vidllava.errors import ResourceError, UsageError, VidllavaError
+
+INTERRUPTED, TERMINATED = 130, 143
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_QUOTED = re.compile(r"'([^']*)'")
+_UNKNOWN = re.compile(r"No such (command|option):? '?([^\s']+)'?\.?")
+_MISSING = re.compile(r"Missing (\w+) '?([^']+?)'?(?:\.|$)")
+_INVALID = re.compile(r"Invalid value for '?([^':]+)[^:]*: (.*)", re.DOTALL)
+_SMALLER = "fewer frames, a larger --pool-stride, --dtype bfloat16 on a GPU, or a smaller model"
+
+
+def as_expected(fault: Exception) -> VidllavaError:
+    """The expected fault that ``fault`` is; a bare ``VidllavaError`` (exit code 1) for a fault of ours."""
+    if isinstance(fault, VidllavaError):
+        return fault
+    if isinstance(fault, TyperException):
+        return _wrong_usage(fault)
+    if isinstance(fault, OSError) and fault.errno in (*_DISK_FULL, *_NO_PERMISSION):
+        thing = fault.filename or "output"
+        what = "no space left on the disk" if fault.errno in _DISK_FULL else "no permission"
+        return ResourceError(thing, what, "another folder")
+    # torch.OutOfMemoryError by name: this module must not import torch.
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return ResourceError("memory", "not enough for this model and these frames", _SMALLER)
+    message = " ".join(str(fault).split()) or "no message"
+    return VidllavaError(type(fault).__name__, message, "a fault of vidllava; --debug shows where")
+
+
+def _wrong_usage(fault: TyperException) -> VidllavaError:
+    """Typer's own words, put in our order: what is wrong, then what to try."""
+    message = fault.format_message().removesuffix(".")
+    if match := _UNKNOWN.match(message):
+        kind, name = match[1].lower(), match[2]
+        near = getattr(fault, "possibilities", None) or _QUOTED.findall(message[match.end() :])
+        return UsageError(
+            name, f"no such {kind}", f"did you mean {' or '.join(sorted(near))}?" if near else "see --help"
+        )
+    if match := _MISSING.match(message):
+        return UsageError(match[2], f"{match[1]} is missing", "see --help")
+    if match := _INVALID.match(message):
+        return UsageError(match[1], match[2].removeprefix("Value error, "), "see --help")
+    return UsageError("command line", message, "see --help")

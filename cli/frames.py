@@ -1,0 +1,182 @@
+"""``vidllava frames``: which frames a model would see, and what they cost. No weights, no torch.
+
+vidllava frames clip.mp4 --fps 2 --json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidllava.cli import options, outputs
+from vidllava.cli.console import Console
+from vidllava.errors import ModelError
+
+if TYPE_CHECKING:
+    from vidllava.backbone.question import MediaItem, Question
+    from vidllava.backbone.settings import ModelSettings
+    from vidllava.prompting.conversation import Encoder
+
+FRAMES_AT_ONCE = 8  # decoded at full size and held together while saving
+
+
+def frames(
+    media: Annotated[str, typer.Argument(metavar="MEDIA", help="A video or a picture.", show_default=False)],
+    num_frames: options.NumFrames = None,
+    fps: options.Fps = None,
+    max_frames: options.MaxFrames = None,
+    start: options.Start = None,
+    end: options.End = None,
+    video_backend: options.VideoBackend = None,
+    preset: options.Preset = None,
+    pool_stride: options.PoolStride = None,
+    pool_mode: options.PoolMode = None,
+    newline_mode: options.NewlineMode = None,
+    rope_factor: options.RopeFactor = "auto",
+    context_limit: options.ContextLimit = None,
+    time_instruction: options.TimeInstruction = False,
+    system: options.System = None,
+    model: options.Model = "auto",
+    revision: options.Revision = None,
+    question: Annotated[str, typer.Option(help="The question whose tokens are counted.")] = "what happens",
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the frames there, at display size, as frame_<index>.png."),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Show which frames a model would see, and whether they fit its context.
+
+    \b
+    vidllava frames clip.mp4
+    vidllava frames clip.mp4 --fps 2 --start 0:10 --end 0:20 --json
+    vidllava frames clip.mp4 --num-frames 16 --save pictures
+    vidllava frames clip.mp4 --model onevision-0.5b --context-limit 4096 --num-frames 64
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    asked = options.ask_options(
+        num_frames=num_frames,
+        fps=fps,
+        max_frames=max_frames,
+        start=start,
+        end=end,
+        video_backend=video_backend,
+        preset=preset,
+        pool_stride=pool_stride,
+        pool_mode=pool_mode,
+        newline_mode=newline_mode,
+        rope_factor=rope_factor,
+        context_limit=context_limit,
+        time_instruction=time_instruction,
+        system=system,
+    )
+    from vidllava.backbone.question import plan_question
+    from vidllava.media.probe import media_kind
+
+    media_kind(media)  # before the model: a wrong path is the likelier slip
+    settings, encoder = _settings(model, revision, console)
+    planned = plan_question([media], question, settings, encoder, asked, require_fit=False)
+    for note in planned.notes:
+        console.warn(note)
+    if save is not None:
+        _save(planned.items[0], save, overwrite=overwrite, console=console)
+    if as_json:
+        console.write(json.dumps(_as_json(planned), indent=2, ensure_ascii=False))
+    else:
+        _show(planned, settings.name, console)
+
+
+def _settings(name: str, revision: str | None, console: Console) -> tuple[ModelSettings, Encoder]:
+    """A model's sizes and tokenizer; for a named model that is not here, a stand-in that counts bytes."""
+    from vidllava.backbone.locate import locate
+    from vidllava.backbone.presets import MODELS
+    from vidllava.backbone.settings import named_settings, read_settings
+    from vidllava.backbone.tokens import read_codec
+
+    try:
+        shown, folder = locate(name, revision=revision)
+    except ModelError:
+        if name not in MODELS or MODELS[name].hub_id is None:
+            raise
+        console.note(f"{name} is not on this machine: text tokens are counted as bytes, an upper bound")
+        return named_settings(name), _ByteCounter()
+    return read_settings(folder, shown), read_codec(folder)
+
+
+class _ByteCounter:
+    """A byte-level tokenizer never makes more tokens of a text than it has bytes."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def special(self, name: str) -> int:
+        return 0
+
+
+def _as_json(planned: Question) -> dict[str, Any]:
+    from vidllava.cli.report import media_json
+
+    return {**media_json(planned.items[0]), "budget": planned.budget.to_json(), "notes": list(planned.notes)}
+
+
+def _show(planned: Question, model: str, console: Console) -> None:
+    from vidllava.cli.report import frames_json
+
+    item, budget = planned.items[0], planned.budget
+    size = f"{item.width} x {item.height}"
+    if item.info is not None and item.plan is not None:
+        facts = f"{item.info.duration_seconds:.2f} s, {item.info.num_frames} frames, {item.info.codec}"
+        console.write(f"{item.path}: {size}, {facts}, read by {item.backend}")
+        console.write(f"{len(item.plan)} frames: {item.plan.reason}")
+    else:
+        console.write(f"{item.path}: picture, {size}")
+    rows = [(frame["index"], f"{frame['timestamp_seconds']:.3f}") for frame in frames_json(item.plan)]
+    console.table(("frame", "seconds"), rows)
+    parts = f"{budget.visual_tokens} visual + {budget.newline_tokens} newline + {budget.text_tokens} text"
+    verdict = "fits" if budget.fits else "does not fit"
+    console.write(f"{model}: {parts} + {budget.reserve_tokens} reserve = {budget.total_tokens} tokens")
+    factor = f"{budget.limit} (context {budget.context_limit}, RoPE factor {budget.rope_factor})"
+    console.write(f"{verdict}: the limit is {factor}")
+    if budget.frames_at_factor is not None:
+        most = ", ".join(f"{count} at {factor}" for factor, count in budget.frames_at_factor.items())
+        console.write(f"most frames at RoPE factor: {most}")
+    if budget.remedies:
+        console.write(f"would fit: {', or '.join(budget.remedies)}")
+
+
+def _save(item: MediaItem, folder: Path, *, overwrite: bool, console: Console) -> None:
+    """Write each frame as a PNG at its display size, whole or not at all; all names are checked first."""
+    from PIL import Image
+
+    indices = item.plan.indices if item.plan is not None else (0,)
+    names = [folder / f"frame_{index}.png" for index in indices]
+    outputs.check_folder(folder)
+    for name in names:
+        outputs.check_file("--save", name, overwrite=overwrite)
+    for name, pixels in zip(names, _full_size(item), strict=True):
+        outputs.write_picture(Image.fromarray(pixels), name)
+    console.note(f"{len(names)} frames written to {folder}")
+
+
+def _full_size(item: MediaItem) -> Iterator[Any]:
+    """uint8 [H, W, 3] of each planned frame, a few at a time: a long plan at 4K must not fill the memory."""
+    from vidllava.media.decode import decode
+    from vidllava.media.frames import FramePlan
+
+    if item.info is None or item.plan is None:
+        yield item.picture
+        return
+    plan = item.plan
+    for first in range(0, len(plan), FRAMES_AT_ONCE):
+        part = slice(first, first + FRAMES_AT_ONCE)
+        few = FramePlan(
+            plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
+        )
+        yield from decode(item.info, few, backend=item.backend or "pyav").pixels

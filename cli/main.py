@@ -1,0 +1,101 @@
+"""The command ``vidllava``: one file per command, and one place where a fault becomes a line and a code.
+
+    vidllava ask clip.mp4 "what happens"
+
+Importing this module imports neither torch nor transformers nor a decoder: commands import them when they
+run, after everything that can be checked without them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+import vidllava
+from vidllava.cli import ask, doctor, faults, frames, models
+from vidllava.cli.console import Console
+from vidllava.errors import UsageError
+
+app = typer.Typer(
+    name="vidllava",
+    help="Ask questions of video, fine-tune on mixed images and video, benchmark frame rates.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    # --num_frames is --num-frames: half of this field spells options with underscores.
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+app.command("ask")(ask.ask)
+app.command("frames")(frames.frames)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        Console().write(f"vidllava {vidllava.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")
+    ] = False,
+) -> None:
+    """Both options are dealt with before a command runs; they stand here for --help."""
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; a fault is one line on stderr."""
+    arguments, debug = _take_debug(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # None, or a test's stand-in
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(list(arguments), prog_name="vidllava", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return faults.INTERRUPTED
+    except Exception as fault:
+        if type(fault).__name__ == "NoArgsIsHelpError":  # private to typer; its help is on stdout already
+            return UsageError.exit_code
+        if debug:
+            traceback.print_exc()
+        expected = faults.as_expected(fault)
+        Console().error(str(expected))
+        return expected.exit_code
+
+
+def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """``--debug`` may stand before or after the command's name."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [word for word in arguments[:end] if word != "--debug"]
+    return [*kept, *arguments[end:]], len(kept) < end
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(faults.TERMINATED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""``vidllava models``: which models have names, which are on this machine, and how to get one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidllava.backbone.presets import MODELS, NamedModel
+from vidllava.cli import options
+from vidllava.cli.console import Console
+
+app = typer.Typer(help="List models, download one, or say where one lies.", no_args_is_help=True)
+
+Name = Annotated[
+    str, typer.Argument(help="A name from `vidllava models list`, a hub id or a folder.", metavar="MODEL")
+]
+
+
+@app.command("list")
+def list_models(as_json: options.Json = False) -> None:
+    """The models that --model knows by name, and whether they are on this machine.
+
+    vidllava models list
+    """
+    rows = [_row(model) for model in MODELS.values()]
+    if as_json:
+        Console().write(json.dumps(rows, indent=2))
+        return
+    table = [
+        (row["name"], "yes" if row["folder"] else "no", row["hub_id"] or "in the package", row["about"])
+        for row in rows
+    ]
+    Console().table(("name", "here", "from", "what it is"), table)
+
+
+@app.command("where")
+def where(model: Name) -> None:
+    """Print the folder of a model that is on this machine.
+
+    vidllava models where onevision-0.5b
+    """
+    from vidllava.backbone.locate import locate
+
+    Console().write(str(locate(model)[1]))
+
+
+@app.command("pull")
+def pull(
+    model: Name,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+) -> None:
+    """Download a model into the Hugging Face cache, and print its folder.
+
+    vidllava models pull onevision-0.5b
+    """
+    from vidllava.backbone.locate import locate
+
+    Console().write(str(locate(model, download=True, revision=revision)[1]))
+
+
+def _row(model: NamedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "hub_id": model.hub_id,
+        "folder": _folder(model),
+        "about": model.about,
+    }
+
+
+def _folder(model: NamedModel) -> str | None:
+    from vidllava.backbone.locate import cached_folder, nano_folder
+
+    folder: Path | None = nano_folder() if model.hub_id is None else cached_folder(model.hub_id)
+    return str(folder) if folder is not None and (folder / "config.json").is_file() else None

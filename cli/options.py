@@ -1,0 +1,181 @@
+"""The options that several commands share, spelt and explained once.
+
+Values are checked where they are used, by the module that knows their bounds; here stand only names and help.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from vidllava.backbone.question import AskOptions
+
+_FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
+
+# Frames: which of them does the model see?
+NumFrames = Annotated[
+    int | None,
+    typer.Option(
+        help="So many frames, evenly over the clip; all of them where it has fewer.", rich_help_panel=_FRAMES
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        help="So many frames for each second of the clip. Excludes --num-frames.", rich_help_panel=_FRAMES
+    ),
+]
+MaxFrames = Annotated[
+    int | None, typer.Option(help="At most so many, however they were asked for.", rich_help_panel=_FRAMES)
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--start", "--from", metavar="TIME", help="First instant: seconds or mm:ss.", rich_help_panel=_FRAMES
+    ),
+]
+End = Annotated[
+    str | None,
+    typer.Option(
+        "--end",
+        "--to",
+        metavar="TIME",
+        help="End, itself outside: seconds or mm:ss.",
+        rich_help_panel=_FRAMES,
+    ),
+]
+VideoBackend = Annotated[
+    Literal["auto", "pyav", "decord"] | None,
+    typer.Option(help="Decoder. Also VIDLLAVA_VIDEO_BACKEND.", rich_help_panel=_FRAMES),
+]
+
+# Tokens: what do frames cost, and how far does the context reach?
+PoolStride = Annotated[
+    int | None,
+    typer.Option(
+        "--pool-stride",
+        "--mm-spatial-pool-stride",
+        help="Shrink each frame's token map by this on both sides; 1 = not at all.",
+        rich_help_panel=_TOKENS,
+    ),
+]
+PoolMode = Annotated[
+    Literal["bilinear", "average", "max"] | None,
+    typer.Option("--pool-mode", "--mm-spatial-pool-mode", help="How it shrinks.", rich_help_panel=_TOKENS),
+]
+NewlineMode = Annotated[
+    Literal["one_token", "grid", "frame", "no_token"] | None,
+    typer.Option(help="Where the learned newline vector stands in a clip.", rich_help_panel=_TOKENS),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Settings of a source system: onevision, next-video, interleave, nano.", rich_help_panel=_TOKENS
+    ),
+]
+RopeFactor = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N|off",
+        help="Linear RoPE scaling: auto = the smallest whole factor that fits.",
+        rich_help_panel=_TOKENS,
+    ),
+]
+ContextLimit = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens that count as the trained context, instead of the model's own.", rich_help_panel=_TOKENS
+    ),
+]
+TimeInstruction = Annotated[
+    bool,
+    typer.Option(
+        "--time-instruction", help="Tell the model the length and the frames' times.", rich_help_panel=_TOKENS
+    ),
+]
+System = Annotated[
+    str | None,
+    typer.Option(
+        "--system", "-s", help="System line, instead of the template's own.", rich_help_panel=_TOKENS
+    ),
+]
+
+# Model: which weights, on which machine?
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="VIDLLAVA_MODEL",
+        help="A name (see models list), a hub id or a folder. auto: OneVision 0.5B if here, else nano.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch the model if it is not here.", rich_help_panel=_MODEL)
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_MODEL)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Number format of the weights.", rich_help_panel=_MODEL),
+]
+Attention = Annotated[
+    str,
+    typer.Option(
+        "--attn-implementation", help="sdpa, eager, or what transformers offers.", rich_help_panel=_MODEL
+    ),
+]
+
+# Answer: how is it generated?
+MaxNewTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-new-tokens", "--max-tokens", help="Longest answer, in tokens.", rich_help_panel=_ANSWER
+    ),
+]
+Temperature = Annotated[float, typer.Option(help="0 = always the likeliest word.", rich_help_panel=_ANSWER)]
+TopP = Annotated[
+    float,
+    typer.Option(help="Draw from the likeliest words of this total probability.", rich_help_panel=_ANSWER),
+]
+Seed = Annotated[int, typer.Option(help="Of the random draw, with --temperature.", rich_help_panel=_ANSWER)]
+
+# Output: where does what go?
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUTPUT)]
+NoStream = Annotated[
+    bool,
+    typer.Option(
+        "--no-stream", help="Print the answer at once, also on a terminal.", rich_help_panel=_OUTPUT
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=_OUTPUT)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.", rich_help_panel=_OUTPUT)
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Also the plan, the decisions and the seconds.", rich_help_panel=_OUTPUT
+    ),
+]
+
+
+def ask_options(*, start: str | None, end: str | None, rope_factor: str, **others: Any) -> AskOptions:
+    """The flags on frames and tokens, in the form in which a question is planned. Raises UsageError."""
+    from vidllava.backbone.question import AskOptions
+    from vidllava.media.timeline import parse_time
+    from vidllava.prompting.budget import parse_rope_factor
+
+    return AskOptions(
+        start_seconds=None if start is None else parse_time(start),
+        end_seconds=None if end is None else parse_time(end),
+        rope_factor=parse_rope_factor(rope_factor),
+        **others,
+    )

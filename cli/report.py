@@ -1,0 +1,38 @@
+"""What `--json` says about media: the same keys in `frames` and in `ask`.
+
+A picture is a clip of one frame at 0 s, so that a program needs no second case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vidllava.backbone.question import MediaItem
+from vidllava.media.frames import FramePlan
+
+PICTURE_BACKEND = "pillow"
+
+
+def media_json(item: MediaItem, used: FramePlan | None = None) -> dict[str, Any]:
+    """One media item; ``used`` are the frames really decoded, where that is known, else the planned ones."""
+    plan = used or item.plan
+    info = item.info
+    return {
+        "media": item.path,
+        "kind": item.kind,
+        "backend": item.backend or PICTURE_BACKEND,
+        "width": item.width,
+        "height": item.height,
+        "rotation": info.rotation if info is not None else 0,
+        "duration_seconds": round(info.duration_seconds, 6) if info is not None else 0.0,
+        "num_frames_in_file": info.num_frames if info is not None else 1,
+        "frames": frames_json(plan),
+    }
+
+
+def frames_json(plan: FramePlan | None) -> list[dict[str, Any]]:
+    """Index and presentation time of each frame, in order."""
+    if plan is None:
+        return [{"index": 0, "timestamp_seconds": 0.0}]
+    pairs = zip(plan.indices, plan.timestamps_seconds, strict=True)
+    return [{"index": index, "timestamp_seconds": round(seconds, 6)} for index, seconds in pairs]
