@@ -36,8 +36,8 @@ class TokenBudget:
     """What a prompt costs and what it has. Counts are language-model tokens.
 
     `context_limit` is the trained context, before scaling. `frames_at_factor` is how many frames each video
-    could have at each factor if all had the same number; None without a video. `remedies` are changes, each of
-    which alone would make it fit; empty if it fits.
+    could have at each factor if all had the same number; None without a video. `remedies` are changes each
+    of which alone would make it fit; empty if it fits.
     """
 
     visual_tokens: int

@@ -84,7 +84,8 @@ CHATML = Template(
     upstream_trained=("\n", _IM_START, _IM_END),
 )
 
-# LLaVA-NeXT `llava/conversation.py` vicuna_v1.
+# LLaVA-NeXT `llava/conversation.py` vicuna_v1. Its role names are plain words, so a text can imitate them;
+# only the control tokens around the conversation and its answers are closed to a text.
 VICUNA = Template(
     name="vicuna",
     system=(
