@@ -1,0 +1,123 @@
+"""The decode loop: one prefill, then a token at a time from the KV cache.
+
+    for token in generate(backbone, batch, rope_factor=1.0, options=GenerateOptions()):
+        ...
+
+Ours rather than transformers' ``generate``: that one cannot start from spliced rows with a RoPE factor per
+call and hand out tokens as they come without a second thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from transformers import PretrainedConfig
+from transformers.cache_utils import DynamicCache
+
+from vidllava.backbone.model import Backbone
+from vidllava.backbone.splice import PackedBatch
+from vidllava.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """How tokens are chosen. Temperature 0 is greedy."""
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError("--max-new-tokens", f"{self.max_new_tokens} is below 1")
+        if not 0.0 <= self.temperature <= 100.0:
+            raise UsageError("--temperature", f"{self.temperature} is outside 0 to 100", "0 is greedy")
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError("--top-p", f"{self.top_p} is outside (0, 1]", "1 keeps every token")
+
+
+def stop_ids(backbone: Backbone) -> frozenset[int]:
+    """Tokens that end an answer: the checkpoint's own, and the end of a ChatML turn where it exists."""
+    listed = backbone.hf.generation_config.eos_token_id
+    ids = set(listed if isinstance(listed, list) else [] if listed is None else [listed])
+    return frozenset(ids | {backbone.codec.special("<|im_end|>")})
+
+
+@torch.inference_mode()
+def generate_batch(
+    backbone: Backbone,
+    batch: PackedBatch,
+    *,
+    rope_factor: float,
+    options: GenerateOptions,
+    features: torch.Tensor | None = None,
+) -> Iterator[list[int | None]]:
+    """Yield one token per sample and step; None for a sample that has ended. Stops when all have.
+
+    Samples of different lengths are right-padded; each continues at its own position, and attends to its own
+    rows only.
+    """
+    cache = DynamicCache(config=cast(PretrainedConfig, backbone.hf.config.text_config))
+    generator = torch.Generator(device=backbone.device).manual_seed(options.seed)
+    stops = stop_ids(backbone)
+    logits = backbone.next_token_logits(batch, rope_factor=rope_factor, features=features, cache=cache)
+    lengths = torch.tensor(batch.lengths, device=logits.device)
+    mask = _prefix_mask(lengths, batch.length)
+    alive = [True] * len(batch.lengths)
+    for step in range(options.max_new_tokens):
+        tokens = choose_token(logits, options, generator)
+        chosen = tokens.tolist()
+        alive = [was and token not in stops for was, token in zip(alive, chosen, strict=True)]
+        if not any(alive):
+            return
+        yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        logits = backbone.step_logits(
+            tokens[:, None],
+            (lengths + step)[:, None],
+            rope_factor=rope_factor,
+            cache=cache,
+            attention_mask=mask,
+        )
+
+
+def generate(
+    backbone: Backbone,
+    batch: PackedBatch,
+    *,
+    rope_factor: float,
+    options: GenerateOptions,
+    features: torch.Tensor | None = None,
+) -> Iterator[int]:
+    """Yield the tokens of the answer to a batch of one."""
+    if len(batch.lengths) != 1:
+        raise ValueError(f"a batch of one was expected, not {len(batch.lengths)}")
+    steps = generate_batch(backbone, batch, rope_factor=rope_factor, options=options, features=features)
+    for (token,) in steps:
+        if token is not None:
+            yield token
+
+
+def _prefix_mask(lengths: torch.Tensor, length: int) -> torch.Tensor | None:
+    """int64 [B, S], 1 on real rows; None where there is no padding to hide."""
+    if bool((lengths == length).all()):
+        return None
+    return (torch.arange(length, device=lengths.device)[None] < lengths[:, None]).long()
+
+
+def choose_token(logits: torch.Tensor, options: GenerateOptions, generator: torch.Generator) -> torch.Tensor:
+    """int64 [B]: the likeliest token, or one drawn from the smallest set that holds ``top_p``."""
+    if options.temperature == 0.0:
+        return logits.argmax(dim=-1)
+    probabilities = (logits.float() / options.temperature).softmax(dim=-1)
+    if options.top_p < 1.0:
+        ranked, order = probabilities.sort(dim=-1, descending=True)
+        # A token stays if the ones before it hold less than top_p: the first always does.
+        ranked[ranked.cumsum(dim=-1) - ranked >= options.top_p] = 0.0
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]

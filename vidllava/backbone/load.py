@@ -1,0 +1,120 @@
+"""A model's name or folder -> a ``Backbone`` on a device, with every missing or odd weight reported.
+
+backbone = load_backbone("nano")
+backbone = load_backbone("checkpoints/mine", device="cuda", dtype="bfloat16")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, LlavaOnevisionForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from vidllava.backbone.locate import locate
+from vidllava.backbone.model import Backbone
+from vidllava.backbone.settings import ModelSettings, read_settings
+from vidllava.backbone.tokens import read_codec
+from vidllava.errors import ModelError, ResourceError, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> tuple[torch.device, str]:
+    """The device to run on and the reason, for people. Raises UsageError if it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"CUDA: {torch.cuda.get_device_name()}"
+        return torch.device("cpu"), "no CUDA device"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}", "no such kind of device", "auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}", "torch finds no CUDA device here", "--device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}", f"there are {torch.cuda.device_count()} CUDA devices")
+    return device, "as asked"
+
+
+def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The weights' type and the reason. CPUs without matrix units run bf16 forty times slower than fp32."""
+    if name == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.bfloat16, "this GPU computes bfloat16"
+        if device.type == "cuda":
+            return torch.float16, "this GPU has no bfloat16"
+        return torch.float32, "float32 is the fast type on a CPU"
+    if name not in DTYPES:
+        raise UsageError(f"--dtype {name}", "no such type", f"auto, {', '.join(DTYPES)}")
+    return DTYPES[name], "as asked"
+
+
+def load_backbone(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn_implementation: str = "sdpa",
+    download: bool = False,
+    revision: str | None = None,
+) -> Backbone:
+    """Load the model called ``name`` (a short name, a hub id, a folder, or ``auto``), ready for inference.
+
+    Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
+    for a device or type that is not here, ResourceError if memory runs out.
+    """
+    place, _ = choose_device(device)
+    weights_dtype, _ = choose_dtype(dtype, place)
+    shown, folder = locate(name, download=download, revision=revision)
+    settings = read_settings(folder, shown)
+    codec = read_codec(folder)
+    hf = load_weights(folder, dtype=weights_dtype, attn_implementation=attn_implementation)
+    backbone = Backbone(hf, settings, codec)
+    try:
+        return backbone.to(place).eval()
+    except torch.OutOfMemoryError:
+        raise ResourceError(shown, f"does not fit in the memory of {place}", "a smaller model") from None
+
+
+def load_weights(
+    folder: Path, *, dtype: torch.dtype, attn_implementation: str = "sdpa"
+) -> LlavaOnevisionForConditionalGeneration:
+    """transformers' own model from ``folder``: local files only, safetensors only, nothing left random."""
+    transformers_logging.disable_progress_bar()
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    try:
+        loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attn_implementation, **options
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as fault:
+        raise ModelError(folder, f"cannot be loaded: {_first_line(fault)}") from fault
+    hf, report = loaded
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(key) for key in report[what])
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            kind = what.removesuffix("_keys")
+            raise ModelError(
+                folder, f"{kind} weights: {', '.join(names[:3])}{more}", "use a whole checkpoint"
+            )
+    return hf
+
+
+def random_backbone(folder: Path, *, device: str = "cpu", dtype: str = "auto", seed: int = 0) -> Backbone:
+    """The architecture of ``folder`` with random weights, for measuring cost and for tests."""
+    place, _ = choose_device(device)
+    weights_dtype, _ = choose_dtype(dtype, place)
+    settings: ModelSettings = read_settings(folder, folder.name)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        hf = LlavaOnevisionForConditionalGeneration._from_config(config, dtype=weights_dtype)
+    return Backbone(hf, settings, read_codec(folder)).to(place).eval()
+
+
+def _first_line(fault: BaseException) -> str:
+    lines = str(fault).strip().splitlines()
+    return lines[0] if lines else type(fault).__name__

@@ -1,0 +1,152 @@
+"""From what ``--model`` says to a checked folder: before torch is imported, and without a network.
+
+A short name, a hub id or a folder. The network is touched by ``download=True`` alone; everything else looks
+at this machine and says in one line what is missing and which command brings it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from vidllava.backbone.presets import MODELS
+from vidllava.backbone.settings import read_json
+from vidllava.errors import ModelError, UsageError
+
+AUTO_MODEL = "onevision-0.5b"
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+_HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit
+
+
+def locate(name: str, *, download: bool = False, revision: str | None = None) -> tuple[str, Path]:
+    """Resolve ``name`` to (the name to show, a folder whose files were checked).
+
+    ``auto`` is OneVision 0.5B where it is in the hub cache, else nano.
+    Raises ModelError if there is no such model here or its files are damaged.
+    """
+    if not name:
+        raise UsageError("--model", "is empty", f"one of {', '.join(MODELS)}, a hub id, or a folder")
+    if name == "auto":
+        name = AUTO_MODEL if cached_folder(str(MODELS[AUTO_MODEL].hub_id)) else "nano"
+    folder = _folder(name, download=download, revision=revision)
+    check_folder(folder)
+    return name, folder
+
+
+def _folder(name: str, *, download: bool, revision: str | None) -> Path:
+    if name == "nano":
+        return nano_folder()
+    path = Path(name).expanduser()
+    if name not in MODELS and (path.is_dir() or _looks_like_path(name)):
+        if not path.is_dir():
+            raise ModelError(
+                name, "no such folder", "a checkpoint folder, a hub id, or: vidllava models list"
+            )
+        return path
+    hub_id = str(MODELS[name].hub_id) if name in MODELS else name
+    if hub_id.count("/") != 1:
+        raise ModelError(
+            name, "unknown model", f"one of {', '.join(MODELS)}, a hub id (owner/name), or a folder"
+        )
+    if download:
+        return pull(hub_id, revision=revision)
+    found = cached_folder(hub_id, revision=revision)
+    if found is None:
+        raise ModelError(name, "not on this machine", f"get it with: vidllava models pull {name}")
+    return found
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or name.endswith("/")
+
+
+def nano_folder() -> Path:
+    """Where the embedded model's files lie."""
+    import vidllava.nano
+
+    return Path(next(iter(vidllava.nano.__path__))) / "weights"
+
+
+def cached_folder(hub_id: str, revision: str | None = None) -> Path | None:
+    """The newest snapshot of ``hub_id`` in the hub cache, or None. Reads folders only."""
+    home = Path(os.environ.get("HF_HOME") or Path(_cache_home()) / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    repository = cache / ("models--" + hub_id.replace("/", "--"))
+    reference = repository / "refs" / (revision or "main")
+    try:
+        commit = reference.read_text(encoding="utf-8").strip()
+    except OSError:
+        commit = revision or ""
+    snapshot = repository / "snapshots" / commit
+    return snapshot if commit and (snapshot / "config.json").is_file() else None
+
+
+def _cache_home() -> str:
+    return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+
+
+def pull(hub_id: str, revision: str | None = None) -> Path:
+    """Download ``hub_id`` (safetensors and text files) into the hub cache: the one use of the network."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        folder = snapshot_download(hub_id, revision=revision, allow_patterns=list(WEIGHT_FILES))
+    except RepositoryNotFoundError:
+        raise ModelError(hub_id, "no such repository on the hub, or no access to it") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as fault:
+        raise ModelError(hub_id, f"download failed: {type(fault).__name__}", "is there a network?") from None
+    return Path(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose weights are missing, torn, pickled, or outside it. Reads headers only.
+
+    Raises ModelError naming the file and what was found.
+    """
+    read_json(folder / "config.json")
+    index = folder / "model.safetensors.index.json"
+    names = sorted(set(_weight_map(index).values())) if index.exists() else ["model.safetensors"]
+    for name in names:
+        if Path(name).name != name:
+            raise ModelError(index, f"names a file outside the folder: {name!r}")
+        path = folder / name
+        if not path.exists():
+            pickled = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"})
+            hint = (
+                f"{pickled[0]} is a pickle and is not loaded: convert it to safetensors" if pickled else None
+            )
+            raise ModelError(folder, f"no {name}", hint)
+        _check_safetensors(path)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
+        raise ModelError(index, "has no weight_map of tensor names to files")
+    return table
+
+
+def _check_safetensors(path: Path) -> None:
+    """Header length, header JSON and file size must agree (format: 8-byte length, JSON, then the data)."""
+    if not path.is_file():
+        raise ModelError(path, "not a regular file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start.startswith(b"version "):
+            raise ModelError(path, "is a Git LFS pointer, not weights", "run: git lfs pull")
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(size - 8, _HEADER_LIMIT_BYTES):
+            raise ModelError(path, f"is not a safetensors file ({size} bytes)", "download it again")
+        try:
+            header = json.loads(file.read(length))
+            end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+            raise ModelError(path, "has a damaged safetensors header", "download it again") from None
+    if 8 + length + end != size:
+        raise ModelError(
+            path, f"is torn: {size} bytes, its header promises {8 + length + end}", "download it again"
+        )

@@ -1,0 +1,189 @@
+"""The shared OneVision model: transformers' weights and layers, our pooling, placement, RoPE and chunks.
+
+    backbone = load_backbone("nano")
+    output = backbone(batch)                 # .loss over the labels, head computed only there
+    logits = backbone.next_token_logits(batch)
+
+What transformers' own class cannot do and this one does: any pool stride, mode and newline rule, visuals of
+different kinds and frame counts in one batch, the tower in bounded chunks, a RoPE factor per call, and the
+two kernels. What it saves loads with plain ``from_pretrained``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.cache_utils import Cache
+
+from vidllava.backbone.rotary import fit_kernels
+from vidllava.backbone.settings import OWN_FILE, ModelSettings
+from vidllava.backbone.splice import PackedBatch
+from vidllava.backbone.tokens import TextCodec
+from vidllava.backbone.tower import encode, freeze_unused
+from vidllava.kernels import splice
+
+# Copied beside saved weights: what transformers and `vidllava ask` need besides weights and config.
+COMPANION_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardOutput:
+    """loss: fp32 scalar, mean over the L labels of the batch; logits: [L, vocabulary] at those labels."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+    num_labels: int
+
+
+class Backbone(nn.Module):
+    """One loaded model. ``hf`` is transformers' object; its parameters are this module's only ones."""
+
+    def __init__(
+        self, hf: LlavaOnevisionForConditionalGeneration, settings: ModelSettings, codec: TextCodec
+    ) -> None:
+        super().__init__()
+        freeze_unused(hf)
+        self.hf = hf
+        self.settings = settings
+        self.codec = codec
+        self.rotary = fit_kernels(hf.model.language_model)
+        self.rope_factor = 1.0
+        """The factor of ``forward`` (training); inference calls name their own."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie."""
+        return self._embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' type."""
+        return self._embedding.dtype
+
+    @property
+    def _embedding(self) -> torch.Tensor:
+        return cast(nn.Embedding, self.hf.get_input_embeddings()).weight
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, 3, S, S] -> projected features [N * side * side, hidden], chunk by chunk."""
+        return encode(self.hf, pixels, self.settings)
+
+    def hidden_states(
+        self,
+        batch: PackedBatch,
+        *,
+        rope_factor: float,
+        features: torch.Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> torch.Tensor:
+        """The language model's last hidden states, [B, S, hidden].
+
+        ``features`` [N * side * side, hidden] skips the tower; ``cache`` is filled.
+        """
+        if features is None:
+            features = self._features(batch)
+        newline = self.hf.model.image_newline
+        rows, cos, sin = splice(
+            features,
+            self._embedding,
+            newline,
+            batch.plan,
+            self.rotary.inv_freq,
+            factor=rope_factor,
+            attention_scaling=self.rotary.attention_scaling,
+        )
+        if self.training and (batch.pixels.shape[0] == 0 or batch.plan.newlines.numel() == 0):
+            # Every rank must give every trained parameter a gradient in every step, or DDP waits for ever.
+            rows = rows + 0.0 * (features.sum() + newline.sum())
+        shape = (len(batch.lengths), batch.length, -1)
+        tables = cos.view(shape), sin.view(shape)
+        with self.rotary.using(rope_factor, tables):
+            return self._language_model(rows.view(shape), cache=cache)
+
+    def _features(self, batch: PackedBatch) -> torch.Tensor:
+        pixels = batch.pixels
+        if pixels.shape[0] == 0 and self.training:
+            size = self.settings.image_size
+            pixels = pixels.new_zeros(1, 3, size, size)
+        return self.encode(pixels)
+
+    def _language_model(self, rows: torch.Tensor, **options: Any) -> torch.Tensor:
+        cache = options.pop("cache", None)
+        output = self.hf.model.language_model(
+            inputs_embeds=rows, past_key_values=cache, use_cache=cache is not None, **options
+        )
+        return output.last_hidden_state
+
+    def forward(self, batch: PackedBatch) -> ForwardOutput:
+        """One training step's loss. The head is computed only on rows that predict a label: exact, and most
+        of a video sample's rows predict none."""
+        hidden = self.hidden_states(batch, rope_factor=self.rope_factor)
+        logits = self.hf.lm_head(hidden.flatten(0, 1)[batch.label_rows])
+        num_labels = batch.label_ids.numel()
+        loss = F.cross_entropy(logits.float(), batch.label_ids, reduction="sum") / max(num_labels, 1)
+        return ForwardOutput(loss=loss, logits=logits, num_labels=num_labels)
+
+    def all_logits(self, batch: PackedBatch, *, rope_factor: float = 1.0) -> torch.Tensor:
+        """[B, S, vocabulary]: every position, for parity tests and scoring; costly on long prompts."""
+        return self.hf.lm_head(self.hidden_states(batch, rope_factor=rope_factor))
+
+    def next_token_logits(
+        self,
+        batch: PackedBatch,
+        *,
+        rope_factor: float = 1.0,
+        features: torch.Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> torch.Tensor:
+        """[B, vocabulary]: after each sample's last real row, where alone the head is computed."""
+        hidden = self.hidden_states(batch, rope_factor=rope_factor, features=features, cache=cache)
+        last = torch.tensor(batch.lengths, device=hidden.device) - 1
+        return self.hf.lm_head(hidden[torch.arange(len(last), device=hidden.device), last])
+
+    def step_logits(
+        self,
+        tokens: torch.Tensor,
+        position_ids: torch.Tensor,
+        *,
+        rope_factor: float,
+        cache: Cache,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[B, vocabulary] after one more token each: ``tokens`` and ``position_ids`` int64 [B, 1]."""
+        rows = F.embedding(tokens, self._embedding)
+        with self.rotary.using(rope_factor):
+            hidden = self._language_model(
+                rows, cache=cache, position_ids=position_ids, attention_mask=attention_mask
+            )
+        return self.hf.lm_head(hidden[:, -1])
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that plain ``from_pretrained`` loads, and that remembers its preset."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.hf.save_pretrained(folder)
+        source = self.settings.folder
+        for name in COMPANION_FILES:
+            if source is not None and (source / name).is_file() and source != folder:
+                shutil.copyfile(source / name, folder / name)
+        own = json.dumps({"preset": self.settings.preset.name}, indent=2)
+        (folder / OWN_FILE).write_text(own + "\n", encoding="utf-8")

@@ -1,0 +1,199 @@
+"""What will be asked: media, frames, token ids and budget, all known before any weight is touched.
+
+    question = plan_question(["clip.mp4"], "what happens", settings, codec, AskOptions(num_frames=16))
+    question.budget.rope_factor, question.items[0].plan
+
+Imports neither torch nor transformers, so that a wrong path or a range outside the clip is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from vidllava.backbone.settings import ModelSettings
+from vidllava.backbone.visuals import VisualRules, named_preset
+from vidllava.errors import UsageError
+from vidllava.media.decode import choose_backend
+from vidllava.media.frames import FramePlan
+from vidllava.media.picture import load_picture
+from vidllava.media.probe import VideoInfo, media_kind, probe
+from vidllava.media.timeline import SamplingRequest, plan_frames
+from vidllava.prompting.budget import RopeFactor, TokenBudget, budget
+from vidllava.prompting.conversation import (
+    TEMPLATES,
+    Encoder,
+    MediaKind,
+    TokenizedPrompt,
+    build_prompt,
+    time_instruction,
+    tokenize,
+)
+from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskOptions:
+    """How media and question become tokens; None takes the preset's value."""
+
+    num_frames: int | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    video_backend: str | None = None
+    preset: str | None = None
+    """The settings of a source system, where they should differ from the model's own."""
+    pool_stride: int | None = None
+    pool_mode: PoolMode | None = None
+    newline_mode: NewlineMode | None = None
+    rope_factor: RopeFactor = "auto"
+    context_limit: int | None = None
+    """Trained context to count with, in tokens."""
+    time_instruction: bool = False
+    """Tell the model each frame's time (LLaVA-Video's sentence)."""
+    system: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MediaItem:
+    """One planned clip or picture. ``height`` and ``width`` are its display size in pixels."""
+
+    path: str
+    kind: MediaKind
+    height: int
+    width: int
+    layout: VisualLayout
+    info: VideoInfo | None = None
+    plan: FramePlan | None = None
+    backend: str | None = None
+    picture: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    pinpoints: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A question that fits: its media in order, the prompt with a slot for each, the budget."""
+
+    text: str
+    items: tuple[MediaItem, ...]
+    prompt: TokenizedPrompt
+    budget: TokenBudget
+    notes: tuple[str, ...]
+    """What changed the plan and why, for people."""
+
+
+def plan_question(
+    media: Sequence[str],
+    text: str,
+    settings: ModelSettings,
+    encoder: Encoder,
+    options: AskOptions | None = None,
+    *,
+    require_fit: bool = True,
+) -> Question:
+    """Plan ``text`` about ``media`` (paths, in the order in which the question speaks of them).
+
+    Raises MediaError for a file that cannot be used, UsageError for options that cannot be meant or a prompt
+    that does not fit (unless ``require_fit`` is False: then ``budget.fits`` says so).
+    """
+    options = options or AskOptions()
+    preset = named_preset(options.preset) or settings.preset
+    rules = VisualRules.of(
+        settings,
+        preset=preset,
+        pool_stride=options.pool_stride,
+        pool_mode=options.pool_mode,
+        newline_mode=options.newline_mode,
+    )
+    items = plan_media(media, rules, options)
+    kinds = [item.kind for item in items]
+    instructions = [_instruction(item) for item in items] if options.time_instruction else []
+    turns = build_prompt(text, kinds, options.system, time_instructions=instructions)
+    prompt = tokenize(turns, TEMPLATES[preset.template], encoder, add_generation_prompt=True)
+    counted = budget(
+        [item.layout for item in items],
+        prompt.num_text_tokens,
+        reserve_tokens=preset.reserve_tokens,
+        context_limit=options.context_limit or preset.trained_context or settings.trained_context,
+        rope_factor=options.rope_factor,
+    )
+    if require_fit:
+        counted.require_fit()
+    notes = [note for item in items if item.info is not None for note in item.info.notes]
+    if counted.notice is not None:
+        notes.append(counted.notice)
+    return Question(text=text, items=items, prompt=prompt, budget=counted, notes=tuple(notes))
+
+
+def plan_media(media: Sequence[str], rules: VisualRules, options: AskOptions) -> tuple[MediaItem, ...]:
+    """Look at every file and plan its frames. One picture is tiled, several are squares."""
+    request = _request(options, rules)
+    backend, _ = choose_backend(options.video_backend)
+    kinds = [media_kind(path) for path in media]
+    if "video" not in kinds and media:
+        _refuse_frame_options(options)
+    single = kinds.count("picture") == 1
+    return tuple(
+        _plan_clip(path, request, rules, backend) if kind == "video" else _plan_picture(path, rules, single)
+        for path, kind in zip(media, kinds, strict=True)
+    )
+
+
+def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
+    preset = named_preset(options.preset) or rules.settings.preset
+    count_by_default = options.num_frames is None and options.fps is None
+    num_frames = preset.num_frames if count_by_default else options.num_frames
+    return SamplingRequest(
+        num_frames=num_frames,
+        fps=options.fps,
+        max_frames=options.max_frames,
+        start_seconds=options.start_seconds,
+        end_seconds=options.end_seconds,
+        rule=preset.sampling_rule,
+    )
+
+
+def _refuse_frame_options(options: AskOptions) -> None:
+    for name in ("num_frames", "fps", "max_frames", "start_seconds", "end_seconds"):
+        if getattr(options, name) is not None:
+            flag = "--" + name.removesuffix("_seconds").replace("_", "-")
+            raise UsageError(flag, "is for videos, and there is none among the media", f"leave out {flag}")
+
+
+def _plan_clip(path: str, request: SamplingRequest, rules: VisualRules, backend: str) -> MediaItem:
+    info = probe(path)
+    plan = plan_frames(info.frame_times, request, source=path)
+    return MediaItem(
+        path=path,
+        kind="video",
+        height=info.height,
+        width=info.width,
+        layout=rules.video(len(plan)),
+        info=info,
+        plan=plan,
+        backend=backend,
+    )
+
+
+def _plan_picture(path: str, rules: VisualRules, single: bool) -> MediaItem:
+    picture = load_picture(path)
+    height, width = picture.shape[:2]
+    return MediaItem(
+        path=path,
+        kind="picture",
+        height=height,
+        width=width,
+        layout=rules.picture(height, width) if single else rules.square(),
+        picture=picture,
+        pinpoints=rules.settings.pinpoints,
+    )
+
+
+def _instruction(item: MediaItem) -> str | None:
+    if item.info is None or item.plan is None:
+        return None
+    return time_instruction(item.info.duration_seconds, item.plan.timestamps_seconds)

@@ -1,0 +1,184 @@
+"""What a checkpoint folder says about itself, read from its JSON files: no weights, no torch.
+
+    settings = read_settings(Path("checkpoint"), name="mine")
+    settings.side, settings.trained_context      # 27, 32768
+
+Pixels are normalised with the checkpoint's own figures, never with class defaults: those are CLIP's, and
+SigLIP's differ (mean and std 0.5).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidllava.backbone.presets import MODELS, PRESETS, Preset
+from vidllava.errors import ModelError
+from vidllava.prompting.layout import parse_pinpoints
+
+OWN_FILE = "vidllava.json"
+"""Beside ``config.json``: what transformers has no field for (the preset)."""
+
+ROPE_TYPES = ("default", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What is needed to count tokens and prepare pixels for one model."""
+
+    name: str
+    folder: Path | None
+    """None for a named model whose checkpoint is not on this machine."""
+    preset: Preset
+    image_size: int
+    """Pixels on each side of a frame or tile."""
+    patch_size: int
+    """Pixels on each side of a patch."""
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    pinpoints: tuple[tuple[int, int], ...]
+    """AnyRes canvases, (height, width) in pixels."""
+    max_tiles: int
+    trained_context: int
+    """Longest trained sequence, in tokens."""
+
+    @property
+    def side(self) -> int:
+        """Cells on each side of a frame's token map."""
+        return self.image_size // self.patch_size
+
+
+def read_settings(folder: Path, name: str) -> ModelSettings:
+    """Read the settings of the checkpoint in ``folder``.
+
+    Raises ModelError for a missing or unreadable file, another architecture, or a RoPE type that linear
+    scaling does not combine with.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "llava_onevision":
+        raise ModelError(
+            folder,
+            f"model_type is {config.get('model_type')!r}, not 'llava_onevision'",
+            "use one in transformers' format, such as llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        )
+    if any("auto_map" in part for part in (config, *_dicts(config))):
+        raise ModelError(folder, "config.json names remote code (auto_map)", "this checkpoint is refused")
+    vision, text = _dict(config, "vision_config"), _dict(config, "text_config")
+    picture = _picture_processor(folder)
+    preset = _preset(folder)
+    image_size = int(vision.get("image_size", 384))
+    return ModelSettings(
+        name=name,
+        folder=folder,
+        preset=preset,
+        image_size=image_size,
+        patch_size=int(vision.get("patch_size", 14)),
+        image_mean=tuple(float(value) for value in picture["image_mean"]),
+        image_std=tuple(float(value) for value in picture["image_std"]),
+        pinpoints=_pinpoints(folder, config),
+        max_tiles=_max_tiles(folder, config),
+        trained_context=preset.trained_context or _trained_context(folder, text),
+    )
+
+
+def named_settings(name: str) -> ModelSettings:
+    """The published settings of a named OneVision model whose checkpoint is not at hand."""
+    model = MODELS[name]
+    return ModelSettings(
+        name=name,
+        folder=None,
+        preset=PRESETS[model.preset],
+        image_size=384,
+        patch_size=14,
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+        pinpoints=parse_pinpoints("(1x1),...,(6x6)", tile_size=384),
+        max_tiles=9,
+        trained_context=32768,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from ``path``, or ModelError naming the file and the place."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            path.parent, f"no {path.name}", "a checkpoint folder in transformers' format"
+        ) from None
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ModelError(path, f"cannot be read: {fault}") from None
+    except json.JSONDecodeError as fault:
+        raise ModelError(path, f"not JSON: {fault.msg} at line {fault.lineno}") from None
+    if not isinstance(data, dict):
+        raise ModelError(path, f"holds a {type(data).__name__}, not an object")
+    return data
+
+
+def _dict(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [value for value in config.values() if isinstance(value, dict)]
+
+
+def _picture_processor(folder: Path) -> dict[str, Any]:
+    """``preprocessor_config.json``, or its section in transformers 5's ``processor_config.json``."""
+    old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
+    picture = (
+        read_json(old) if old.exists() else _dict(read_json(new), "image_processor") if new.exists() else {}
+    )
+    if len(picture.get("image_mean") or ()) != 3 or len(picture.get("image_std") or ()) != 3:
+        raise ModelError(
+            folder,
+            "neither preprocessor_config.json nor processor_config.json gives image_mean and image_std",
+            "copy the checkpoint's preprocessor_config.json beside config.json",
+        )
+    return picture
+
+
+def _pinpoints(folder: Path, config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """``image_grid_pinpoints``: a list of (height, width) pairs in pixels."""
+    try:
+        pairs = tuple((int(height), int(width)) for height, width in config["image_grid_pinpoints"])
+    except (KeyError, TypeError, ValueError):
+        pairs = ()
+    if not pairs:
+        raise ModelError(
+            folder, "config.json has no image_grid_pinpoints", "a list of [height, width] in pixels"
+        )
+    return pairs
+
+
+def _preset(folder: Path) -> Preset:
+    own = folder / OWN_FILE
+    name = read_json(own).get("preset", "onevision") if own.exists() else "onevision"
+    if name not in PRESETS:
+        raise ModelError(own, f"preset {name!r} is unknown", f"one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _max_tiles(folder: Path, config: Mapping[str, Any]) -> int:
+    """N of ``anyres_max_N`` (RECIPE: the paper's nominal cap of N tiles' tokens)."""
+    ratio = str(config.get("vision_aspect_ratio", "anyres_max_9"))
+    digits = ratio.removeprefix("anyres_max_")
+    if not digits.isdigit() or int(digits) < 1:
+        raise ModelError(folder, f"vision_aspect_ratio {ratio!r} is not anyres_max_N")
+    return int(digits)
+
+
+def _trained_context(folder: Path, text: Mapping[str, Any]) -> int:
+    """``max_position_embeddings`` times the linear factor that the checkpoint itself was trained with."""
+    rope = _dict(text, "rope_parameters") or _dict(text, "rope_scaling")
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type not in ROPE_TYPES:
+        raise ModelError(
+            folder, f"rope_type {rope_type!r} cannot be scaled linearly", f"one of {', '.join(ROPE_TYPES)}"
+        )
+    factor = float(rope.get("factor", 1.0)) if rope_type == "linear" else 1.0
+    return int(int(text.get("max_position_embeddings", 32768)) * factor)

@@ -1,0 +1,72 @@
+"""Text to token ids and back, over a checkpoint's ``tokenizer.json``; no control token can be injected.
+
+codec = read_codec(folder)
+codec.encode("hello")            # plain text: "<|im_start|>" in it stays text
+codec.special("<|im_end|>")      # 151645
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from vidllava.errors import ModelError
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+class TextCodec:
+    """Implements ``vidllava.prompting.conversation.Encoder`` with a Rust tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, name: str) -> None:
+        self._tokenizer = tokenizer
+        self._name = name
+        # Control tokens are placed by id only. Text that spells one is text.
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; adds and recognises no control token."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def special(self, name: str) -> int:
+        """Id of a control token. Raises ModelError if the vocabulary lacks it."""
+        token = self._tokenizer.token_to_id(name)
+        if token is None:
+            raise ModelError(
+                self._name, f"its tokenizer has no {name!r}", "use the checkpoint's own tokenizer"
+            )
+        return token
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, control tokens left out."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Text pieces as ids arrive; a character split over several tokens comes out whole."""
+        pending: list[int] = []
+        written = ""
+        for token in ids:
+            pending.append(token)
+            text = self.decode(pending)
+            if text.endswith(_UNFINISHED):
+                continue
+            yield text[len(written) :]
+            written = text
+        rest = self.decode(pending)[len(written) :]
+        if rest:
+            yield rest
+
+
+def read_codec(folder: Path) -> TextCodec:
+    """The tokenizer of a checkpoint folder. Raises ModelError if it is missing or damaged."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(folder, "no tokenizer.json", "download the checkpoint again")
+    try:
+        return TextCodec(Tokenizer.from_file(str(path)), folder.name)
+    except Exception as fault:  # the Rust library raises bare Exception
+        raise ModelError(path, f"not a tokenizer: {fault}", "download the checkpoint again") from None

@@ -1,0 +1,84 @@
+"""From a video or a picture to its rows: the model's sizes and the chosen pooling, in one place.
+
+rules = VisualRules.of(settings, pool_stride=4)
+rules.video(32).num_tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidllava.backbone.presets import PRESETS, Preset
+from vidllava.backbone.settings import ModelSettings
+from vidllava.errors import UsageError
+from vidllava.prompting.layout import (
+    NewlineMode,
+    PoolMode,
+    VisualLayout,
+    picture_layout,
+    square_layout,
+    video_layout,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualRules:
+    """How the visuals of one run become rows."""
+
+    settings: ModelSettings
+    pool_stride: int
+    pool_mode: PoolMode
+    newline_mode: NewlineMode
+
+    @classmethod
+    def of(
+        cls,
+        settings: ModelSettings,
+        *,
+        preset: Preset | None = None,
+        pool_stride: int | None = None,
+        pool_mode: PoolMode | None = None,
+        newline_mode: NewlineMode | None = None,
+    ) -> VisualRules:
+        """The rules of ``preset`` (the model's own by default), with whatever else was asked for."""
+        preset = preset or settings.preset
+        return cls(
+            settings=settings,
+            pool_stride=preset.pool_stride if pool_stride is None else pool_stride,
+            pool_mode=pool_mode or preset.pool_mode,
+            newline_mode=newline_mode or preset.newline_mode,
+        )
+
+    def video(self, num_frames: int) -> VisualLayout:
+        """The rows of a clip of ``num_frames`` frames."""
+        return video_layout(
+            num_frames,
+            side=self.settings.side,
+            stride=self.pool_stride,
+            mode=self.pool_mode,
+            newline=self.newline_mode,
+        )
+
+    def picture(self, height: int, width: int) -> VisualLayout:
+        """The rows of a picture that is alone in its prompt (AnyRes)."""
+        return picture_layout(
+            height,
+            width,
+            side=self.settings.side,
+            tile_size=self.settings.image_size,
+            pinpoints=self.settings.pinpoints,
+            max_tiles=self.settings.max_tiles,
+        )
+
+    def square(self) -> VisualLayout:
+        """The rows of one of several pictures."""
+        return square_layout(side=self.settings.side)
+
+
+def named_preset(name: str | None) -> Preset | None:
+    """The preset called ``name``; None for None. Raises UsageError naming those there are."""
+    if name is None:
+        return None
+    if name not in PRESETS:
+        raise UsageError(f"--preset {name}", "no such preset", f"one of {', '.join(PRESETS)}")
+    return PRESETS[name]
