@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import vidllava
-from vidllava.cli import ask, doctor, faults, frames, models
+from vidllava.cli import ask, doctor, faults, finetune, frames, models
 from vidllava.cli.console import Console
 from vidllava.errors import UsageError
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.command("ask")(ask.ask)
 app.command("frames")(frames.frames)
+app.command("finetune")(finetune.finetune)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

@@ -128,7 +128,7 @@ def _replaced(bad: BadSample, name: str) -> BadSample:
 def read_ahead(
     batches: StepBatches, *, start: int, stop: int, num_workers: int, prefetch: int = 2
 ) -> Iterator[StepBatch]:
-    """The batches of steps start .. stop - 1 in order; each of `num_workers` processes keeps `prefetch` ready.
+    """The batches of steps start .. stop - 1 in order; each worker process keeps `prefetch` ready.
 
     With 0 workers a step is prepared when it is asked for. Raises ResourceError if a worker dies.
     """

@@ -114,7 +114,7 @@ def parse_record(record: Any, row: int, root: Path) -> Sample:
 
 
 def resolve_media(name: str, root: Path) -> str:
-    """The real path of a media file named in a row, under the resolved `root`. Raises RowFault; opens nothing."""
+    """The real path of a media file that a row names, under the resolved `root`. Opens nothing."""
     if "://" in name or name.startswith(("data:", "concat:", "subfile,", "pipe:")):
         raise RowFault(f"{name!r}: remote media are not supported; download the file first")
     if not name or "\0" in name:

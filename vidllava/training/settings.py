@@ -16,7 +16,7 @@ from vidllava.errors import UsageError
 Scheduler = Literal["cosine", "linear", "constant"]
 Module = Literal["vision", "projector", "llm"]
 MODULES: tuple[Module, ...] = get_args(Module)
-VISION_LR_SHARE = 0.2
+VISION_LR_DIVISOR = 5
 
 # What a resumed run may not change: each would make it another run.
 _FIXED = (
@@ -78,7 +78,6 @@ class TrainingSettings:
     lr_scheduler_type: Scheduler = "cosine"
     bf16: bool = False
     """Compute in bfloat16; weights and optimizer stay float32."""
-    torch_compile: bool = False
 
     logging_steps: int = 10
     save_steps: int = 500
@@ -130,7 +129,7 @@ class TrainingSettings:
         """The same settings with the defaults that hang on others filled in."""
         values = asdict(self)
         values["vision_lr"] = (
-            self.learning_rate * VISION_LR_SHARE if self.vision_lr is None else self.vision_lr
+            self.learning_rate / VISION_LR_DIVISOR if self.vision_lr is None else self.vision_lr
         )
         values["projector_lr"] = self.learning_rate if self.projector_lr is None else self.projector_lr
         values["data_seed"] = self.seed if self.data_seed is None else self.data_seed

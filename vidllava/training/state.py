@@ -51,7 +51,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, named: Named, folder: Path)
 
 
 def random_state(device: torch.device) -> torch.Tensor:
-    """uint8 [n]: torch's generators on the CPU and, where used, on the CUDA device; n is the same on all ranks."""
+    """uint8 [n]: torch's generators on the CPU and, where used, the CUDA device; n is equal on all ranks."""
     parts = [torch.get_rng_state()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_rng_state(device))
