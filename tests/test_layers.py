@@ -29,6 +29,11 @@ LAYERS = {
     "vidllava.media": 3,
     "vidllava.media.timeline": 1,
     "vidllava.media.frames": 1,
+    "vidllava.media.files": 1,
+    "vidllava.media.orientation": 1,
+    "vidllava.media.container": 2,
+    "vidllava.media.reader": 2,
+    "vidllava.media.scan": 2,
     "vidllava.media.probe": 2,
     "vidllava.backbone": 4,
     "vidllava.backbone.answer": 5,
@@ -42,8 +47,8 @@ LAYERS = {
 
 # Who may import what: everything else goes through them.
 RESERVED = {
-    "av": {"vidllava.media.probe", "vidllava.media.decode"},
-    "decord": {"vidllava.media.decode"},
+    "av": {f"vidllava.media.{name}" for name in ("container", "reader", "scan", "probe", "decode")},
+    "decord": {"vidllava.media.decord_reader"},
     "transformers": {"vidllava.backbone.load"},
     "rich": {"vidllava.cli.console"},
     "pickle": set(),
@@ -54,6 +59,8 @@ PURE = (
     "vidllava.backbone.presets",
     "vidllava.media.timeline",
     "vidllava.media.frames",
+    "vidllava.media.files",
+    "vidllava.media.orientation",
 )
 HEAVY = {"torch", "transformers", "av", "decord", "PIL", "accelerate", "triton"}
 
