@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import vidllava
-from vidllava.cli import ask, doctor, faults, finetune, frames, models
+from vidllava.cli import ask, doctor, faults, finetune, frames, models, startup
 from vidllava.cli.console import Console
 from vidllava.errors import UsageError
 
@@ -62,7 +62,7 @@ def root(
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    startup.leave(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ def stub(tmp_path: Path) -> Path:
 
 
 def run_at_root(code: str, extra_path: Path, root: Path = ROOT) -> str:
-    """Run ``code`` as ``python -c`` at ``root``, where the root is first on ``sys.path``; the stub comes last."""
+    """Run ``code`` as ``python -c`` at ``root``, which is then first on ``sys.path``; the stub comes last."""
     program = f"import sys; assert sys.path[0] == ''; sys.path.append({str(extra_path)!r}); {code}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60
@@ -51,7 +51,8 @@ def test_both_kernels_can_be_imported_together(stub: Path):
 
 
 def test_transformers_sees_the_distribution(stub: Path):
-    code = "from transformers.utils.import_utils import _is_package_available as f; print(f('kernels', return_version=True))"
+    code = "from transformers.utils.import_utils import _is_package_available as seen; "
+    code += "print(seen('kernels', return_version=True))"
     assert run_at_root(code, stub) == str((True, STUB_VERSION))
 
 

@@ -63,9 +63,7 @@ def _looks_like_path(name: str) -> bool:
 
 def nano_folder() -> Path:
     """Where the embedded model's files lie."""
-    import vidllava.nano
-
-    return Path(next(iter(vidllava.nano.__path__))) / "weights"
+    return Path(__file__).parents[1] / "nano" / "weights"
 
 
 def cached_folder(hub_id: str, revision: str | None = None) -> Path | None:
