@@ -128,6 +128,13 @@ def finetune(
     warmup_steps: Annotated[
         int | None, typer.Option(help="Steps of it, instead of the share.", rich_help_panel=_RATES)
     ] = None,
+    optim: Annotated[
+        Literal["adamw_torch", "muon"],
+        typer.Option(help="muon suits models that start from random weights.", rich_help_panel=_RATES),
+    ] = "adamw_torch",
+    muon_lr_scale: Annotated[
+        float, typer.Option(help="Muon's rate as a multiple of the module's.", rich_help_panel=_RATES)
+    ] = 4.0,
     lr_scheduler_type: Annotated[
         Literal["cosine", "linear", "constant"],
         typer.Option(help="How the rates fall afterwards.", rich_help_panel=_RATES),

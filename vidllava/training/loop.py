@@ -21,6 +21,7 @@ from vidllava.data.ledger import Ledger
 from vidllava.errors import DatasetError, DivergedError
 from vidllava.training import parameters, schedule
 from vidllava.training.meter import Meter
+from vidllava.training.optimizer import build_optimizers
 from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.signals import StopRequest
@@ -47,13 +48,9 @@ class Trainer:
             total_steps, ratio=settings.warmup_ratio, steps=settings.warmup_steps
         )
         self.named = parameters.trainable(model)
-        self.optimizer = torch.optim.AdamW(
-            parameters.groups(model, settings),
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            eps=settings.adam_epsilon,
-            fused=True,
-        )
+        self.optimizer = build_optimizers(model, settings)
         self.model = accelerator.prepare_model(model)
+        self.pending_losses: list[float] = []
         self._nonfinite_in_a_row = 0
 
     def run(self, start: int, save: Callable[[int], None]) -> Outcome:
@@ -63,7 +60,7 @@ class Trainer:
         or Inf, none of which was applied.
         """
         self.model.train()
-        meter = Meter(world_size=self.accelerator.num_processes)
+        meter = self.meter = Meter(world_size=self.accelerator.num_processes, losses=self.pending_losses)
         with StopRequest() as stop:
             data_before = time.perf_counter()
             for data in self._data(start):
@@ -75,7 +72,7 @@ class Trainer:
                 meter.stepped(data, loss)
                 self._check_finite(done, loss, data.ids)
                 self.report.stepped(done)
-                if done % self.settings.logging_steps == 0 or done in (start + 1, self.total_steps):
+                if done % self.settings.logging_steps == 0 or done in (1, self.total_steps):
                     self._log(done, meter, norm)
                 if (
                     self.settings.save_steps
@@ -141,7 +138,7 @@ class Trainer:
         applied = math.isfinite(norm)
         if applied:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         return (mean if applied else None), norm
 
     def _check_finite(self, step: int, loss: float | None, ids: tuple[str, ...]) -> None:
@@ -159,7 +156,8 @@ class Trainer:
             )
 
     def _log(self, step: int, meter: Meter, norm: float) -> None:
-        rates = {group["module"]: group["lr"] for group in self.optimizer.param_groups}
+        groups = self.optimizer.param_groups
+        rates = {group["module"]: group["lr"] for group in groups if not group["use_muon"]}
         row = {
             "step": step,
             "epoch": round(step * self.batches.order.batch_size / self.batches.order.epoch_size, 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from vidllava.data.batches import StepBatch
@@ -11,16 +12,18 @@ from vidllava.data.batches import StepBatch
 class Meter:
     """Sums over the steps since the last row. Token and row counts are those of this process, scaled."""
 
-    def __init__(self, *, world_size: int) -> None:
+    def __init__(self, *, world_size: int, losses: Sequence[float] = ()) -> None:
         self.world_size = world_size
         self.begin = time.perf_counter()
         self.nonfinite_steps = 0
         self._reset()
+        self.losses += losses
 
     def _reset(self) -> None:
         self._since = time.perf_counter()
         self._waited = 0.0
-        self._losses: list[float] = []
+        self.losses: list[float] = []
+        """Since the last row; a checkpoint keeps them, so that a resumed run logs the same means."""
         self._samples = self._visual = self._text = self._rows = 0
 
     def waited(self, seconds: float) -> None:
@@ -32,7 +35,7 @@ class Meter:
         if loss is None:
             self.nonfinite_steps += 1
         else:
-            self._losses.append(loss)
+            self.losses.append(loss)
         self._samples += len(data.ids)
         self._visual += data.visual_tokens
         self._text += data.text_tokens
@@ -43,7 +46,7 @@ class Meter:
         seconds = max(time.perf_counter() - self._since, 1e-9)
         row = {
             # Mean over the steps; None (null) if none of them was finite.
-            "loss": sum(self._losses) / len(self._losses) if self._losses else None,
+            "loss": sum(self.losses) / len(self.losses) if self.losses else None,
             "samples_per_second": round(self._samples * self.world_size / seconds, 3),
             "visual_tokens_per_second": round(self._visual * self.world_size / seconds, 1),
             "text_tokens_per_second": round(self._text * self.world_size / seconds, 1),

@@ -41,23 +41,36 @@ def decays(name: str, parameter: torch.Tensor) -> bool:
     return parameter.ndim > 1 and not name.endswith("bias")
 
 
+def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
+    """What Muon is made for: matrices between hidden layers; not embeddings, the head or kernels."""
+    return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
+
+
 def groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """AdamW's parameter groups, one per module and decay, with their `module` and peak rate `peak_lr`."""
+    """Parameter groups, one per module, optimizer and decay, with their `module`, `use_muon` and `peak_lr`."""
     resolved = settings.resolved()
     rates = {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
     found = []
     for module in MODULES:
         own = [(name, p) for name, p in trainable(model) if module_of(name) == module]
-        for decay in (True, False):
-            members = [p for name, p in own if decays(name, p) is decay]
+        muon = [(n, p) for n, p in own if settings.optim == "muon" and is_hidden_matrix(n, p)]
+        chosen = {name for name, _ in muon}
+        rest = [(n, p) for n, p in own if n not in chosen]
+        scaled = rates[module] * settings.muon_lr_scale
+        for members, rate, decay, use_muon in (
+            ([p for _, p in muon], scaled, True, True),
+            ([p for n, p in rest if decays(n, p)], rates[module], True, False),
+            ([p for n, p in rest if not decays(n, p)], rates[module], False, False),
+        ):
             if members:
                 found.append(
                     {
                         "params": members,
-                        "lr": rates[module],
-                        "peak_lr": rates[module],
+                        "lr": rate,
+                        "peak_lr": rate,
                         "weight_decay": settings.weight_decay if decay else 0.0,
                         "module": module,
+                        "use_muon": use_muon,
                     }
                 )
     return found

@@ -111,6 +111,8 @@ class Session:
             "step": step,
             "total_steps": self.total_steps,
             "world_size": self.accelerator.num_processes,
+            "pending_losses": self.trainer.meter.losses,
+            "bad_samples": [self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn],
             "run": self.run_state,
         }
 
@@ -123,6 +125,8 @@ class Session:
                 "use as many, or --allow-changes",
             )
         state.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
+        self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]
+        self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn = found.state["bad_samples"]
         rank = self.accelerator.process_index
         if rank < int(found.state.get("world_size", 1)):
             state.restore_random(state.load_random(found.folder, rank), self.accelerator.device)

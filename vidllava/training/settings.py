@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from vidllava.data.mixing import MIXES, Mix
 from vidllava.errors import UsageError
 
+Optim = Literal["adamw_torch", "muon"]
 Scheduler = Literal["cosine", "linear", "constant"]
 Module = Literal["vision", "projector", "llm"]
 MODULES: tuple[Module, ...] = get_args(Module)
@@ -38,6 +39,8 @@ _FIXED = (
     "max_steps",
     "num_train_epochs",
     "freeze",
+    "optim",
+    "muon_lr_scale",
     "bf16",
 )
 
@@ -66,6 +69,10 @@ class TrainingSettings:
     projector_lr: float | None = None
     """None = `learning_rate`."""
     freeze: tuple[Module, ...] = ()
+    optim: Optim = "adamw_torch"
+    """muon: hidden matrices by Muon, the rest by AdamW; for models that start from random weights."""
+    muon_lr_scale: float = 4.0
+    """Muon's rate as a multiple of the module's AdamW rate."""
     weight_decay: float = 0.0
     """Not applied to biases, norms and the newline vector."""
     adam_beta1: float = 0.9
@@ -102,7 +109,14 @@ class TrainingSettings:
                 _check(name, getattr(self, name), 1)
         if self.warmup_steps is not None:
             _check("warmup_steps", self.warmup_steps, 0)
-        for name in ("learning_rate", "vision_lr", "projector_lr", "weight_decay", "adam_epsilon"):
+        for name in (
+            "learning_rate",
+            "vision_lr",
+            "projector_lr",
+            "weight_decay",
+            "adam_epsilon",
+            "muon_lr_scale",
+        ):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), 0.0)
         for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "max_bad_fraction"):
@@ -115,6 +129,8 @@ class TrainingSettings:
             raise UsageError("--num-train-epochs", f"must be above 0, got {self.num_train_epochs}")
         if self.mix not in MIXES:
             raise UsageError("--mix", f"{self.mix!r} is unknown", "one of " + ", ".join(MIXES))
+        if self.optim not in get_args(Optim):
+            raise UsageError("--optim", f"{self.optim!r} is unknown", "one of " + ", ".join(get_args(Optim)))
         if self.lr_scheduler_type not in get_args(Scheduler):
             known = ", ".join(get_args(Scheduler))
             raise UsageError(

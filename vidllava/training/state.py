@@ -14,40 +14,42 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vidllava.errors import ModelError
+from vidllava.training.optimizer import Optimizers
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 RANDOM_FILE = "random.safetensors"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 Named = Iterable[tuple[str, nn.Parameter]]
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, named: Named, folder: Path) -> None:
-    """Write AdamW's state of the `named` parameters that have one."""
+def save_optimizer(optimizer: Optimizers, named: Named, folder: Path) -> None:
+    """Write the optimizers' state of the `named` parameters that have one."""
     tensors = {}
     for name, parameter in named:
-        for moment, value in optimizer.state.get(parameter, {}).items():
+        for moment, value in optimizer.owner(parameter).state.get(parameter, {}).items():
             tensors[f"{moment}.{name}"] = value.detach().cpu().contiguous()
     save_file(tensors, folder / OPTIMIZER_FILE)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, named: Named, folder: Path) -> None:
+def load_optimizer(optimizer: Optimizers, named: Named, folder: Path) -> None:
     """Restore what `save_optimizer` wrote. Raises ModelError if it belongs to other parameters."""
-    tensors = _load(folder / OPTIMIZER_FILE)
+    saved: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in _load(folder / OPTIMIZER_FILE).items():
+        moment, _, name = key.partition(".")
+        saved.setdefault(name, {})[moment] = value
     for name, parameter in named:
-        state = {moment: tensors.pop(f"{moment}.{name}", None) for moment in _MOMENTS}
-        if state["step"] is None:
-            continue  # it never had a gradient
-        for moment in ("exp_avg", "exp_avg_sq"):
-            value = state[moment]
-            if value is None or value.shape != parameter.shape:
-                raise ModelError(folder / OPTIMIZER_FILE, f"does not fit parameter {name}")
-            state[moment] = value.to(parameter.device)
-        # A fused AdamW keeps the step count beside the parameter, any other on the CPU.
-        fused = bool(optimizer.defaults.get("fused"))
-        state["step"] = state["step"].to(parameter.device) if fused else state["step"]
-        optimizer.state[parameter] = state
-    if tensors:
-        raise ModelError(folder / OPTIMIZER_FILE, f"has a state for {min(tensors)}, which is not trained")
+        state = saved.pop(name, {})  # empty: it never had a gradient
+        owner = optimizer.owner(parameter)
+        wanted = (
+            {"momentum_buffer"} if isinstance(owner, torch.optim.Muon) else {"step", "exp_avg", "exp_avg_sq"}
+        )
+        moments = [value for moment, value in state.items() if moment != "step"]
+        if state and (set(state) != wanted or any(value.shape != parameter.shape for value in moments)):
+            raise ModelError(folder / OPTIMIZER_FILE, f"does not fit parameter {name}")
+        if state:
+            # A fused AdamW keeps even its step count beside the parameter.
+            owner.state[parameter] = {moment: value.to(parameter.device) for moment, value in state.items()}
+    if saved:
+        raise ModelError(folder / OPTIMIZER_FILE, f"has a state for {min(saved)}, which is not trained")
 
 
 def random_state(device: torch.device) -> torch.Tensor:
