@@ -178,7 +178,8 @@ def _header_notes(
         notes.append(f"the header promises {stream.frames} frames, the file holds {found.num_packets}")
     promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
     if not promised and container.duration:
-        promised = container.duration / 1e6
+        # Matroska counts from zero, not from the first frame.
+        promised = (container.duration - max(container.start_time or 0, 0)) / 1e6
     if math.isfinite(promised) and promised > 1.1 * duration + 1.0:
         notes.append(f"the header promises {promised:.2f} s, the frames end at {duration:.2f} s")
     return tuple(notes)

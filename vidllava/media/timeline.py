@@ -23,9 +23,10 @@ from vidllava.media.frames import FramePlan
 Rule = Literal["linspace", "midpoints"]
 Times = npt.NDArray[np.float64]
 
-# Matroska stores whole milliseconds: a frame's time and the clip's start may each be half of one off.
-# Instants closer than this to a frame's start count as reaching it, so every container gives one answer.
-CLOCK_TOLERANCE_SECONDS = 1e-3
+# Matroska stores whole milliseconds, so a frame's time and the clip's start may each be half of one off.
+# An instant this close before a frame's start counts as reaching it, and every container gives one answer.
+# Not a whole number of halves: at 29.97 frames a second the second frame of `--fps 1` starts at 1.0010 s.
+CLOCK_TOLERANCE_SECONDS = 1.25e-3
 
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 

@@ -1,0 +1,231 @@
+"""Which frames does a plan take? Published examples, laws over random clips, and every refusal."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidllava.errors import UsageError
+from vidllava.media.frames import FramePlan
+from vidllava.media.timeline import CLOCK_TOLERANCE_SECONDS as TOLERANCE
+from vidllava.media.timeline import SamplingRequest, parse_time, plan_frames
+
+LAWS = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+# Gaps of whole milliseconds: what any container can store.
+gaps_ms = st.lists(st.integers(1, 2000), min_size=0, max_size=80)
+counts = st.integers(1, 100)
+rules = st.sampled_from(["linspace", "midpoints"])
+
+
+def times_of(gaps: list[int]) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(gaps)]) / 1000.0
+
+
+def plan(times: np.ndarray, **request: object) -> FramePlan:
+    return plan_frames(times, SamplingRequest(**request), source="clip.mp4")  # type: ignore[arg-type]
+
+
+def constant(num_frames: int, rate: float) -> np.ndarray:
+    return np.arange(num_frames) / rate
+
+
+def test_linspace_is_llavas_rule():
+    assert plan(constant(300, 30), num_frames=8).indices == (0, 42, 85, 128, 170, 213, 256, 299)
+
+
+def test_midpoints_take_the_middle_of_each_part():
+    assert plan(constant(300, 30), num_frames=4, rule="midpoints").indices == (37, 112, 187, 262)
+    assert plan(constant(5, 30), num_frames=5, rule="midpoints").indices == (0, 1, 2, 3, 4)
+
+
+def test_one_frame_of_linspace_is_the_first_and_of_midpoints_the_middle():
+    assert plan(constant(9, 30), num_frames=1).indices == (0,)
+    assert plan(constant(9, 30), num_frames=1, rule="midpoints").indices == (4,)
+
+
+def test_a_rate_takes_the_frame_on_screen_at_each_instant():
+    found = plan(constant(300, 30), fps=2)
+    assert found.indices == tuple(range(0, 300, 15))
+    assert found.instants_seconds == pytest.approx([k / 2 for k in range(20)], abs=1e-12)
+    # 12.5 fps: at 0.5 s frame 6 (0.48 s) is still on screen, frame 7 starts at 0.56 s.
+    assert plan(constant(13, 12.5), fps=2).indices == (0, 6)
+
+
+def test_a_rate_on_a_clip_of_29_97_gives_true_times_not_index_over_rate():
+    times = np.arange(290) * 1001 / 30000
+    found = plan(times, fps=1)
+    # Frame 30 starts 1.0 ms after the instant 1 s: within the clocks' tolerance. At 2 s it is 2 ms late.
+    assert found.indices == (0, 30, 59, 89, 119, 149, 179, 209, 239, 269)
+    assert found.timestamps_seconds[9] == pytest.approx(269 * 1001 / 30000, abs=1e-12)
+
+
+def test_a_frozen_screen_is_taken_once_and_said():
+    found = plan(np.array([0.0, 1.0, 2.0, 7.0]), fps=1)
+    assert found.indices == (0, 1, 2, 3)
+    assert "of 8 instants" in found.reason
+
+
+def test_a_huge_rate_is_every_frame_at_no_cost():
+    found = plan(constant(20_000, 30), fps=1e12)
+    assert found.indices == tuple(range(20_000))
+
+
+def test_fewer_frames_than_asked_are_all_of_them_without_duplicates():
+    found = plan(constant(3, 30), num_frames=8)
+    assert found.indices == (0, 1, 2)
+    assert "8 asked" in found.reason
+
+
+def test_a_cap_spreads_anew_over_the_same_range():
+    found = plan(constant(300, 30), fps=10, max_frames=4, start_seconds=1, end_seconds=2)
+    assert found.indices == (30, 39, 49, 59)
+    assert "--max-frames 4" in found.reason
+    assert plan(constant(300, 30), num_frames=8, max_frames=4).indices == (0, 99, 199, 299)
+    assert plan(constant(300, 30), max_frames=4).indices == (0, 99, 199, 299)
+    assert plan(constant(300, 30), fps=1, max_frames=40).indices == tuple(range(0, 300, 30))
+
+
+def test_no_count_and_no_rate_is_every_frame():
+    assert plan(constant(5, 30)).indices == (0, 1, 2, 3, 4)
+
+
+def test_a_range_is_half_open():
+    found = plan(constant(300, 30), start_seconds=1.0, end_seconds=2.0)
+    assert (found.indices[0], found.indices[-1]) == (30, 59)
+
+
+def test_an_end_beyond_the_clip_is_the_clips_end_and_said():
+    found = plan(constant(30, 30), num_frames=2, end_seconds=100.0)
+    assert found.indices == (0, 29)
+    assert "the last frame is at 0.967 s" in found.reason
+
+
+@LAWS
+@given(gaps_ms, counts, rules)
+def test_count_law_sorted_distinct_and_exactly_as_many_as_there_can_be(gaps, count, rule):
+    times = times_of(gaps)
+    found = plan(times, num_frames=count, rule=rule)
+    assert len(found) == min(count, len(times))
+    assert all(a < b for a, b in zip(found.indices, found.indices[1:], strict=False))
+    assert found.timestamps_seconds == tuple(times[list(found.indices)])
+    if rule == "linspace" and count > 1:
+        assert (found.indices[0], found.indices[-1]) == (0, len(times) - 1)
+
+
+@LAWS
+@given(
+    gaps_ms, st.floats(0.05, 200.0), st.none() | st.integers(1, 20), st.integers(0, 40), st.integers(1, 90)
+)
+def test_range_law_every_frame_lies_inside_and_the_cap_holds(gaps, fps, cap, first, length):
+    times = times_of(gaps)
+    first = min(first, len(times) - 1)
+    start, end = float(times[first]), float(times[first]) + length
+    found = plan(times, fps=fps, max_frames=cap, start_seconds=start, end_seconds=end)
+    inside = [index for index, time in enumerate(times) if start - TOLERANCE <= time < end - TOLERANCE]
+    assert set(found.indices) <= set(inside)
+    assert all(a < b for a, b in zip(found.indices, found.indices[1:], strict=False))
+    assert len(found) <= min(cap or math.inf, len(inside))
+
+
+@LAWS
+@given(gaps_ms, st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 7.5, 24.0, 90.0]))
+def test_rate_law_equals_walking_instant_by_instant(gaps, fps):
+    times = times_of(gaps)
+    walked: list[int] = []
+    for k in range(math.floor((times[-1] + TOLERANCE) * fps) + 1):
+        on_screen = bisect.bisect_right(times, k / fps + TOLERANCE) - 1
+        if [on_screen] != walked[-1:]:
+            walked.append(on_screen)
+    assert list(plan(times, fps=fps).indices) == walked
+
+
+@LAWS
+@given(gaps_ms, st.integers(0, 90_000))
+def test_two_adjacent_ranges_share_no_frame_and_lose_none(gaps, cut_ms):
+    times = times_of(gaps)
+    cut = cut_ms / 1000
+    whole = []
+    for request in ({"end_seconds": cut}, {"start_seconds": cut}):
+        try:
+            whole += plan(times, **request).indices
+        except UsageError:
+            continue
+    assert whole == list(range(len(times)))
+
+
+@LAWS
+@given(
+    st.integers(1, 200),
+    st.sampled_from([24, 25, 30, 50, 60]),
+    st.sampled_from([0.5, 1.0, 2.0, 4.0, 5.0, 8.0]),
+    st.integers(0, 8),
+)
+def test_container_law_milliseconds_and_exact_ticks_give_the_same_frames(count, rate, fps, quarter):
+    exact = constant(count, rate)
+    milliseconds = np.round(exact, 3)
+    start = quarter / 4 if quarter / 4 < exact[-1] else None
+    for request in ({"fps": fps}, {"num_frames": 8}, {"num_frames": 5, "rule": "midpoints"}):
+        assert (
+            plan(exact, start_seconds=start, **request).indices
+            == plan(milliseconds, start_seconds=start, **request).indices
+        )
+
+
+def test_a_plan_survives_json():
+    found = plan(constant(300, 29.97), num_frames=8)
+    assert FramePlan.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"num_frames": 0}, "--num-frames: must be a whole number of at least 1, got 0"),
+        ({"num_frames": -3}, "--num-frames: must be a whole number of at least 1, got -3"),
+        ({"num_frames": 2.5}, "--num-frames: must be a whole number of at least 1, got 2.5"),
+        ({"max_frames": 0}, "--max-frames: must be a whole number of at least 1, got 0"),
+        ({"fps": 0.0}, "--fps: must be a number above 0, got 0.0"),
+        ({"fps": math.nan}, "--fps: must be a number above 0, got nan"),
+        ({"fps": -1.0}, "--fps: must be a number above 0, got -1.0"),
+        ({"fps": 1.0, "num_frames": 8}, "--fps: excludes --num-frames 8"),
+        ({"start_seconds": -1.0}, "--start: must be 0 s or later, got -1.0"),
+        ({"end_seconds": math.inf}, "--end: must be 0 s or later, got inf"),
+        ({"start_seconds": 5.0, "end_seconds": 2.0}, "--end: 2 s must be after --start 5 s"),
+        ({"end_seconds": 0.0}, "--end: 0 s must be after --start 0 s"),
+        ({"rule": "random"}, "--rule: 'random' is unknown"),
+    ],
+)
+def test_a_request_that_cannot_be_meant_names_flag_value_and_bound(request_, message):
+    with pytest.raises(UsageError) as caught:
+        SamplingRequest(**request_)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_range_outside_the_clip_names_the_clip_and_its_end():
+    with pytest.raises(UsageError, match=r"clip.mp4: --start 20 s is after the last frame at 9.967 s"):
+        plan(constant(300, 30), start_seconds=20)
+
+
+def test_a_range_between_two_frames_names_its_neighbours():
+    with pytest.raises(UsageError, match=r"no frame starts .* .the nearest are at 1.000 s and 2.000 s"):
+        plan(np.array([0.0, 1.0, 2.0]), start_seconds=1.2, end_seconds=1.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("12.5", 12.5), ("0", 0), (".5", 0.5), ("1:02.5", 62.5), ("75:10", 4510), ("1:02:03", 3723), (" 7 ", 7)],
+)
+def test_times_are_seconds_minutes_or_hours(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "a", "-1", "1:75", "1:75:00", "1:2:3:4", "nan", "1e3", "1,5", "٣"])
+def test_anything_else_is_not_a_time(text):
+    with pytest.raises(UsageError):
+        parse_time(text)
