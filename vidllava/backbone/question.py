@@ -114,11 +114,12 @@ def plan_question(
     instructions = [_instruction(item) for item in items] if options.time_instruction else []
     turns = build_prompt(text, kinds, options.system, time_instructions=instructions)
     prompt = tokenize(turns, TEMPLATES[preset.template], encoder, add_generation_prompt=True)
+    trained = preset.trained_context or settings.trained_context
     counted = budget(
         [item.layout for item in items],
         prompt.num_text_tokens,
         reserve_tokens=preset.reserve_tokens,
-        context_limit=options.context_limit or preset.trained_context or settings.trained_context,
+        context_limit=trained if options.context_limit is None else options.context_limit,
         rope_factor=options.rope_factor,
     )
     if require_fit:
