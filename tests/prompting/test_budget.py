@@ -163,6 +163,13 @@ def test_a_prompt_that_no_flag_can_fit_gets_other_advice(layouts, text_tokens, h
     )
 
 
+def test_the_advised_stride_counts_the_newline_too():
+    at_stride_three = onevision(8, stride=3).num_tokens
+    for context, stride in ((at_stride_three, 3), (at_stride_three - 1, 4)):
+        counted = budget([onevision(8)], 0, reserve_tokens=0, context_limit=context, rope_factor="off")
+        assert f"--pool-stride {stride}" in counted.remedies
+
+
 VIDEO = st.builds(
     video_layout,
     st.integers(1, 40),

@@ -151,6 +151,13 @@ def test_upstream_labels_are_the_original_trainers(bpe):
     assert prompt.num_labels > ours.num_labels
 
 
+@pytest.mark.parametrize("labels", ["answers", "upstream"])
+def test_a_slot_is_never_trained_on(bpe, labels):
+    turns = [Turn("user", "Show me."), Turn("assistant", "Here: <image>", (6,))]
+    prompt = tokenize(turns, CHATML, bpe, add_generation_prompt=False, labels=labels)
+    assert prompt.labels[prompt.ids.index(SLOT)] == IGNORE
+
+
 def test_upstream_labels_of_vicuna_are_the_answers(bpe):
     ours = tokenize(DIALOGUE, VICUNA, bpe, add_generation_prompt=False)
     assert tokenize(DIALOGUE, VICUNA, bpe, add_generation_prompt=False, labels="upstream") == ours
@@ -200,6 +207,8 @@ def test_laws_of_tokenizing(bpe, texts, template):
     ]
     for encoder in (bpe, Letters()):
         prompt = tokenize(turns, template, encoder, add_generation_prompt=False)
+        upstream = tokenize(turns, template, encoder, add_generation_prompt=False, labels="upstream")
+        assert upstream.ids == prompt.ids, "the rule of the labels leaves the ids alone"
         assert prompt.num_slots == sum(turn.role == "user" for turn in turns)
         assert prompt.num_text_tokens == len(prompt.ids) - prompt.num_slots
         assert all(label in (IGNORE, id_) for id_, label in zip(prompt.ids, prompt.labels, strict=True))
