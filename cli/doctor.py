@@ -11,6 +11,7 @@ from typing import Any
 import vidllava
 from vidllava.cli import options
 from vidllava.cli.console import Console
+from vidllava.errors import VidllavaError
 
 PACKAGES = (
     "torch",
@@ -89,13 +90,16 @@ def _decisions() -> dict[str, dict[str, Any]]:
     kernels, why_kernels = choose(device)
     backend, why_backend = choose_backend(None)
     asked = os.environ.get("VIDLLAVA_MODEL", "auto")
-    model, folder = locate(asked)
+    try:
+        model, why_model = (str(part) for part in locate(asked))
+    except VidllavaError as fault:
+        model, why_model = "none", str(fault)
     found = {
         "device": (str(device), why_device),
         "dtype": (str(dtype).removeprefix("torch."), why_dtype),
         "kernels": (kernels, why_kernels),
         "video backend": (backend, why_backend),
-        "model": (model, f"{asked}: {folder}"),
+        "model": (model, f"{asked}: {why_model}"),
         "threads": (str(torch.get_num_threads()), f"{os.cpu_count()} CPU cores"),
     }
     return {name: {"choice": choice, "reason": reason} for name, (choice, reason) in found.items()}

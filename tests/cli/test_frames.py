@@ -1,0 +1,152 @@
+"""``vidllava frames``: the plan and the budget, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Run
+from tests.clips import read_number
+
+KEYS = {
+    "media",
+    "backend",
+    "width",
+    "height",
+    "rotation",
+    "duration_seconds",
+    "num_frames_in_file",
+    "frames",
+    "budget",
+}
+BUDGET_KEYS = {
+    "visual_tokens",
+    "newline_tokens",
+    "text_tokens",
+    "reserve_tokens",
+    "total_tokens",
+    "context_limit",
+    "rope_factor",
+    "fits",
+    "frames_at_factor",
+}
+
+
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_json_has_the_documented_keys(run: Run, clip: Path):
+    result = run("frames", clip, "--num-frames", 4, "--json")
+    report = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert set(report) >= KEYS
+    assert set(report["budget"]) == BUDGET_KEYS
+    assert set(report["budget"]["frames_at_factor"]) == {"1", "2", "3", "4"}
+    assert report["media"] == str(clip)
+    assert (report["backend"], report["width"], report["height"], report["rotation"]) == ("pyav", 128, 96, 0)
+    assert report["duration_seconds"] == pytest.approx(2.0)
+    assert report["num_frames_in_file"] == 60
+
+
+def test_json_lists_the_frames_by_llavas_rule(run: Run, clip: Path):
+    report = json.loads(run("frames", clip, "--num-frames", 4, "--json").out)
+    assert [frame["index"] for frame in report["frames"]] == [0, 19, 39, 59]
+    assert [frame["timestamp_seconds"] for frame in report["frames"]] == pytest.approx(
+        [0, 19 / 30, 1.3, 59 / 30]
+    )
+
+
+def test_budget_adds_up(run: Run, clip: Path):
+    budget = json.loads(run("frames", clip, "--num-frames", 4, "--json").out)["budget"]
+    parts = ("visual_tokens", "newline_tokens", "text_tokens", "reserve_tokens")
+    assert budget["total_tokens"] == sum(budget[part] for part in parts)
+    assert (budget["visual_tokens"], budget["newline_tokens"]) == (
+        4 * 9,
+        1,
+    )  # 5 x 5 cells -> 3 x 3, one newline
+    assert budget["fits"] is (budget["total_tokens"] <= budget["context_limit"] * budget["rope_factor"])
+
+
+def test_pool_stride_and_context_limit_change_the_budget(run: Run, clip: Path):
+    report = run(
+        "frames", clip, "--num-frames", 4, "--mm-spatial-pool-stride", 1, "--context-limit", 100, "--json"
+    )
+    budget = json.loads(report.out)["budget"]
+    assert (budget["visual_tokens"], budget["context_limit"]) == (4 * 25, 100)
+    assert budget["rope_factor"] == -(-budget["total_tokens"] // 100)
+    assert "RoPE factor" in report.err
+
+
+def test_a_plan_that_does_not_fit_is_shown_with_what_would(run: Run, clip: Path):
+    result = run("frames", clip, "--context-limit", 150, "--rope-factor", "off")
+    assert result.code == 0
+    assert "does not fit" in result.out
+    assert "--max-frames" in result.out
+
+
+def test_underscores_in_options_are_dashes(run: Run, clip: Path):
+    report = json.loads(run("frames", clip, "--num_frames", 3, "--newline_mode", "no_token", "--json").out)
+    assert len(report["frames"]) == 3
+    assert report["budget"]["newline_tokens"] == 0
+
+
+def test_range_takes_minutes_and_both_spellings(run: Run, clip: Path):
+    report = json.loads(run("frames", clip, "--from", "0:01", "--to", "1.5", "--fps", 10, "--json").out)
+    assert [round(frame["timestamp_seconds"], 1) for frame in report["frames"]] == [1.0, 1.1, 1.2, 1.3, 1.4]
+
+
+def test_table_for_people(run: Run, clip: Path):
+    result = run("frames", clip, "--num-frames", 2)
+    lines = [line.split() for line in result.out.splitlines()]
+    assert ["0", "0.000"] in lines
+    assert ["59", "1.967"] in lines
+    assert (result.code, result.err) == (0, "")
+
+
+def test_save_writes_the_frames_at_display_size(run: Run, clip: Path, tmp_path: Path):
+    folder = tmp_path / "new" / "pictures"
+    result = run("frames", clip, "--num-frames", 10, "--save", folder, "--json")
+    indices = [frame["index"] for frame in json.loads(result.out)["frames"]]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(f"frame_{index}.png" for index in indices)
+    for index in indices:
+        pixels = read_picture(folder / f"frame_{index}.png")
+        assert pixels.shape == (96, 128, 3)
+        assert read_number(pixels) == index
+
+
+def test_save_replaces_nothing_unless_told(run: Run, clip: Path, tmp_path: Path):
+    (tmp_path / "frame_59.png").write_bytes(b"mine")
+    refused = run("frames", clip, "--num-frames", 2, "--save", tmp_path)
+    assert refused.code == 2
+    assert "--overwrite" in refused.error
+    assert [p.name for p in tmp_path.iterdir()] == ["frame_59.png"]
+    assert run("frames", clip, "--num-frames", 2, "--save", tmp_path, "--overwrite").code == 0
+    assert read_picture(tmp_path / "frame_59.png").shape == (96, 128, 3)
+
+
+def test_save_into_a_file_is_wrong_usage(run: Run, clip: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert run("frames", clip, "--save", tmp_path / "file").code == 2
+
+
+def test_a_picture_is_a_clip_of_one_frame(run: Run, picture: Path):
+    report = json.loads(run("frames", picture, "--json").out)
+    assert report["frames"] == [{"index": 0, "timestamp_seconds": 0.0}]
+    assert (report["kind"], report["width"], report["height"]) == ("picture", 128, 96)
+    assert report["budget"]["frames_at_factor"] is None
+
+
+@pytest.mark.no_model
+def test_a_named_model_that_is_not_here_is_counted_all_the_same(run: Run, clip: Path):
+    result = run("frames", clip, "--model", "onevision-7b", "--num-frames", 32, "--json")
+    budget = json.loads(result.out)["budget"]
+    assert (budget["visual_tokens"], budget["newline_tokens"]) == (6272, 1)
+    assert budget["context_limit"] == 32768
+    assert "upper bound" in result.err

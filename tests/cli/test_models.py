@@ -1,0 +1,83 @@
+"""``vidllava models`` and ``vidllava doctor``: what is here, and what was decided."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import vidllava
+from tests.cli.conftest import Run
+from vidllava.backbone.presets import MODELS
+
+
+def cache_model(name: str, model: Path) -> Path:
+    """Lay ``model`` out in the hub cache as if it had been pulled."""
+    repository = (
+        Path(os.environ["HF_HOME"]) / "hub" / ("models--" + str(MODELS[name].hub_id).replace("/", "--"))
+    )
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    (repository / "snapshots").mkdir(exist_ok=True)
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.symlink_to(model)
+    return snapshot
+
+
+def test_list_names_every_model_and_says_what_it_is(run: Run):
+    result = run("models", "list")
+    assert (result.code, result.err) == (0, "")
+    for model in MODELS.values():
+        (line,) = [line for line in result.out.splitlines() if line.split()[0] == model.name]
+        assert model.about in line
+
+
+def test_list_and_where_know_what_is_here(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    snapshot = cache_model("onevision-0.5b", model)
+    rows = {row["name"]: row for row in json.loads(run("models", "list", "--json").out)}
+    assert rows["onevision-0.5b"]["folder"] == str(snapshot)
+    assert rows["onevision-7b"]["folder"] is None
+    assert run("models", "where", "onevision-0.5b").out == f"{snapshot}\n"
+
+
+def test_where_fails_for_a_model_that_is_not_here(run: Run):
+    result = run("models", "where", "onevision-7b")
+    assert (result.code, "vidllava models pull onevision-7b" in result.error) == (5, True)
+
+
+def test_pull_without_a_network_is_one_line(run: Run):
+    result = run("models", "pull", "onevision-0.5b")
+    assert result.code == 5
+    assert "download failed" in result.error
+
+
+def test_auto_takes_onevision_where_it_is_cached(
+    run: Run, clip: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    cache_model("onevision-0.5b", model)
+    report = json.loads(run("ask", clip, "what?", "--model", "auto", "--json", "--max-new-tokens", 1).out)
+    assert report["model"] == "onevision-0.5b"
+
+
+def test_doctor_gives_every_decision_a_reason(run: Run):
+    report = json.loads(run("doctor", "--json").out)
+    assert report["vidllava"] == vidllava.__version__
+    assert {"device", "dtype", "kernels", "video backend", "model"} <= set(report["decisions"])
+    for name, made in report["decisions"].items():
+        assert made["choice"], name
+        assert made["reason"], name
+    assert report["packages"]["torch"]
+    assert "VIDLLAVA_MODEL" in report["environment"]
+
+
+def test_doctor_works_where_the_model_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VIDLLAVA_MODEL", "onevision-72b")
+    result = run("doctor")
+    assert result.code == 0
+    assert "not on this machine" in result.out

@@ -1,0 +1,126 @@
+"""The command as a process: signals, closed pipes, streams, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, start
+from vidllava.cli import main
+from vidllava.errors import ResourceError
+
+
+def start_waiting(reason: str) -> subprocess.Popen[str]:
+    """A process whose ``doctor`` command says "ready" and then does what ``reason`` says."""
+    program = f"""
+        import sys, time
+        from vidllava.cli import main, startup
+        def command():
+            print("ready", flush=True)
+            {reason}
+        main.app.registered_commands[:] = [c for c in main.app.registered_commands if c.name != "doctor"]
+        main.app.command("doctor")(command)
+        startup.leave(main.run(["doctor"]))
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_without_a_traceback(number: signal.Signals, code: int):
+    process = start_waiting("time.sleep(60)")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (code, "")
+
+
+def test_a_closed_stdout_ends_in_silence(clip: Path):
+    process = start("frames", clip, "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_started_with_stdout_closed(clip: Path):
+    process = start("frames", clip, preexec_fn=lambda: os.close(1), stdout=None)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_locale_without_unicode_does_not_crash(clip: Path, tmp_path: Path):
+    name = tmp_path / "höhe.mp4"
+    name.write_bytes(clip.read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    process = start("frames", name, "--json", env=environment)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "h\\xf6he.mp4" in out
+
+
+def test_ask_as_a_process_answers_and_leaves_nothing(clip: Path, tmp_path: Path):
+    process = start("ask", clip.resolve(), "what happens", "--max-new-tokens", 3, "-q", cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert out.endswith("\n")
+    assert err == "warning: the answer was cut at --max-new-tokens 3\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ask_streams_to_a_terminal(clip: Path):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = start("ask", clip, "what happens", "--max-new-tokens", 8, "-q", stdout=theirs)
+    process.communicate(timeout=120)
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert shown.endswith("\n")
+
+
+def broken(fault: BaseException):
+    def command() -> None:
+        raise fault
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        (RuntimeError("odd\nstate"), 1, "RuntimeError: odd state"),
+        (MemoryError(), 6, "memory"),
+        (OSError(28, "No space left on device", "out.json"), 6, "out.json: no space left"),
+        (PermissionError(13, "Permission denied", "out.json"), 6, "out.json: no permission"),
+        (ResourceError("disk", "full"), 6, "disk: full"),
+    ],
+)
+def test_a_fault_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, fault: Exception, code: int, words: str
+):
+    monkeypatch.setattr(main, "app", lambda *_, **__: broken(fault)())
+    result = run("doctor")
+    assert result.code == code
+    assert words in result.error
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(run: Run, bad_files: dict[str, Path]):
+    for arguments in (["--debug", "frames", bad_files["empty"]], ["frames", bad_files["empty"], "--debug"]):
+        result = run(*arguments)
+        assert result.code == 3
+        assert "Traceback" in result.err
+        assert result.err.splitlines()[-1].startswith("error: ")

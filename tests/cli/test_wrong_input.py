@@ -1,0 +1,147 @@
+"""What cannot work ends in one line on stderr, the exit code of its kind, and nothing on stdout."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, start
+
+BAD_MEDIA = {
+    "missing": "no such file",
+    "empty": "is empty",
+    "text": "text",
+    "truncated": "",
+    "folder": "is a directory",
+    "fifo": "FIFO",
+    "sound": "no video",
+}
+
+
+@pytest.mark.parametrize("command", ["ask", "frames"])
+@pytest.mark.parametrize("kind", BAD_MEDIA)
+def test_media_that_cannot_be_used(run: Run, bad_files: dict[str, Path], command: str, kind: str):
+    question = ["what happens"] if command == "ask" else []
+    result = run(command, bad_files[kind], *question)
+    assert result.code == 3
+    assert str(bad_files[kind]) in result.error
+    assert BAD_MEDIA[kind] in result.error
+
+
+def test_the_second_of_two_media_is_named(run: Run, clip: Path, bad_files: dict[str, Path]):
+    result = run("ask", clip, bad_files["empty"], "what happens")
+    assert (result.code, "empty.mp4" in result.error) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--fps", "1", "--num-frames", "4"], "--fps"),
+        (["--num-frames", "0"], "--num-frames"),
+        (["--num-frames", "-1"], "--num-frames"),
+        (["--num-frames", "four"], "--num-frames"),
+        (["--max-frames", "0"], "--max-frames"),
+        (["--fps", "0"], "--fps"),
+        (["--fps", "nan"], "--fps"),
+        (["--fps", "-1"], "--fps"),
+        (["--start", "5"], "after the last frame"),
+        (["--start", "1", "--end", "0.5"], "--end"),
+        (["--start", "1:99"], "1:99"),
+        (["--end", "soon"], "soon"),
+        (["--pool-stride", "0"], "stride"),
+        (["--pool-mode", "median"], "--pool-mode"),
+        (["--rope-factor", "0.5"], "--rope-factor"),
+        (["--rope-factor", "much"], "--rope-factor"),
+        (["--context-limit", "0"], "--context-limit"),
+        (["--preset", "llava"], "--preset"),
+        (["--video-backend", "ffmpeg"], "--video-backend"),
+        (["--nm-frames", "3"], "did you mean"),
+        (["--model", ""], "--model"),
+    ],
+)
+@pytest.mark.parametrize("command", ["ask", "frames"])
+def test_flags_that_cannot_be_meant(run: Run, clip: Path, command: str, flags: list[str], words: str):
+    question = ["what happens"] if command == "ask" else []
+    result = run(command, clip, *question, *flags)
+    assert result.code == 2
+    assert words in result.error
+
+
+@pytest.mark.parametrize(
+    "flags", [["--temperature", "-1"], ["--top-p", "0"], ["--max-new-tokens", "0"], ["--device", "cuda:99"]]
+)
+def test_flags_on_the_answer_that_cannot_be_meant(run: Run, clip: Path, flags: list[str]):
+    result = run("ask", clip, "what happens", *flags)
+    assert result.code == 2
+    assert flags[0] in result.error
+
+
+@pytest.mark.parametrize("arguments", [["what happens"], ["{clip}"], ["{clip}", ""], ["{clip}", "  "], []])
+def test_ask_wants_media_and_a_question(run: Run, clip: Path, arguments: list[str]):
+    result = run("ask", *(word.format(clip=clip) for word in arguments))
+    assert result.code == 2
+    assert result.error
+
+
+def test_empty_stdin_is_no_question(run: Run, clip: Path):
+    assert run("ask", clip, "-", stdin="\n").code == 2
+
+
+def test_unknown_command_names_the_nearest(run: Run):
+    result = run("frmes")
+    assert (result.code, "did you mean frames?" in result.error) == (2, True)
+
+
+@pytest.mark.no_model
+@pytest.mark.parametrize(
+    "name", ["onevision-0.5b", "owner/model", "./nowhere", "nonsense", "/nowhere/at/all"]
+)
+def test_a_model_that_is_not_here(run: Run, clip: Path, name: str):
+    result = run("ask", clip, "what happens", "--model", name)
+    assert result.code == 5
+    assert name in result.error
+
+
+def test_a_torn_checkpoint(run: Run, clip: Path, model: Path, tmp_path: Path):
+    torn = tmp_path / "torn"
+    shutil.copytree(model, torn)
+    weights = torn / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    result = run("ask", clip, "what happens", "--model", torn)
+    assert (result.code, "model.safetensors" in result.error) == (5, True)
+
+
+def test_a_checkpoint_whose_configuration_is_no_json(run: Run, clip: Path, model: Path, tmp_path: Path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "config.json").write_text("{", encoding="utf-8")
+    assert run("frames", clip, "--model", broken).code == 5
+
+
+def test_a_file_name_cannot_drive_the_terminal(run: Run, tmp_path: Path):
+    result = run("frames", tmp_path / "red\x1b[31m\nclip.mp4")
+    assert result.code == 3
+    assert "\x1b" not in result.error
+
+
+def test_awkward_names_work(run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-dash.mp4", "%03d.mp4", "a b'[1]\".mp4", "file:x.mp4", "héllo.mp4"):
+        shutil.copyfile(clip, tmp_path / name)
+        result = run("frames", "--num-frames", 2, "--json", "--", name)
+        assert (result.code, json.loads(result.out)["media"]) == (0, name)
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "fifo"])
+def test_bad_media_is_told_before_torch_is_imported(bad_files: dict[str, Path], kind: str):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = start("ask", bad_files[kind], "what happens")
+    out, err = process.communicate(timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (process.returncode, out, err.count("\n")) == (3, "", 1)
+    # CPU seconds, since test runs share their cores. Half of one is usual; torch alone takes more than one.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.2
