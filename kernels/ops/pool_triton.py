@@ -1,8 +1,9 @@
 """Pieces of the splice kernels: which cells, with which weights, forward and backward.
 
-Functions that Triton inlines. `geometry.py` states the bilinear rule, `reference.py` the rest. Y and X are
-cells of a block's joined map, y and x its outputs; a vector of cells is [BLOCK_X], values are
-[BLOCK_X, BLOCK_C] in DTYPE (float32; float64 for checks).
+Functions that Triton inlines. `geometry.py` states the bilinear rule, `reference.py` the rest. A block's
+fields come as source (src_row, tile_h, tile_w, tiles_x), window (crop_y, crop_x, in_h, in_w), output (out_h,
+out_w, dst_row, dst_stride), mode and stride. One y and a vector of x [BLOCK_X] give values
+[BLOCK_X, BLOCK_C] in DTYPE: float32, or float64 to check the gradients with.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ FIELDS = tl.constexpr(len(BLOCK_FIELDS))
 
 @triton.jit
 def load_block(blocks, index):
-    """The fields of one block, in the order of BLOCK_FIELDS."""
+    """source, window, output, mode, stride of one block."""
     at = blocks + index * FIELDS
     source = (tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3))
-    crop_y, crop_x, in_h, in_w = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
-    out_h, out_w, mode, stride = tl.load(at + 8), tl.load(at + 9), tl.load(at + 10), tl.load(at + 11)
-    return source, crop_y, crop_x, in_h, in_w, out_h, out_w, mode, stride, tl.load(at + 12), tl.load(at + 13)
+    window = (tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7))
+    output = (tl.load(at + 8), tl.load(at + 9), tl.load(at + 12), tl.load(at + 13))
+    return source, window, output, tl.load(at + 10), tl.load(at + 11)
 
 
 @triton.jit
@@ -33,18 +34,18 @@ def load_rows(matrix, strides, row, channel, mask, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def load_cells(features, strides, source, Y, X, channel, mask, DTYPE: tl.constexpr):
-    """The features of cells (Y, X) of the map that a block's tiles form; Y is one number."""
+def load_cells(features, strides, source, y, x, channel, mask, DTYPE: tl.constexpr):
+    """The features of cells (y, x) of the map that a block's tiles form."""
     first, tile_h, tile_w, tiles_x = source
-    tile = (Y // tile_h) * tiles_x + X // tile_w
-    row = first + tile * (tile_h * tile_w) + (Y % tile_h) * tile_w + X % tile_w
+    tile = (y // tile_h) * tiles_x + x // tile_w
+    row = first + tile * (tile_h * tile_w) + (y % tile_h) * tile_w + x % tile_w
     return load_rows(features, strides, row, channel, mask, DTYPE)
 
 
 @triton.jit
 def divide(a, b, DTYPE: tl.constexpr):
     """a / b rounded as IEEE says: plain division of float32 is approximate on CUDA."""
-    if DTYPE == tl.float64:
+    if DTYPE.is_fp64():
         return a / b
     else:
         return tl.div_rn(a, b)
@@ -80,18 +81,16 @@ def first_reader(i, size_in, size_out):
 @triton.jit
 def most_readers(size_in, size_out):
     """How many outputs may read one input: those in an interval of 2 inputs, open at both ends."""
-    if size_in < size_out:
-        return tl.cdiv(2 * size_out, size_in) + 1
-    return size_out * 0 + 2
+    return tl.where(size_in < size_out, tl.cdiv(2 * size_out, size_in) + 1, 2)
 
 
 @triton.jit
-def bilinear_cells(features, strides, source, crop_y, crop_x, in_h, in_w, out_h, out_w, y, x, channel, mask, DTYPE: tl.constexpr):  # fmt: skip
-    """Four neighbours and their weights, in the order in which PyTorch adds them."""
-    top, bottom, down = taps(y, in_h, out_h, DTYPE)
-    left, right, across = taps(x, in_w, out_w, DTYPE)
-    left, right = crop_x + left, crop_x + right
-    across = across[:, None]
+def bilinear_cells(features, strides, source, window, output, y, x, channel, mask, DTYPE: tl.constexpr):
+    """Outputs (y, x): four neighbours and their weights, in the order in which PyTorch adds them."""
+    crop_y, crop_x, in_h, in_w = window
+    top, bottom, down = taps(y, in_h, output[0], DTYPE)
+    left, right, across = taps(x, in_w, output[1], DTYPE)
+    left, right, across = crop_x + left, crop_x + right, across[:, None]
     a = load_cells(features, strides, source, crop_y + top, left, channel, mask, DTYPE)
     b = load_cells(features, strides, source, crop_y + top, right, channel, mask, DTYPE)
     c = load_cells(features, strides, source, crop_y + bottom, left, channel, mask, DTYPE)
@@ -100,18 +99,18 @@ def bilinear_cells(features, strides, source, crop_y, crop_x, in_h, in_w, out_h,
 
 
 @triton.jit
-def average_cells(features, strides, source, Y, X, stride, channel, mask, DTYPE: tl.constexpr):
-    """The mean of the square of `stride` cells whose first is (Y, X)."""
+def average_cells(features, strides, source, y, x, stride, channel, mask, DTYPE: tl.constexpr):
+    """The mean of the square of `stride` cells whose first is (y, x)."""
     total = tl.zeros(mask.shape, DTYPE)
     for dy in range(stride):
         for dx in range(stride):
-            total += load_cells(features, strides, source, Y + dy, X + dx, channel, mask, DTYPE)
+            total += load_cells(features, strides, source, y + dy, x + dx, channel, mask, DTYPE)
     return divide(total, (stride * stride).to(DTYPE), DTYPE)
 
 
 @triton.jit
-def max_cells(features, strides, source, Y, X, stride, channel, mask, DTYPE: tl.constexpr):
-    """The maximum of that square, and which cell of it, in reading order, holds it first.
+def max_cells(features, strides, source, y, x, stride, channel, mask, DTYPE: tl.constexpr):
+    """The maximum of that square, and which of its cells, in reading order, holds it first.
 
     A NaN wins, the last of several: this is max_pool2d.
     """
@@ -119,7 +118,7 @@ def max_cells(features, strides, source, Y, X, stride, channel, mask, DTYPE: tl.
     holder = tl.zeros(mask.shape, tl.int32)
     for dy in range(stride):
         for dx in range(stride):
-            cells = load_cells(features, strides, source, Y + dy, X + dx, channel, mask, DTYPE)
+            cells = load_cells(features, strides, source, y + dy, x + dx, channel, mask, DTYPE)
             wins = (cells > best) | (cells != cells)
             best = tl.where(wins, cells, best)
             holder = tl.where(wins, dy * stride + dx, holder)
@@ -127,18 +126,42 @@ def max_cells(features, strides, source, Y, X, stride, channel, mask, DTYPE: tl.
 
 
 @triton.jit
-def bilinear_gradient(grad, strides, Y, X, in_h, in_w, out_h, out_w, dst, pitch, channel, mask, DTYPE: tl.constexpr):  # fmt: skip
-    """For cells (Y, X) of a block's window: the sum over the outputs that read them, in reading order."""
+def bilinear_gradient(grad, strides, window, output, y, x, channel, mask, DTYPE: tl.constexpr):
+    """Cells (y, x) of a window: the sum over the outputs that read them, in reading order."""
+    in_h, in_w = window[2], window[3]
+    out_h, out_w, dst, pitch = output
     total = tl.zeros(mask.shape, DTYPE)
-    first_y, first_x = first_reader(Y, in_h, out_h), first_reader(X, in_w, out_w)
+    first_y, first_x = first_reader(y, in_h, out_h), first_reader(x, in_w, out_w)
     for dy in range(most_readers(in_h, out_h)):
-        y = first_y + dy
-        down = tl.where(y < out_h, weight_of(Y, y, in_h, out_h, DTYPE), 0.0)
+        out_y = first_y + dy
+        down = tl.where(out_y < out_h, weight_of(y, out_y, in_h, out_h, DTYPE), 0.0)
         if down != 0.0:
             for dx in range(most_readers(in_w, out_w)):
-                x = first_x + dx
-                across = tl.where(x < out_w, weight_of(X, x, in_w, out_w, DTYPE), 0.0)
+                out_x = first_x + dx
+                across = tl.where(out_x < out_w, weight_of(x, out_x, in_w, out_w, DTYPE), 0.0)
                 reads = mask & (across != 0.0)[:, None]
-                upstream = load_rows(grad, strides, dst + y * pitch + x, channel, reads, DTYPE)
+                upstream = load_rows(grad, strides, dst + out_y * pitch + out_x, channel, reads, DTYPE)
                 total += (down * across)[:, None] * upstream
     return total
+
+
+@triton.jit
+def square_gradient(
+    grad, grad_strides, features, feature_strides,
+    source, window, output, mode, stride, y, x, channel, mask,
+    AVERAGE: tl.constexpr, USES_MAX: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """Cells (y, x) of a window, each read by the one output of its square (copy: a square of one cell)."""
+    out_y, out_x = y // stride, x // stride
+    value = load_rows(grad, grad_strides, output[2] + out_y * output[3] + out_x, channel, mask, DTYPE)
+    if mode == AVERAGE:
+        value = divide(value, (stride * stride).to(DTYPE), DTYPE)
+    if USES_MAX:  # noqa: SIM102 - a constant: without it the branch is not compiled at all
+        if mode > AVERAGE:
+            corner_y, corner_x = window[0] + out_y * stride, window[1] + out_x * stride
+            holder = max_cells(
+                features, feature_strides, source, corner_y, corner_x, stride, channel, mask, DTYPE
+            )[1]
+            mine = (y % stride) * stride + x % stride
+            value = tl.where(holder == mine[:, None], value, 0.0)
+    return value

@@ -15,13 +15,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Pairs of channels that a program turns at a time: 8 of each half for each thread of four warps.
-BLOCK_PAIRS = 1024
+# Bytes of each half of a head that a program turns at a time: a 16-byte vector for each thread of four warps.
+BLOCK_BYTES = 2048
 HEADS_PER_PROGRAM = 4
 
 
 @triton.jit
-def _turn_head(source, target, s, t, batch, head, token, c, z, live, HALF: tl.constexpr, HALF_PAD: tl.constexpr, CHANNELS: tl.constexpr, REST_PAD: tl.constexpr):  # fmt: skip
+def _turn_head(
+    source, target, s, t, batch, head, token, c, z, live,
+    HALF: tl.constexpr, HALF_PAD: tl.constexpr, CHANNELS: tl.constexpr, REST_PAD: tl.constexpr,
+):  # fmt: skip
     """Turn one head of BLOCK_T tokens; s and t are the four strides of `source` and `target`."""
     i = tl.arange(0, HALF_PAD)
     mask = live[:, None] & (i < HALF)[None, :]
@@ -86,7 +89,7 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tup
     half = cos.shape[-1] // 2
     half_pad = triton.next_power_of_2(half)
     rest = channels - 2 * half
-    block_t = max(BLOCK_PAIRS // half_pad, 1)
+    block_t = max(BLOCK_BYTES // (half_pad * q.element_size()), 1)
     # Tables of one sample serve every sample: they do not move with it.
     cos, sin = (table.expand(batch, -1, -1) for table in (cos, sin))
     grid = (triton.cdiv(batch * length, block_t), triton.cdiv(q_heads + k.shape[1], HEADS_PER_PROGRAM))
@@ -101,5 +104,6 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tup
             INVERSE=inverse, HALF=half, HALF_PAD=half_pad,
             CHANNELS=channels, REST_PAD=triton.next_power_of_2(rest) if rest else 0,
             BLOCK_T=block_t, HEADS_PER_PROGRAM=HEADS_PER_PROGRAM, DTYPE=tl.float64 if wide else tl.float32,
+            enable_fp_fusion=False,
         )  # fmt: skip
     return out_q, out_k

@@ -22,11 +22,11 @@ from vidllava.kernels.pool_triton import (
     average_cells,
     bilinear_cells,
     bilinear_gradient,
-    divide,
     load_block,
     load_cells,
     load_rows,
     max_cells,
+    square_gradient,
 )
 
 COPY, BILINEAR, AVERAGE = (tl.constexpr(MODES[mode]) for mode in ("copy", "bilinear", "average"))
@@ -34,9 +34,8 @@ COPY, BILINEAR, AVERAGE = (tl.constexpr(MODES[mode]) for mode in ("copy", "bilin
 BLOCK_X = 16
 # Rows that one program gathers, or writes the tables of.
 BLOCK_R = 16
-# Channels of one program. The largest that divides D is taken, so that the usual widths need no mask:
-# 896 = 7 * 128, 3584 = 14 * 256.
-BLOCK_C = (256, 128)
+# Channels of one program: 256 bytes of a row, 128 of bf16. 896 = 7 * 128 and 3584 = 28 * 128 need no mask.
+BLOCK_BYTES = 256
 
 
 @triton.jit
@@ -46,44 +45,54 @@ def _store_rows(rows, stride, row, channel, mask, values):
 
 
 @triton.jit
-def _pool(features, strides, rows, row_stride, blocks, items, item, channel, live, BLOCK_X: tl.constexpr, DTYPE: tl.constexpr):  # fmt: skip
+def _pool(
+    features, strides, rows, row_stride, blocks, items, item, channel, live,
+    BLOCK_X: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
     """One row of one block's output."""
     y = tl.load(items + 2 * item + 1)
-    source, crop_y, crop_x, in_h, in_w, out_h, out_w, mode, stride, dst, pitch = load_block(
-        blocks, tl.load(items + 2 * item)
-    )
-    Y = crop_y + y * stride
+    source, window, output, mode, stride = load_block(blocks, tl.load(items + 2 * item))
+    out_w, dst, pitch = output[1], output[2], output[3]
+    corner_y = window[0] + y * stride
     for start in range(0, out_w, BLOCK_X):
         x = start + tl.arange(0, BLOCK_X)
-        X = crop_x + x * stride
+        corner_x = window[1] + x * stride
         mask = (x < out_w)[:, None] & live[None, :]
         if mode == BILINEAR:
-            values = bilinear_cells(
-                features, strides, source, crop_y, crop_x, in_h, in_w, out_h, out_w, y, x, channel, mask, DTYPE
-            )  # fmt: skip
+            values = bilinear_cells(features, strides, source, window, output, y, x, channel, mask, DTYPE)
         elif mode == COPY:
-            values = load_cells(features, strides, source, Y, X, channel, mask, DTYPE)
+            values = load_cells(features, strides, source, corner_y, corner_x, channel, mask, DTYPE)
         elif mode == AVERAGE:
-            values = average_cells(features, strides, source, Y, X, stride, channel, mask, DTYPE)
+            values = average_cells(
+                features, strides, source, corner_y, corner_x, stride, channel, mask, DTYPE
+            )  # fmt: skip
         else:
-            values, _ = max_cells(features, strides, source, Y, X, stride, channel, mask, DTYPE)
+            values = max_cells(features, strides, source, corner_y, corner_x, stride, channel, mask, DTYPE)[0]
         _store_rows(rows, row_stride, dst + y * pitch + x, channel, mask, values)
 
 
 @triton.jit
-def _gather(embedding, strides, newline, newline_stride, rows, row_stride, plain, num_plain, group, channel, live, BLOCK_R: tl.constexpr):  # fmt: skip
+def _gather(
+    embedding, strides, newline, newline_stride, rows, row_stride, plain, num_plain, group, channel, live,
+    BLOCK_R: tl.constexpr,
+):  # fmt: skip
     """Text rows from the embedding, newline rows from the newline vector, padding rows as zeros."""
     entry = group * BLOCK_R + tl.arange(0, BLOCK_R)
     at = tl.load(plain + 2 * entry, mask=entry < num_plain, other=0)
     source = tl.load(plain + 2 * entry + 1, mask=entry < num_plain, other=-2)
     mask = (entry < num_plain)[:, None] & live[None, :]
-    values = load_rows(embedding, strides, source, channel, mask & (source >= 0)[:, None], rows.dtype.element_ty)
+    values = load_rows(
+        embedding, strides, source, channel, mask & (source >= 0)[:, None], rows.dtype.element_ty
+    )
     line = tl.load(newline + channel * newline_stride, mask=live, other=0.0).to(values.dtype)
     _store_rows(rows, row_stride, at, channel, mask, tl.where((source == -1)[:, None], line[None, :], values))
 
 
 @triton.jit
-def _tabulate(cos, sin, inv_freq, positions, num_rows, factor, scaling, group, HALF: tl.constexpr, HALF_PAD: tl.constexpr, BLOCK_R: tl.constexpr):  # fmt: skip
+def _tabulate(
+    cos, sin, inv_freq, positions, num_rows, factor, scaling, group,
+    HALF: tl.constexpr, HALF_PAD: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
     """Both halves of the rotary tables of BLOCK_R rows; zeros on padding rows, whose position is -1."""
     row = group * BLOCK_R + tl.arange(0, BLOCK_R)
     i = tl.arange(0, HALF_PAD)
@@ -160,36 +169,24 @@ def splice_backward_kernel(
         mask = (cell < width)[:, None] & (channel < channels)[None, :]
         total = tl.zeros((BLOCK_X, BLOCK_C), DTYPE)
         for reader in range(first, last):
-            source, crop_y, crop_x, in_h, in_w, out_h, out_w, mode, stride, dst, pitch = load_block(
-                blocks, tl.load(readers + 3 * reader)
-            )
-            # The cell's place in the block's window.
-            Y = tl.load(readers + 3 * reader + 1) + row - crop_y
-            X = tl.load(readers + 3 * reader + 2) + cell - crop_x
-            # Rows and columns that fill no square are read by no output.
-            used_h = tl.where(mode == BILINEAR, in_h, out_h * stride)
-            used_w = tl.where(mode == BILINEAR, in_w, out_w * stride)
-            if (Y >= 0) & (Y < used_h):
-                inside = mask & ((X >= 0) & (X < used_w))[:, None]
+            source, window, output, mode, stride = load_block(blocks, tl.load(readers + 3 * reader))
+            crop_y, crop_x, in_h, in_w = window
+            # The cell's place in the window. Rows and columns that fill no square are read by no output.
+            y = tl.load(readers + 3 * reader + 1) + row - crop_y
+            x = tl.load(readers + 3 * reader + 2) + cell - crop_x
+            used_h = tl.where(mode == BILINEAR, in_h, output[0] * stride)
+            used_w = tl.where(mode == BILINEAR, in_w, output[1] * stride)
+            if (y >= 0) & (y < used_h):
+                inside = mask & ((x >= 0) & (x < used_w))[:, None]
                 if mode == BILINEAR:
                     total += bilinear_gradient(
-                        grad_rows, upstream, Y, X, in_h, in_w, out_h, out_w, dst, pitch, channel, inside, DTYPE
+                        grad_rows, upstream, window, output, y, x, channel, inside, DTYPE
                     )  # fmt: skip
                 else:
-                    # One output reads the cell: that of its square, which is one cell where mode is copy.
-                    y, x = Y // stride, X // stride
-                    value = load_rows(grad_rows, upstream, dst + y * pitch + x, channel, inside, DTYPE)
-                    if mode == AVERAGE:
-                        value = divide(value, (stride * stride).to(DTYPE), DTYPE)
-                    if USES_MAX:
-                        if mode > AVERAGE:
-                            corner_y, corner_x = crop_y + y * stride, crop_x + x * stride
-                            _, holder = max_cells(
-                                features, strides, source, corner_y, corner_x, stride, channel, inside, DTYPE
-                            )  # fmt: skip
-                            mine = (Y % stride) * stride + X % stride
-                            value = tl.where(holder == mine[:, None], value, 0.0)
-                    total += value
+                    total += square_gradient(
+                        grad_rows, upstream, features, strides,
+                        source, window, output, mode, stride, y, x, channel, inside, AVERAGE, USES_MAX, DTYPE,
+                    )  # fmt: skip
         _store_rows(gradient, channels, start + row * width + cell, channel, mask, total)
 
 
@@ -205,12 +202,12 @@ def splice(
     factor: float,
     attention_scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """rows, cos and sin in the embedding's dtype, as `splice_torch.splice`; the plan itself holds the counts."""
+    """rows, cos and sin, as `splice_torch.splice`; the operands hold what the counts say."""
     num_rows, channels = len(operands.table_positions), embedding.shape[1]
     half = inv_freq.shape[0]
     rows = embedding.new_empty(num_rows, channels)
     cos, sin = (embedding.new_empty(num_rows, 2 * half) for _ in range(2))
-    block_c = _block_c(channels)
+    block_c = _block_c(rows)
     num_items, num_plain = len(operands.items), len(operands.plain)
     groups = num_items + triton.cdiv(num_plain, BLOCK_R)
     programs = groups * triton.cdiv(channels, block_c) + triton.cdiv(num_rows, BLOCK_R)
@@ -223,6 +220,7 @@ def splice(
             *features.stride(), *embedding.stride(), newline.stride(0),
             HALF=half, HALF_PAD=triton.next_power_of_2(half),
             BLOCK_X=BLOCK_X, BLOCK_R=BLOCK_R, BLOCK_C=block_c, DTYPE=_compute_dtype(features, embedding),
+            enable_fp_fusion=False,
         )  # fmt: skip
     return rows, cos, sin
 
@@ -241,7 +239,7 @@ def splice_backward(
     channels = grad_rows.shape[1]
     gradient = make(num_feature_rows, channels, dtype=dtype, device=grad_rows.device)
     cells = grad_rows if features is None else features
-    block_c = _block_c(channels)
+    block_c = _block_c(gradient)
     programs = len(operands.tile_rows) * triton.cdiv(channels, block_c)
     if programs:
         with _on(gradient):
@@ -251,13 +249,13 @@ def splice_backward(
                 channels, *grad_rows.stride(), *cells.stride(),
                 USES_MAX=features is not None,
                 BLOCK_X=BLOCK_X, BLOCK_C=block_c, DTYPE=_compute_dtype(grad_rows, gradient),
+                enable_fp_fusion=False,
             )  # fmt: skip
     return gradient
 
 
-def _block_c(channels: int) -> int:
-    widest = triton.next_power_of_2(min(channels, BLOCK_C[0]))
-    return next((size for size in BLOCK_C if channels % size == 0), widest)
+def _block_c(rows: Tensor) -> int:
+    return min(BLOCK_BYTES // rows.element_size(), triton.next_power_of_2(rows.shape[1]))
 
 
 def _compute_dtype(*tensors: Tensor) -> tl.dtype:
