@@ -56,6 +56,6 @@ def build_optimizers(model: nn.Module, settings: TrainingSettings) -> Optimizers
         betas = (settings.adam_beta1, settings.adam_beta2)
         parts.append(torch.optim.AdamW(rest, betas=betas, eps=settings.adam_epsilon, fused=True))
     if matrices:
-        # Scaled to the size of AdamW's updates (Liu et al. 2025), so that one rate serves matrices of all sizes.
+        # Scaled to the size of AdamW's updates (Liu et al. 2025), so that one rate serves all sizes.
         parts.append(torch.optim.Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
     return Optimizers(parts)

@@ -19,16 +19,12 @@ def module_of(name: str) -> Module:
     return "projector" if "multi_modal_projector." in name else "llm"
 
 
-def is_unused(name: str) -> bool:
-    """Whether the forward pass never reads it: OneVision takes the tower's states before its final norm."""
-    return "vision_tower." in name and "post_layernorm" in name
-
-
 def freeze(model: nn.Module, frozen: Iterable[Module]) -> None:
-    """Let all learn but the `frozen` modules and what is never used (DDP would wait for its gradient)."""
+    """Stop the `frozen` modules from learning. What the forward pass never reads was frozen at loading."""
     still = set(frozen)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(module_of(name) not in still and not is_unused(name))
+        if module_of(name) in still:
+            parameter.requires_grad_(False)
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -46,10 +42,17 @@ def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
     return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
 
 
-def groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Parameter groups, one per module, optimizer and decay, with their `module`, `use_muon` and `peak_lr`."""
+def module_rates(settings: TrainingSettings) -> dict[Module, float]:
+    """The peak learning rate of each module."""
     resolved = settings.resolved()
-    rates = {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
+    assert resolved.vision_lr is not None
+    assert resolved.projector_lr is not None
+    return {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
+
+
+def groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """One group per module, optimizer and decay, with its `module`, `use_muon` and peak rate `peak_lr`."""
+    rates = module_rates(settings)
     found = []
     for module in MODULES:
         own = [(name, p) for name, p in trainable(model) if module_of(name) == module]
@@ -78,8 +81,7 @@ def groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]
 
 def table(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """What learns, one row per module: `module`, `parameters`, `trainable`, `learning_rate`."""
-    resolved = settings.resolved()
-    rates = {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
+    rates = module_rates(settings)
     rows = []
     for module in MODULES:
         own = [p for name, p in model.named_parameters() if module_of(name) == module]
