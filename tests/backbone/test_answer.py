@@ -69,7 +69,7 @@ def test_the_pieces_streamed_are_the_answer(backbone: Backbone, media: dict[str,
         (["wide"], ["picture"]),
         (["wide", "tall"], ["pictures", "pictures"]),
         (["clip", "slow"], ["video", "video"]),
-        (["wide", "clip"], ["picture", "video"]),
+        (["wide", "clip"], ["pictures", "video"]),
         (["tall", "clip", "wide"], ["pictures", "video", "pictures"]),
     ],
 )

@@ -131,15 +131,15 @@ def plan_question(
 
 
 def plan_media(media: Sequence[str], rules: VisualRules, options: AskOptions) -> tuple[MediaItem, ...]:
-    """Look at every file and plan its frames. One picture is tiled, several are squares."""
+    """Look at every file and plan its frames. A picture alone in its prompt is tiled, others are squares."""
     request = _request(options, rules)
     backend, _ = choose_backend(options.video_backend)
     kinds = [media_kind(path) for path in media]
     if "video" not in kinds and media:
         _refuse_frame_options(options)
-    single = kinds.count("picture") == 1
+    alone = len(media) == 1
     return tuple(
-        _plan_clip(path, request, rules, backend) if kind == "video" else _plan_picture(path, rules, single)
+        _plan_clip(path, request, rules, backend) if kind == "video" else _plan_picture(path, rules, alone)
         for path, kind in zip(media, kinds, strict=True)
     )
 
@@ -180,7 +180,7 @@ def _plan_clip(path: str, request: SamplingRequest, rules: VisualRules, backend:
     )
 
 
-def _plan_picture(path: str, rules: VisualRules, single: bool) -> MediaItem:
+def _plan_picture(path: str, rules: VisualRules, alone: bool) -> MediaItem:
     picture = load_picture(path)
     height, width = picture.shape[:2]
     return MediaItem(
@@ -188,7 +188,7 @@ def _plan_picture(path: str, rules: VisualRules, single: bool) -> MediaItem:
         kind="picture",
         height=height,
         width=width,
-        layout=rules.picture(height, width) if single else rules.square(),
+        layout=rules.picture(height, width) if alone else rules.square(),
         picture=picture,
         pinpoints=rules.settings.pinpoints,
     )
