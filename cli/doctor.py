@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -70,6 +69,8 @@ def doctor(as_json: options.Json = False) -> None:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata  # a tenth of the start-up time of every other command
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
