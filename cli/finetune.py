@@ -191,7 +191,7 @@ def finetune(
     vidllava finetune --data train.jsonl --output-dir out --resume-from-checkpoint latest
     """
     from vidllava.data.options import EncodeOptions
-    from vidllava.training.run import Job
+    from vidllava.training.run import Job, is_first_process
     from vidllava.training.run import finetune as run
 
     if output_dir is None:
@@ -226,7 +226,8 @@ def finetune(
     if outcome.signal is not None:
         console.warn(f"stopped after step {outcome.step}; go on with --resume-from-checkpoint latest")
         raise typer.Exit(128 + outcome.signal)
-    console.write(str(output_dir))
+    if is_first_process():
+        console.write(str(output_dir))
 
 
 def _settings(given: Mapping[str, Any], *, freeze: str | None, max_grad_norm: float) -> TrainingSettings:

@@ -22,7 +22,7 @@ from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, UsageError
 from vidllava.training.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_json
 from vidllava.training.output import SETTINGS_FILE, claimed
-from vidllava.training.report import LEDGER_FILE, METRICS_FILE, Outcome, Report, keep_until
+from vidllava.training.report import LEDGER_FILE, METRICS_FILE, Outcome, Report, Silent, keep_until
 from vidllava.training.settings import TrainingSettings
 
 LATEST = "latest"
@@ -59,8 +59,8 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     """
     if not job.data:
         raise UsageError("--data", "is missing", "name at least one .json or .jsonl file")
-    # Under a launcher only the first process owns the folder.
-    first = os.environ.get("RANK", "0") == "0"
+    first = is_first_process()
+    report = report if first else Silent()
     owned = claimed(job.output_dir, resume=job.resume is not None, overwrite=job.overwrite)
     with owned if first else nullcontext():
         found = _checkpoint(job, report)
@@ -76,6 +76,11 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
         if first:
             write_json(job.output_dir / SETTINGS_FILE, _record(job, settings))
         return session.run()
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the one of a launcher's that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run_state(job: Job, settings: TrainingSettings, mixture: Mixture) -> dict[str, Any]:
