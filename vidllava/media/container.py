@@ -29,11 +29,15 @@ _OPTIONS = {
 MAX_FRAME_PIXELS = 1 << 26
 _NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _MAX_THREADS = 4
+_PICTURES_IN_MP4 = ("AVIF", "HEIC")  # FFmpeg would read them as videos of one frame.
 
 
 @contextmanager
 def open_container(path: str) -> Iterator[InputContainer]:
     """The opened file, closed at the end whatever happens. Raises MediaError where it is no video file."""
+    picture = picture_format(read_head(path))
+    if picture in _PICTURES_IN_MP4:
+        raise _is_picture(path, picture)
     try:
         container = av.open(absolute(path), options=dict(_OPTIONS), metadata_errors="replace")
     except av.error.FFmpegError as error:
@@ -49,7 +53,7 @@ def _unreadable(path: str, error: Exception) -> MediaError:
         return MediaError(path, f"is {found[0]}", found[1])
     picture = picture_format(head)
     if picture is not None:
-        return MediaError(path, f"is a {picture} picture, not a video", "it can be given as a picture")
+        return _is_picture(path, picture)
     if isinstance(error, PermissionError):
         return MediaError(path, "cannot be read: permission denied")
     if head[4:8] == b"ftyp":
@@ -57,15 +61,26 @@ def _unreadable(path: str, error: Exception) -> MediaError:
     return MediaError(path, "is no video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read")
 
 
+def _is_picture(path: str, picture: str) -> MediaError:
+    return MediaError(path, f"is a picture ({picture}), not a video", "give it as a picture")
+
+
 def choose_stream(container: InputContainer, path: str) -> VideoStream:
     """The one video stream that is meant, by one rule for all backends.
 
     Of the streams flagged default (of all, where none is), the one with most pixels; the first of equals.
-    Cover pictures and thumbnails never count. Raises MediaError where no video stream is left.
+    Cover pictures, thumbnails and codecs that FFmpeg does not know never count. Raises MediaError where no
+    stream is left.
     """
-    streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_THE_VIDEO]
+    videos = [stream for stream in container.streams.video if not stream.disposition & _NOT_THE_VIDEO]
+    # PyAV's stubs do not say so, but a stream of an unknown codec has no context.
+    streams = [stream for stream in videos if stream.codec_context is not None]
+    if videos and not streams:
+        raise MediaError(
+            path, "has video of an unknown codec", "convert it to H.264, for example with ffmpeg"
+        )
     if not streams:
-        cover = " (its only picture is cover art)" if container.streams.video else ""
+        cover = ": its only picture is cover art" if container.streams.video else ""
         raise MediaError(path, f"has no video stream{cover}", "give a file with a video stream")
     flagged = [stream for stream in streams if stream.disposition & Disposition.default]
     stream = max(flagged or streams, key=lambda each: each.codec_context.width * each.codec_context.height)

@@ -27,6 +27,9 @@ BACKENDS = ("pyav", "decord")
 BACKEND_VARIABLE = "VIDLLAVA_VIDEO_BACKEND"
 MAX_BATCH_BYTES = 4 << 30
 
+# A plan is not answered with stand-ins for more than this share of its frames.
+MAX_LOST_FRAMES = 0.5
+
 # A decoder holds back at most 16 frames (H.264 and HEVC): a stamp this far past means the wanted one is lost.
 _REORDER_DEPTH = 16
 
@@ -63,8 +66,8 @@ def decode(info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: int
     the last good frame before it. The batch's plan, times and notes say so. ``backend="decord"`` is
     checked against the probe and falls back to PyAV, with a note, where it cannot be relied upon.
 
-    Raises UsageError for a plan of another file, MediaError where nothing, or less than 90 % of the packets,
-    can be decoded, ResourceError where the frames would not fit in ``MAX_BATCH_BYTES``.
+    Raises UsageError for a plan of another file; MediaError where more than 10 % of the packets or half of
+    the planned frames cannot be decoded; ResourceError where the frames would exceed ``MAX_BATCH_BYTES``.
     """
     _check(info, plan, size)
     if backend not in BACKENDS:
@@ -108,8 +111,8 @@ def _decode_with_pyav(
     """One pass that collects every planned frame by its stamp, or by its number where stamps fail."""
     by_stamp = info.frame_ticks is not None
     names = list(plan.indices) if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
-    pixels = np.empty((len(plan), *_shape(info, size), 3), dtype=np.uint8)
-    convert = converter(info, size)
+    convert = _Converter(info, size)
+    pixels = np.empty((len(plan), *convert.shape, 3), dtype=np.uint8)
 
     def collect(wanted: set[int]) -> tuple[set[int], list[int], Damage]:
         places = [(place, name) for place, name in enumerate(names) if name in wanted]
@@ -128,10 +131,14 @@ def _decode_with_pyav(
         return taken, seen, damage
 
     taken, seen, damage = collect(set(names))
-    damage.check(info.path)
-    if not seen:
-        raise MediaError(info.path, "holds no decodable frame", "it is damaged; copy or download it again")
+    damage.check(info.path, info.num_frames)
     lost = [place for place, name in enumerate(names) if name not in taken]
+    if not seen or len(lost) > MAX_LOST_FRAMES * len(names):
+        raise MediaError(
+            info.path,
+            f"is damaged: {len(lost)} of the {len(names)} planned frames cannot be decoded",
+            "copy or download it again, or choose another range",
+        )
     if lost:
         for place in lost:
             names[place] = max((name for name in seen if name < names[place]), default=min(seen))
@@ -140,6 +147,11 @@ def _decode_with_pyav(
         notes = (
             *notes,
             f"{len(lost)} planned frames cannot be decoded: the last good one before each is shown",
+        )
+    if convert.num_rescaled:
+        notes = (
+            *notes,
+            f"the picture size changes on the way: frames are scaled to {info.width}x{info.height}",
         )
     times = np.array(plan.timestamps_seconds, dtype=np.float64)
     return FrameBatch(pixels, times, plan, backend="pyav", notes=(*notes, *damage.notes()))
@@ -187,23 +199,25 @@ def _with_stand_ins(info: VideoInfo, plan: FramePlan, names: list[int], lost: li
     return FramePlan(plan.instants_seconds, tuple(indices), tuple(times), plan.reason)
 
 
-def _shape(info: VideoInfo, size: int | None) -> tuple[int, int]:
-    return (info.height, info.width) if size is None else (size, size)
+class _Converter:
+    """From a decoded frame to upright RGB: [info.height, info.width, 3], or [size, size, 3]."""
 
+    def __init__(self, info: VideoInfo, size: int | None) -> None:
+        self.shape = (info.height, info.width) if size is None else (size, size)
+        self.num_rescaled = 0
+        """Frames of another size than the first: a stream may change it on its way."""
+        self._size = size
+        self._turn = Orientation(info.rotation, info.mirrored)
+        # Turning the upright size once more gives the stored one.
+        self._stored = self._turn.size(info.width, info.height)
 
-def converter(info: VideoInfo, size: int | None) -> Convert:
-    """From a decoded frame to upright RGB, [height, width, 3] or [size, size, 3]."""
-    turn = Orientation(info.rotation, info.mirrored)
-    # Turning the upright size once more gives the stored one. A stream may change size on its way.
-    width, height = turn.size(info.width, info.height)
-
-    def convert(frame: VideoFrame) -> Picture:
+    def __call__(self, frame: VideoFrame) -> Picture:
+        width, height = self._stored
+        self.num_rescaled += (frame.width, frame.height) != self._stored
         stored = frame.to_ndarray(format="rgb24", width=width, height=height)
-        picture = turn.apply(stored.astype(np.uint8, copy=False))
-        if size is None:
+        picture = self._turn.apply(stored.astype(np.uint8, copy=False))
+        if self._size is None:
             return picture
         from vidllava.media.pixels import resize_frames
 
-        return resize_frames(picture[None], size)[0].permute(1, 2, 0).numpy()
-
-    return convert
+        return resize_frames(picture[None], self._size)[0].permute(1, 2, 0).numpy()

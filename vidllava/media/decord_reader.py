@@ -22,9 +22,7 @@ _PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 _TIME_TOLERANCE_SECONDS = 1e-3
 
 
-def decode_with_decord(
-    info: VideoInfo, plan: FramePlan, size: int | None
-) -> tuple[FrameBatch | None, str]:
+def decode_with_decord(info: VideoInfo, plan: FramePlan, size: int | None) -> tuple[FrameBatch | None, str]:
     """(the planned frames, "") or (None, why decord cannot be relied upon for this file)."""
     why_not = _unchecked_class(info)
     if why_not:

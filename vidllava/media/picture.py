@@ -36,7 +36,7 @@ def load_picture(path: str | Path) -> npt.NDArray[np.uint8]:
     head = read_head(path)
     kind = picture_format(head)
     if kind in _HINTS:
-        raise MediaError(name, f"is a {kind} picture, which is not read", _HINTS[kind])
+        raise MediaError(name, f"is a {kind} picture, a format that is not read", _HINTS[kind])
     try:
         with warnings.catch_warnings():
             # Pillow only warns between one and two times its limit; its other warnings are about odd tags.

@@ -85,7 +85,7 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int) -> VideoInfo:
         stream = choose_stream(container, path)
         found = scan(container, stream)
         first = found.first_frame
-        if first is None:
+        if first is None or found.encrypted:
             raise _no_frame(path, stream, found)
         times, ticks, notes = _timeline(path, container, stream, found)
         turn, turn_note = _orientation(first)
@@ -120,8 +120,9 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int) -> VideoInfo:
 
 def _no_frame(path: str, stream: VideoStream, found: Scan) -> MediaError:
     if found.encrypted:
-        return MediaError(path, "is encrypted: no frame can be decoded", "give an unprotected copy")
-    promise = f" (its header promises {stream.frames})" if stream.frames else ""
+        # A decoder may well make a grey or blocky picture out of what it cannot read.
+        return MediaError(path, "is encrypted: its frames cannot be decoded", "give an unprotected copy")
+    promise = f", though its header promises {stream.frames}" if stream.frames else ""
     return MediaError(
         path, f"holds no decodable frame{promise}", "it is damaged or cut; copy or download it again"
     )
@@ -133,15 +134,19 @@ def _timeline(
     """(times in seconds from the first frame, their stamps or None, notes on damage)."""
     time_base = Fraction(stream.time_base or 1)
     ticks = frame_ticks(container, stream, found)
-    if ticks is not None:
-        times = (ticks - ticks[0]) * time_base.numerator / time_base.denominator
-        damage = found.damage
-    else:
+    if ticks is None:
         stamps, damage = count_frames(path, stream.index)
         rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
         times = repaired_times(stamps, time_base, rate)
+        notes = damage.notes()
+    else:
+        times = (ticks - ticks[0]) * time_base.numerator / time_base.denominator
+        notes = found.damage.notes()
+        num_cut = len(found.stamps) - len(ticks)
+        if num_cut:
+            notes += (f"the first {num_cut} frames need a picture that is missing: they are not counted",)
     times.setflags(write=False)
-    return times, ticks, damage.notes()
+    return times, ticks, notes
 
 
 def _typical_gap(times: npt.NDArray[np.float64]) -> float:

@@ -45,12 +45,17 @@ class Damage:
     cut_short: bool = False
     """The container itself became unreadable before its end."""
 
-    def check(self, path: str) -> None:
-        """Raises MediaError where too much was lost."""
-        if self.num_lost > MAX_LOST_SHARE * self.num_packets:
+    def check(self, path: str, num_frames: int) -> None:
+        """Raises MediaError where too much of a stream of ``num_frames`` was lost.
+
+        A pass that stops early has seen only some packets: what it lost is held against the whole stream,
+        so that asking for fewer frames never makes a file worse.
+        """
+        whole = max(self.num_packets, num_frames)
+        if self.num_lost > MAX_LOST_SHARE * whole:
             raise MediaError(
                 path,
-                f"is damaged: {self.num_lost} of {self.num_packets} packets cannot be decoded, "
+                f"is damaged: {self.num_lost} of {whole} packets cannot be decoded, "
                 f"over the limit of {MAX_LOST_SHARE:.0%}",
                 "copy or download it again",
             )

@@ -1,0 +1,191 @@
+"""Is it the right frame? Pixels against a sequential decode, numbers read from the pixels, true times."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.clips import read_number, write_clip
+from tests.media.conftest import CLIPS, VARIABLE_MS
+from tests.media.sequential import decode_everything
+from vidllava.errors import ResourceError, UsageError
+from vidllava.media import decode as decode_module
+from vidllava.media.decode import choose_backend, decode
+from vidllava.media.frames import FrameBatch, FramePlan
+from vidllava.media.pixels import resize_frames
+from vidllava.media.probe import probe
+from vidllava.media.timeline import SamplingRequest, plan_frames
+
+# AVI has no stamps of its own: PyAV gives packet numbers, out of order where there are B-frames.
+TIMES_FROM_THE_FILE = sorted(set(CLIPS) - {"h264.avi"})
+
+
+def take(path: Path | str, *, backend: str = "pyav", size: int | None = None, **request) -> FrameBatch:
+    info = probe(path)
+    plan = plan_frames(info.frame_times, SamplingRequest(**request), source=str(path))
+    return decode(info, plan, backend=backend, size=size)
+
+
+def numbers(batch: FrameBatch) -> list[int]:
+    return [read_number(picture) for picture in batch.pixels]
+
+
+@pytest.mark.parametrize("name", sorted(CLIPS))
+def test_every_frame_equals_a_sequential_decode(clip, name):
+    pictures, _ = decode_everything(clip(name))
+    batch = take(clip(name))
+    assert np.array_equal(batch.pixels, np.stack(pictures))
+    assert batch.notes == ()
+
+
+@pytest.mark.parametrize("name", TIMES_FROM_THE_FILE)
+def test_every_time_equals_a_sequential_decode(clip, name):
+    _, times = decode_everything(clip(name))
+    assert take(clip(name)).timestamps_seconds == pytest.approx(times, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(CLIPS))
+def test_the_number_in_the_picture_is_the_index_in_the_plan(clip, name):
+    hidden = 5 if name == "edit_list.mp4" else 0
+    batch = take(clip(name), num_frames=7)
+    assert numbers(batch) == [index + hidden for index in batch.plan.indices]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [
+            "constant.mp4",
+            "constant.mkv",
+            "constant.mov",
+            "constant.webm",
+            "vp8.webm",
+            "constant.ts",
+            "constant.avi",
+        ],
+        ["variable.mp4", "variable.mkv", "variable.webm"],
+        ["late.mp4", "late.mkv", "late.ts", "constant.mp4"],
+        ["one_key.mp4", "every_frame_a_key.mp4", "open_gop.mp4", "open_gop_hevc.mp4"],
+    ],
+    ids=["constant rate", "variable rate", "late start", "key frames"],
+)
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"num_frames": 8},
+        {"num_frames": 5, "rule": "midpoints"},
+        {"fps": 4.0},
+        {"fps": 1.0, "start_seconds": 0.3, "end_seconds": 1.5},
+        {"fps": 30.0, "max_frames": 6},
+    ],
+    ids=str,
+)
+def test_containers_and_key_frames_do_not_change_the_frames(clip, names, request_):
+    found = [numbers(take(clip(name), **request_)) for name in names]
+    assert all(each == found[0] for each in found), dict(zip(names, found, strict=True))
+
+
+def test_a_variable_rate_is_sampled_by_time(clip):
+    batch = take(clip("variable.mkv"), fps=2)
+    # At 0.5 s and 1.0 s the still that began at 367 ms is on screen, at 1.5 s the frame of 1500 ms.
+    assert numbers(batch) == [0, 5, 9]
+    assert batch.timestamps_seconds == pytest.approx([VARIABLE_MS[i] / 1000 for i in (0, 5, 9)])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(["constant.mp4", "open_gop_hevc.mp4", "constant.ts"]), st.data())
+def test_any_subset_of_frames_is_those_frames(clip, name, data):
+    info = probe(clip(name))
+    indices = tuple(sorted(data.draw(st.sets(st.integers(0, info.num_frames - 1), min_size=1, max_size=9))))
+    times = tuple(float(info.frame_times[i]) for i in indices)
+    batch = decode(info, FramePlan(times, indices, times, "drawn"))
+    assert numbers(batch) == list(indices)
+    assert tuple(batch.timestamps_seconds) == times
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_do_not_change_a_pixel(clip, monkeypatch, threads):
+    monkeypatch.setattr("vidllava.media.reader.num_threads", lambda: 1)
+    one = take(clip("one_key.mp4"), num_frames=9)
+    monkeypatch.setattr("vidllava.media.reader.num_threads", lambda: threads)
+    assert np.array_equal(take(clip("one_key.mp4"), num_frames=9).pixels, one.pixels)
+
+
+def test_size_resizes_each_frame_as_the_batch_would_be(clip):
+    native = take(clip("constant.mp4"), num_frames=5)
+    small = take(clip("constant.mp4"), num_frames=5, size=48)
+    assert small.pixels.shape == (5, 48, 48, 3)
+    assert np.array_equal(small.pixels, resize_frames(native.pixels, 48).permute(0, 2, 3, 1).numpy())
+    assert numbers(small) == numbers(native)
+
+
+def test_a_repeated_frame_in_a_saved_plan_is_given_twice(clip):
+    info = probe(clip("constant.mp4"))
+    times = (0.0, float(info.frame_times[4]), float(info.frame_times[4]))
+    assert numbers(decode(info, FramePlan(times, (0, 4, 4), times, "saved"))) == [0, 4, 4]
+
+
+def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):
+    first, second = (write_clip(tmp_path / f"{w}.ts", num_frames=6, width=w) for w in (128, 160))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    info = probe(joined)
+    times = (0.0,)
+    assert decode(info, FramePlan(times, (0,), times, "first")).pixels.shape == (1, 96, 128, 3)
+    whole = take(joined)
+    assert whole.pixels.shape[1:] == (96, 128, 3)
+    assert whole.notes == ("the picture size changes on the way: frames are scaled to 128x96",)
+
+
+def test_the_plan_of_another_clip_is_refused(clip):
+    plan = plan_frames(probe(clip("constant.mp4")).frame_times, SamplingRequest(num_frames=8), source="")
+    with pytest.raises(UsageError, match=r"the plan asks for frame 59 of 12"):
+        decode(probe(clip("variable.mp4")), plan)
+    early = FramePlan((0.0,), (3,), (0.25,), "saved")
+    with pytest.raises(UsageError, match="the plan's times are not this file's"):
+        decode(probe(clip("variable.mp4")), early)
+
+
+def test_more_than_the_memory_limit_is_refused_before_decoding(clip, monkeypatch):
+    monkeypatch.setattr(decode_module, "MAX_BATCH_BYTES", 10 * 128 * 96 * 3)
+    with pytest.raises(ResourceError, match=r"60 frames need .* over the limit .*at most 10 frames"):
+        take(clip("constant.mp4"))
+    assert len(take(clip("constant.mp4"), num_frames=10)) == 10
+
+
+def test_memory_is_that_of_the_chosen_frames_after_resizing(clip):
+    clip("constant.mp4")
+    take(clip("constant.mp4"), num_frames=2, size=32)  # imports and caches
+    tracemalloc.start()
+    try:
+        take(clip("constant.mp4"), num_frames=50, size=32)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    chosen, one_native_frame = 50 * 32 * 32 * 3, 128 * 96 * 3
+    assert peak < chosen + 5 * one_native_frame
+
+
+def test_backend_default_variable_and_flag(monkeypatch):
+    monkeypatch.delenv("VIDLLAVA_VIDEO_BACKEND", raising=False)
+    assert choose_backend(None)[0] == choose_backend("auto")[0] == "pyav"
+    monkeypatch.setenv("VIDLLAVA_VIDEO_BACKEND", "pyav")
+    assert choose_backend(None) == ("pyav", "asked for by VIDLLAVA_VIDEO_BACKEND")
+    monkeypatch.setenv("VIDLLAVA_VIDEO_BACKEND", "vhs")
+    with pytest.raises(
+        UsageError, match=r"VIDLLAVA_VIDEO_BACKEND: 'vhs' is unknown \(auto, pyav or decord\)"
+    ):
+        choose_backend(None)
+    assert choose_backend("pyav") == ("pyav", "asked for by --video-backend")
+    with pytest.raises(UsageError, match="--video-backend: 'opencv' is unknown"):
+        choose_backend("opencv")
+
+
+def test_an_unknown_backend_of_decode_is_refused(clip):
+    with pytest.raises(UsageError, match="'opencv' is unknown"):
+        take(clip("constant.mp4"), backend="opencv")

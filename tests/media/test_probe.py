@@ -1,0 +1,359 @@
+"""What does a file hold? Size, turn, times and count; and one line for everything that is no video."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.clips import numbered_picture, read_number, write_clip
+from tests.media.conftest import QUARTER_TURNS, VARIABLE_MS
+from vidllava.errors import MediaError, ResourceError
+from vidllava.media import container as container_module
+from vidllava.media.decode import decode
+from vidllava.media.probe import media_kind, probe
+from vidllava.media.timeline import SamplingRequest, plan_frames
+
+
+def error_of(path: Path | str) -> str:
+    with pytest.raises(MediaError) as caught:
+        probe(path)
+    line = str(caught.value)
+    assert line.isprintable()
+    return line.removeprefix(f"{path}: ")
+
+
+def all_frames(path: Path) -> np.ndarray:
+    info = probe(path)
+    return decode(info, plan_frames(info.frame_times, SamplingRequest(), source="")).pixels
+
+
+def test_an_ordinary_clip(clip):
+    info = probe(clip("constant.mp4"))
+    assert (info.width, info.height, info.rotation, info.mirrored) == (128, 96, 0, False)
+    assert (info.num_frames, info.duration_seconds, info.average_fps) == (60, 2.0, 30.0)
+    assert info.frame_times == pytest.approx(np.arange(60) / 30, abs=1e-12)
+    assert (info.codec, info.pixel_format, info.notes) == ("h264", "yuv420p", ())
+    assert info.path == str(clip("constant.mp4"))
+
+
+def test_frame_times_cannot_be_changed(clip):
+    with pytest.raises(ValueError, match="read-only"):
+        probe(clip("constant.mp4")).frame_times[0] = 1.0
+
+
+@pytest.mark.parametrize(
+    "name", ["constant.mkv", "constant.webm", "constant.ts", "constant.avi", "constant.gif"]
+)
+def test_the_count_and_duration_do_not_depend_on_the_container(clip, name):
+    info = probe(clip(name))
+    assert info.num_frames == 60
+    assert info.duration_seconds == pytest.approx(2.0, abs=2e-3)
+    assert info.average_fps == pytest.approx(30.0, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["variable.mp4", "variable.mkv", "variable.webm"])
+def test_a_variable_rate_keeps_its_times(clip, name):
+    assert probe(clip(name)).frame_times == pytest.approx(np.array(VARIABLE_MS) / 1000, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts"])
+def test_a_late_start_is_taken_off(clip, name):
+    info = probe(clip(name))
+    assert info.frame_times[0] == 0.0
+    assert info.duration_seconds == pytest.approx(2.0, abs=2e-3)
+    assert info.notes == ()
+
+
+def test_frames_hidden_by_an_edit_list_are_not_counted_and_said(clip):
+    info = probe(clip("edit_list.mp4"))
+    assert info.num_frames == 55
+    assert info.notes == ("an edit list hides 5 frames: they are not counted",)
+
+
+def test_packets_that_show_nothing_are_not_counted(clip, tmp_path):
+    """VP8 keeps alt-ref pictures in packets of their own; here every tenth frame is made such a one."""
+    path = tmp_path / "hidden.webm"
+    with av.open(str(clip("vp8.webm"))) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            data = bytearray(bytes(packet))
+            if not data:
+                continue
+            if number % 10 == 5:
+                data[0] &= ~0x10  # RFC 6386, 9.1: show_frame
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+            copy.is_keyframe = packet.is_keyframe
+            target.mux(copy)
+    info = probe(path)
+    assert info.frame_ticks is not None
+    assert [read_number(picture) for picture in all_frames(path)] == [n for n in range(60) if n % 10 != 5]
+    assert info.num_frames == 54
+
+
+def test_frames_before_the_first_decodable_picture_are_not_counted(tmp_path, clip):
+    """A cut before an open GOP: its leading pictures refer to frames that were cut off."""
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(clip("open_gop_hevc.mp4"))) as source, av.open(str(cut), "w") as target:
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        stream = target.add_stream_from_template(source.streams.video[0])
+        second_key = [index for index, packet in enumerate(packets) if packet.is_keyframe][1]
+        for packet in packets[second_key:]:
+            packet.stream = stream
+            target.mux(packet)
+    info = probe(cut)
+    numbers = [read_number(picture) for picture in all_frames(cut)]
+    assert len(numbers) == info.num_frames == numbers[-1] - numbers[0] + 1
+    assert any("need a picture that is missing" in note for note in info.notes)
+
+
+@pytest.mark.parametrize("degrees", sorted(QUARTER_TURNS))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_every_view_of_a_display_matrix_comes_out_upright(turned, degrees, mirrored):
+    a, b, c, d = QUARTER_TURNS[degrees]
+    sign = -1 if mirrored else 1
+    path = turned(sign * a, b, sign * c, d)
+    info = probe(path)
+    assert (info.rotation, info.mirrored) == (int(degrees), mirrored)
+    stored = np.stack([numbered_picture(number) for number in range(6)])
+    expected = np.rot90(stored, k=-(int(degrees) // 90), axes=(1, 2))
+    expected = expected[:, :, ::-1] if mirrored else expected
+    assert (info.height, info.width) == expected.shape[1:3]
+    difference = all_frames(path).astype(float) - expected
+    assert np.abs(difference).mean() < 12, "lossy, but the right way up: any other view is off by 60 or more"
+    assert np.abs(difference[:, ::-1] - expected + expected[:, ::-1]).mean() > 12
+
+
+def test_a_degenerate_matrix_is_ignored_and_said(turned):
+    info = probe(turned(0, 0, 0, 0))
+    assert (info.rotation, info.width) == (0, 128)
+    assert info.notes == ("the display matrix is degenerate: ignored",)
+
+
+def two_streams(path: Path, *, default: int | None) -> Path:
+    """A small stream of the numbers 0 to 9 and a larger one of 100 to 109."""
+    with av.open(str(path), "w") as target:
+        streams = []
+        for index, (width, height) in enumerate([(128, 96), (192, 144)]):
+            stream = target.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.disposition = (
+                av.stream.Disposition.default if index == default else av.stream.Disposition(0)
+            )
+            streams.append(stream)
+        for number in range(10):
+            for index, stream in enumerate(streams):
+                picture = numbered_picture(number + 100 * index, stream.width, stream.height)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = number
+                target.mux(stream.encode(frame))
+        for stream in streams:
+            target.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("default", "first"), [(0, 0), (1, 100), (None, 100)])
+def test_of_several_streams_the_default_one_is_meant_else_the_largest(tmp_path, default, first):
+    path = two_streams(tmp_path / "two.mkv", default=default)
+    assert probe(path).num_video_streams == 2
+    assert read_number(all_frames(path)[0]) == first
+
+
+def test_sound_with_a_cover_picture_has_no_video(tmp_path):
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", format="mp4") as target:
+        sound = target.add_stream("aac", rate=8000)
+        sound.layout = "mono"
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        tone.sample_rate, tone.pts = 8000, 0
+        target.mux(sound.encode(tone))
+        target.mux(sound.encode(None))
+        frame = av.VideoFrame.from_ndarray(numbered_picture(1, 64, 64), format="rgb24")
+        target.mux(cover.encode(frame.reformat(format="yuvj420p")))
+        target.mux(cover.encode(None))
+    assert error_of(path).startswith("has no video stream: its only picture is cover art")
+
+
+def test_what_is_odd_about_the_picture_is_noted(tmp_path):
+    options = {"x265-params": "log-level=none:pools=1:transfer=smpte2084:sar=16"}
+    path = tmp_path / "hdr.mp4"
+    write_clip(path, codec="libx265", pixel_format="yuv420p10le", num_frames=3, options=options)
+    notes = probe(path).notes
+    assert any(note.startswith("HDR (PQ)") for note in notes)
+    assert any(note.startswith("pixels are not square") for note in notes)
+
+
+def test_a_header_that_promises_more_is_noted(clip, tmp_path):
+    data = clip("constant.mkv").read_bytes()
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(data[: len(data) // 2])
+    info = probe(path)
+    assert 5 < info.num_frames < 55
+    assert any(note.startswith("the header promises 2.00 s, the frames end at") for note in info.notes)
+
+
+def test_probing_twice_reads_once_until_the_file_changes(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", num_frames=5)
+    first = probe(path)
+    assert probe(path) is first
+    write_clip(path, num_frames=9)
+    assert probe(path).num_frames == 9
+
+
+def test_a_frame_over_the_pixel_limit_is_refused_before_decoding(clip, monkeypatch):
+    monkeypatch.setattr(container_module, "MAX_FRAME_PIXELS", 128 * 96 - 1)
+    probe.__globals__["_probe"].cache_clear()
+    with pytest.raises(ResourceError, match="128x96, over the limit of 12,287 pixels"):
+        probe(clip("constant.mp4"))
+
+
+def test_paths_that_are_no_regular_file_are_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo.mp4")
+    os.symlink(tmp_path / "gone.mp4", tmp_path / "link.mp4")
+    (tmp_path / "empty.mp4").touch()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s.mp4"))
+        assert error_of(tmp_path / "s.mp4").startswith("is a socket, not a regular file")
+    assert error_of(tmp_path / "fifo.mp4").startswith("is a FIFO, not a regular file")
+    assert error_of(tmp_path).startswith("is a directory")
+    assert error_of("/dev/null").startswith("is a device, not a regular file")
+    assert error_of(tmp_path / "missing.mp4").startswith("no such file")
+    assert error_of(tmp_path / "link.mp4").startswith("is a link to a file that does not exist")
+    assert error_of(tmp_path / "empty.mp4").startswith("is empty (0 bytes)")
+    assert error_of("http://127.0.0.1:9/clip.mp4").endswith("only local files are read; download it first)")
+    assert "cannot be looked up: embedded null byte" in error_of("clip.mp4\0")
+    assert error_of("x" * 5000).startswith("cannot be looked up: File name too long")
+
+
+IMPOSTORS = {
+    "is an HTML page": b"<!DOCTYPE html><title>404</title>",
+    "is a JSON text": b'{"error": 1}',
+    "is a Git LFS pointer (run `git lfs pull`)": b"version https://git-lfs.github.com/spec/v1\noid",
+    "is an HLS playlist": b"#EXTM3U\n#EXTINF:1,\nseg.ts\n",
+    "is a concat list": b"ffconcat version 1.0\nfile seg.ts\n",
+    "is an XML text": b"<?xml version='1.0'?><MPD/>",
+    "is an SDP session description": b"v=0\no=- 0 0 IN IP4 127.0.0.1\n",
+    "is a zip archive": b"PK\x03\x04" + bytes(range(200)),
+    "is nothing but zero bytes": bytes(5000),
+    "is a plain text": b"hello, this is no video\n",
+    "is WAV sound without video": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(200),
+    "is no video file, or truncated": bytes(range(256)) * 8,
+}
+
+
+@pytest.mark.parametrize("message", sorted(IMPOSTORS))
+def test_a_file_that_is_something_else_is_named(tmp_path, message):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(IMPOSTORS[message])
+    assert error_of(path).startswith(message)
+    if "truncated" not in message:
+        with pytest.raises(MediaError) as caught:
+            media_kind(path)
+        assert message in str(caught.value)
+
+
+def test_a_playlist_or_list_never_opens_its_neighbours(tmp_path, clip):
+    (tmp_path / "seg.ts").write_bytes(clip("constant.ts").read_bytes())
+    for text in ("ffconcat version 1.0\nfile seg.ts\n", "#EXTM3U\n#EXTINF:2,\nseg.ts\n#EXT-X-ENDLIST\n"):
+        (tmp_path / "list.mp4").write_text(text)
+        error_of(tmp_path / "list.mp4")
+    assert error_of(f"concat:{tmp_path}/seg.ts|{tmp_path}/seg.ts").startswith("no such file")
+    assert error_of(f"subfile,,start,0,end,0,,:{tmp_path}/seg.ts").startswith("no such file")
+
+
+def test_a_name_that_looks_like_a_protocol_is_a_file(clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("file:clip.mp4", "concat:a|b", "http:x.mp4"):
+        Path(name).write_bytes(clip("constant.mp4").read_bytes())
+        assert probe(name).num_frames == 60
+
+
+def test_an_index_cut_off_is_said(clip, tmp_path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(clip("constant.mp4").read_bytes()[:1000])
+    assert error_of(path).startswith("is truncated or damaged: no readable index")
+
+
+def test_a_header_without_pictures_is_no_video(clip, tmp_path):
+    data = clip("constant.mp4").read_bytes()
+    start = data.index(b"mdat") + 4
+    path = tmp_path / "hollow.mp4"
+    path.write_bytes(data[:start] + bytes(data.index(b"moov") - 4 - start) + data[data.index(b"moov") - 4 :])
+    assert error_of(path).startswith("holds no decodable frame, though its header promises 60")
+
+
+def test_an_unknown_codec_is_said(clip, tmp_path):
+    path = tmp_path / "future.mp4"
+    path.write_bytes(clip("constant.mp4").read_bytes().replace(b"avc1", b"zzz9").replace(b"avcC", b"zzzC"))
+    assert error_of(path).startswith("has video of an unknown codec")
+
+
+def test_an_encrypted_file_is_said(clip, tmp_path):
+    path = tmp_path / "secret.mp4"
+    keys = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    with av.open(str(clip("constant.mp4"))) as source, av.open(str(path), "w", options=keys) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    assert error_of(path).startswith("is encrypted")
+
+
+def test_a_picture_under_a_videos_name_is_said_to_be_one(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "clip.mp4"
+    for name in ("PNG", "JPEG", "WEBP", "AVIF"):
+        Image.fromarray(numbered_picture(3)).save(path, format=name)
+        assert error_of(path).startswith(f"is a picture ({name}), not a video")
+        assert media_kind(path) == "picture"
+
+
+@pytest.mark.parametrize(("frames", "kind"), [(1, "picture"), (2, "video"), (5, "video")])
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_animations_are_videos_and_single_frames_pictures(tmp_path, frames, kind, suffix):
+    from PIL import Image
+
+    pictures = [Image.fromarray(numbered_picture(number)) for number in range(frames)]
+    path = tmp_path / f"a.{suffix}"
+    more = {"save_all": True, "append_images": pictures[1:], "duration": 100} if frames > 1 else {}
+    pictures[0].save(path, **more)
+    assert media_kind(path) == kind
+    if kind == "video":
+        assert [read_number(picture) for picture in all_frames(path)] == list(range(frames))
+
+
+def test_opening_many_files_leaves_nothing_open(clip):
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(50):
+        probe.__globals__["_probe"].cache_clear()
+        all_frames(clip("one_frame.mp4"))
+    after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    assert after <= before
+
+
+def test_the_first_bytes_decide_what_a_vp8_or_vp9_packet_shows():
+    from vidllava.media.scan import _is_hidden
+
+    def hidden(codec: str, *data: int) -> bool:
+        return _is_hidden(codec, memoryview(struct.pack(f"{len(data)}B", *data)))
+
+    assert hidden("vp8", 0b0000_0000)
+    assert not hidden("vp8", 0b0001_0000)
+    assert hidden("vp9", 0b1000_0000, 0)
+    assert not hidden("vp9", 0b1000_0010, 0)
+    assert not hidden("vp9", 0b1000_1000, 0), "show_existing_frame shows a frame"
+    assert hidden("vp9", 0b1011_0000, 0)
+    assert not hidden("vp9", 0b1011_0001, 0)
+    assert not hidden("vp9", 0b1000_0000, 0xC0), "a superframe shows its last frame"
+    assert not hidden("h264", 0, 0)
