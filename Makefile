@@ -1,14 +1,15 @@
 # The verbs of this project. Each sets up what it needs, once: .venv with the pinned versions.
 #     make ask      install, and answer a question about the example clip
 #     make test     every test            make check    formatting, lint, types
-#     make fix      format and lint-fix   make nano     train the embedded model again (hours)
+#     make fix      format and lint-fix   make docs     docs/cli.md from --help, the tree in ARCHITECTURE.md
+#     make nano     train the embedded model again (hours)
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 
-.PHONY: ask test check fix types nano clean
+.PHONY: ask test check fix docs types nano clean
 
 ask: $(VENV)/.installed
 	$(BIN)/vidllava ask examples/clip.mp4 "what happens"
@@ -25,6 +26,10 @@ check: $(VENV)/.installed-dev types
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.cli.test_reference
+	$(BIN)/python -m tests.test_documents
 
 # The packages laid out as they are imported (vidllava.cli is cli/, vidllava.kernels is kernels/ops/):
 # mypy does not follow the import hook through which an editable install does this.

@@ -1,0 +1,121 @@
+"""The documents agree with the code: ARCHITECTURE's tree, README's commands, links and targets.
+
+`python -m tests.test_documents` (part of `make docs`) writes the tree anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "ARCHITECTURE.md"
+FOLDERS = ("vidllava", "kernels", "cli", "tests", "examples")
+OPEN, CLOSE = "<!-- tree -->", "<!-- /tree -->"
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "kernels/README.md")
+
+
+def role(path: Path) -> str:
+    """The first line of a module's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def lines_of(folder: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """(name with its indentation, role) of every Python file below ``folder``, files before folders."""
+    package = folder / "__init__.py"
+    yield "  " * depth + folder.name + "/", role(package) if package.exists() else ""
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            yield "  " * (depth + 1) + path.name, role(path)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if any(path.rglob("*.py")):
+            yield from lines_of(path, depth + 1)
+
+
+def tree() -> str:
+    """The tree as it stands in ARCHITECTURE.md."""
+    lines = [line for folder in FOLDERS for line in lines_of(ROOT / folder)]
+    width = max(len(name) for name, _ in lines) + 2
+    return "```text\n" + "".join(f"{name:{width}}{text}".rstrip() + "\n" for name, text in lines) + "```"
+
+
+def test_the_tree_is_the_repository():
+    page = PAGE.read_text(encoding="utf-8")
+    written = page.partition(OPEN)[2].partition(CLOSE)[0].strip()
+    assert written == tree(), "run: make docs"
+
+
+def test_every_module_says_what_it_is():
+    silent = [name.strip() for folder in FOLDERS for name, text in lines_of(ROOT / folder) if not text]
+    assert [name for name in silent if not name.endswith("/")] == []
+
+
+def code_lines(name: str) -> list[str]:
+    """The indented and fenced lines of a document, comments cut off."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [
+        line.strip().partition("   #")[0].strip() for line in text.splitlines() if line.startswith("    ")
+    ]
+
+
+def test_commands_in_the_readme_exist_with_their_options():
+    from typer.main import get_command
+
+    from vidllava.cli.main import app
+
+    seen = set()
+    for line in code_lines("README.md"):
+        if "vidllava " not in line or not line.startswith(("vidllava", "echo")):
+            continue
+        words = shlex.split(line.rpartition("| ")[2])[1:]
+        command = get_command(app)
+        while words and hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+        seen.add(command.name)
+    assert seen >= {"ask", "frames", "finetune", "pull"}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_make_targets_that_are_named_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", ".ci/run"):
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+            for target in re.findall(r"^ *(?:\w+=\w+ )?make (\w+)", line):
+                assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{name}: make {target}"
+
+
+def test_exit_codes_in_the_readme_are_those_of_the_errors():
+    from vidllava import errors
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = {
+        int(number)
+        for number in re.findall(r"(\d+) [a-z]", text.partition("Exit codes:")[2].partition("An expected")[0])
+    }
+    codes = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and hasattr(kind, "exit_code")
+    }
+    assert codes <= listed
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(OPEN)
+    after = rest.partition(CLOSE)[2]
+    PAGE.write_text(f"{before}{OPEN}\n{tree()}\n{CLOSE}{after}", encoding="utf-8")
