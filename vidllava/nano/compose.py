@@ -60,6 +60,33 @@ def changed_scene(rng: np.random.Generator, split: Split, num_things: int) -> Sc
             return _finish(rng, placed)
 
 
+def views_scene(rng: np.random.Generator, split: Split, num_things: int) -> tuple[Scene, tuple[Scene, Scene]]:
+    """A scene one and a half pictures wide, and its two views: the left and the right two thirds.
+
+    Every thing can be seen whole in at least one view; those in the middle are in both.
+    """
+    offsets = (0.0, 0.5)
+    while True:
+        placed: list[Thing] = []
+        for thing in _cast(rng, split, num_things):
+            reach = thing.radius + _EDGE
+            x, y = float(rng.uniform(reach, 1.5 - reach)), float(rng.uniform(reach, 1 - reach))
+            whole = any(reach <= x - offset <= 1 - reach for offset in offsets)
+            apart = all(
+                np.hypot(x - other.x, y - other.y) - thing.radius - other.radius >= _GAP for other in placed
+            )
+            if whole and apart:
+                placed.append(replace(thing, x=x, y=y))
+        if len(placed) == num_things:
+            break
+    scene = _finish(rng, placed)
+    left, right = (
+        replace(scene, things=tuple(replace(thing, x=thing.x - offset) for thing in scene.things))
+        for offset in offsets
+    )
+    return scene, (left, right)
+
+
 def _finish(rng: np.random.Generator, things: list[Thing]) -> Scene:
     ordered = sorted(things, key=lambda thing: (_PALETTE.index(thing.colour), FORMS.index(thing.form)))
     slopes = rng.uniform(-40, 40, 2)

@@ -30,13 +30,16 @@ class DenseLabels:
 
     form, colour, deed: int64 [T, side, side]; measures float32 [T, side, side, 5]: the thing's centre
     (x, y in -1..1), log of its radius / 0.14, and cos and sin of its angle times its symmetry (0, 0 where a
-    turn cannot be seen); zeros where there is nothing.
+    turn cannot be seen); change float32 [T, side, side, 4]: what has changed since the first frame, as shift to
+    the right and down (3 per side), log ratio of the radii (times 2) and turn (1 per 90 degrees). Zeros where there
+    is nothing.
     """
 
     form: np.ndarray
     colour: np.ndarray
     deed: np.ndarray
     measures: np.ndarray
+    change: np.ndarray
 
 
 def dense_labels(scene: Scene, times: np.ndarray, centres: np.ndarray) -> DenseLabels:
@@ -46,6 +49,7 @@ def dense_labels(scene: Scene, times: np.ndarray, centres: np.ndarray) -> DenseL
     colour = np.full(shape, NOTHING_COLOUR)
     deed = np.full(shape, NOTHING_DEED)
     measures = np.zeros((*shape, 5), np.float32)
+    change = np.zeros((*shape, 4), np.float32)
     nearest = np.full(shape, np.inf)
     for thing in scene.things:
         track = thing.track(times)
@@ -67,7 +71,8 @@ def dense_labels(scene: Scene, times: np.ndarray, centres: np.ndarray) -> DenseL
         colour[mine] = np.broadcast_to(hues[:, None, None], shape)[mine]
         deed[mine] = np.broadcast_to(done[:, None, None], shape)[mine]
         measures[mine] = np.broadcast_to(_measures(thing, track)[:, None, None, :], (*shape, 5))[mine]
-    return DenseLabels(form, colour, deed, measures)
+        change[mine] = np.broadcast_to(_change(track)[:, None, None, :], (*shape, 4))[mine]
+    return DenseLabels(form, colour, deed, measures, change)
 
 
 def _hues(thing: Thing, times: np.ndarray) -> np.ndarray:
@@ -112,5 +117,15 @@ def _measures(thing: Thing, track: Track) -> np.ndarray:
         np.log(track.radius / 0.14),
         np.cos(angle) * visible,
         np.sin(angle) * visible,
+    )
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def _change(track: Track) -> np.ndarray:
+    columns = (
+        3 * (track.x - track.x[0]),
+        3 * (track.y - track.y[0]),
+        2 * np.log(track.radius / track.radius[0]),
+        (track.angle - track.angle[0]) / 90,
     )
     return np.stack(columns, 1).astype(np.float32)

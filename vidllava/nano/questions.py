@@ -69,6 +69,11 @@ def styled(text: str, rng: np.random.Generator) -> str:
 Made = tuple[str, dict[str, str]] | None
 
 
+def with_article(name: str) -> str:
+    """``a red circle``, ``an orange star``."""
+    return f"an {name}" if name.startswith("orange") else f"a {name}"
+
+
 def _pick(rng: np.random.Generator, options):
     return options[int(rng.integers(len(options)))]
 
@@ -201,14 +206,14 @@ def _is_there(scene: Scene, medium: Medium, rng: np.random.Generator) -> Made:
     present = {(c, t.form) for t in scene.things for c in _colours(t)}
     thing = _pick(rng, scene.things)
     if rng.random() < 0.5:
-        return "yes", {"name": thing.name}
+        return "yes", {"a_name": with_article(thing.name)}
     while True:
         # Mostly near misses: the colour of one thing on the form of another.
         colour = _pick(rng, scene.things).colour if rng.random() < 0.5 else _pick(rng, tuple(COLOURS))
         form = thing.form if rng.random() < 0.6 else _pick(rng, FORMS if rng.random() < 0.2 else SHAPES)
         # A combination that training never shows must not be learnt as "no".
         if (colour, form) not in present and (colour, form) not in HELD_OUT:
-            return "no", {"name": f"{colour} {noun(form)}"}
+            return "no", {"a_name": with_article(f"{colour} {noun(form)}")}
 
 
 def _is_colour(scene: Scene, medium: Medium, rng: np.random.Generator) -> Made:
@@ -269,7 +274,7 @@ def _happens(scene: Scene, medium: Medium, rng: np.random.Generator) -> Made:
 
 
 def _caption(scene: Scene, medium: Medium, rng: np.random.Generator) -> Made:
-    names = [f"a {thing.name}" for thing in scene.things]
+    names = [with_article(thing.name) for thing in scene.things]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{listed[0].upper()}{listed[1:]}.", {}
 

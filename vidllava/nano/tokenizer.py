@@ -24,8 +24,10 @@ END_OF_TEXT, IM_START, IM_END, IMAGE, VIDEO = (
 )
 SPECIAL = (END_OF_TEXT, IM_START, IM_END, IMAGE, VIDEO)
 _TEMPLATE_WORDS = "system user assistant You are a helpful ."
-_ANSWER_WORDS = (
-    "A a and the something still yes no left right top bottom changes letter number first second third"
+_ANSWER_WORDS = "A a an and the something still yes no left right top bottom changes letter number"
+# Words that nano is asked with but never trained on, and the names of visuals in `prompting` placement.
+_OTHER_WORDS = (
+    "Image Video Picture first second third last before after then nothing not it all both two three"
 )
 
 # ChatML as `vidllava.prompting` spells it, for users of transformers' `apply_chat_template`.
@@ -39,7 +41,7 @@ CHAT_TEMPLATE = (
 def words() -> tuple[str, ...]:
     """Every word of the world's questions and answers, sorted."""
     texts = [template for templates in WORDINGS.values() for template in templates]
-    texts += [*LOCATORS, *ORDINALS, _TEMPLATE_WORDS, _ANSWER_WORDS]
+    texts += [*LOCATORS, *ORDINALS, _TEMPLATE_WORDS, _ANSWER_WORDS, _OTHER_WORDS]
     texts += [word for pair in MEDIA_WORDS.values() for word in pair]
     texts += [
         *COLOURS,
@@ -58,7 +60,7 @@ def words() -> tuple[str, ...]:
 def _corpus() -> Iterator[str]:
     """Each word alone, after a space and with a capital letter, often enough for every merge to be worth it."""
     for word in words():
-        for form in {word, word[0].upper() + word[1:]}:
+        for form in dict.fromkeys((word, word[0].upper() + word[1:])):
             yield from (form, f" {form}") * 4
     yield from ("?", ".", ",", ":", "\n") * 4
 

@@ -1,7 +1,7 @@
 """The many ways to ask: question templates by kind.
 
-Slots: {it} the thing's name with its article, {form} / {forms} a form's noun and its plural, {colour} a colour word,
-{verb} and {phrase} what something does ("moves", "moves left"), {do} the same after "does" ("move left"),
+Slots: {it} a thing's name with "the", {a_name} with "a" or "an", {forms} the plural of a shape, {colour} a colour,
+{phrase} what something does ("moves left"), {do} the same after "does" ("move left"), {side} and {other} places,
 {clip} the medium ("clip", "video", "picture", "image").
 """
 
@@ -174,14 +174,14 @@ WORDINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "which object does {it} touch",
         ),
         "is_there": (
-            "is there a {name}",
-            "is there a {name} in the {clip}",
-            "is there a {name} here",
-            "can you see a {name}",
-            "do you see a {name}",
-            "does the {clip} show a {name}",
-            "does a {name} appear in the {clip}",
-            "is a {name} there",
+            "is there {a_name}",
+            "is there {a_name} in the {clip}",
+            "is there {a_name} here",
+            "can you see {a_name}",
+            "do you see {a_name}",
+            "does the {clip} show {a_name}",
+            "does {a_name} appear in the {clip}",
+            "is {a_name} there",
         ),
         "is_colour": (
             "is {it} {colour}",

@@ -1,0 +1,148 @@
+"""Lessons to one batch: every question sees the same visuals, and no question sees another.
+
+Ten questions about a clip share its frames: the visual rows are computed once, and each question with its
+answer follows at the same positions as if it stood alone, hidden from the others by the attention mask. What the
+model is trained on is then exactly what `ask` gives it, at a fraction of the price of one sequence per question.
+
+    row          0 ... P-1                   P ...              P + len(first) ...
+    text         system, <visuals>           \\nQ<end>... A      \\nQ<end>... A
+    position     0 ... P-1                   P ...              P ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from vidllava.nano.lessons import Lesson
+from vidllava.nano.model import SIDE
+from vidllava.nano.tokenizer import IM_END, IM_START, build_tokenizer
+from vidllava.prompting.conversation import CHATML
+from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
+
+_HIDDEN = -1e9
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A batch of B lessons of one setting and frame count; P prefix rows and L rows in all.
+
+    ids, positions   int64 [B, L]; visual rows hold 0
+    mask             float32 [B, 1, L - P, L], added to the scores of the text rows
+    visuals          where each visual's rows start in the prefix, and their layout
+    targets          int64 [N, 3]: row among the B * (L - P) text rows, wanted id, number of the question
+    kinds            the kind of every question, in the order of the targets' numbers
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    visuals: tuple[tuple[int, VisualLayout], ...]
+    targets: torch.Tensor
+    kinds: tuple[str, ...]
+    prefix: int
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Tokenizer:
+    return build_tokenizer()
+
+
+@lru_cache(maxsize=200_000)
+def _encode(text: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().encode(text).ids)
+
+
+def _control(name: str) -> int:
+    return _tokenizer().token_to_id(name)
+
+
+def layouts(lesson: Lesson, tile: int) -> tuple[VisualLayout, ...]:
+    """The rows of each exhibit, as `ask` lays them out: one picture is tiled, several are squares."""
+    single = sum(exhibit.medium == "picture" for exhibit in lesson.exhibits) == 1
+    picture = (
+        picture_layout(tile, tile, side=SIDE, tile_size=tile, pinpoints=[(tile, tile)])
+        if single
+        else square_layout(side=SIDE)
+    )
+    return tuple(
+        video_layout(len(exhibit.times), side=SIDE, stride=2, mode="bilinear", newline="one_token")
+        if exhibit.medium == "video"
+        else picture
+        for exhibit in lesson.exhibits
+    )
+
+
+def _prefix(visuals: Sequence[VisualLayout]) -> tuple[list[int], list[int]]:
+    """Ids up to the last visual row, and where each visual starts."""
+    start, end = _control(IM_START), _control(IM_END)
+    ids = [start, *_encode(f"system\n{CHATML.system}"), end, *_encode("\n"), start, *_encode("user\n")]
+    places = []
+    for number, visual in enumerate(visuals):
+        ids += _encode(" ") if number else ()
+        places.append(len(ids))
+        ids += [0] * visual.num_tokens
+    return ids, places
+
+
+def _turn(question: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids after the visuals up to the answer, and the answer's."""
+    start, end = _control(IM_START), _control(IM_END)
+    asked = (*_encode(f"\n{question}"), end, *_encode("\n"), start, *_encode("assistant\n"))
+    return asked, (*_encode(answer), end)
+
+
+def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
+    """Pack lessons of the same setting and frame counts; questions beyond ``budget`` text rows are left out."""
+    visuals = layouts(lessons[0], tile)
+    head, places = _prefix(visuals)
+    prefix = len(head)
+    turns = [_fitting(lesson, budget) for lesson in lessons]
+    text = max(sum(len(asked) + len(answer) - 1 for _, asked, answer in own) for own in turns)
+    shape = (len(lessons), prefix + text)
+    ids, positions, owner = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
+    ids[:, :prefix], positions[:, :prefix], owner[:, :prefix] = head, np.arange(prefix), 0
+    targets, kinds = [], []
+    for row, own in enumerate(turns):
+        at = prefix
+        for number, (kind, asked, answer) in enumerate(own, start=1):
+            spelt = (*asked, *answer[:-1])
+            span = slice(at, at + len(spelt))
+            ids[row, span], owner[row, span] = spelt, number
+            positions[row, span] = prefix + np.arange(len(spelt))
+            first = row * text + at - prefix + len(asked) - 1
+            targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
+            kinds.append(kind)
+            at += len(spelt)
+    return Packed(
+        torch.from_numpy(ids),
+        torch.from_numpy(positions),
+        _mask(torch.from_numpy(owner), prefix),
+        tuple(zip(places, visuals, strict=True)),
+        torch.tensor(targets),
+        tuple(kinds),
+        prefix,
+    )
+
+
+def _fitting(lesson: Lesson, budget: int) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    found, used = [], 0
+    for made in lesson.questions:
+        asked, answer = _turn(made.text, made.answer)
+        if used + len(asked) + len(answer) - 1 <= budget:
+            used += len(asked) + len(answer) - 1
+            found.append((made.kind, asked, answer))
+    return found
+
+
+def _mask(owner: torch.Tensor, prefix: int) -> torch.Tensor:
+    """A text row sees the prefix, and its own question up to itself."""
+    length = owner.shape[1]
+    same = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, prefix:, None])
+    seen = same & torch.ones(length, length, dtype=torch.bool).tril()[prefix:]
+    return torch.zeros(seen.shape).masked_fill_(~seen, _HIDDEN)[:, None].contiguous()

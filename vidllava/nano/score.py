@@ -1,0 +1,172 @@
+"""How good is nano? Held-out lessons as real files, asked through the real decoder and the real model.
+
+    python -m vidllava.nano.score                        the table
+    python -m vidllava.nano.score --model out --lessons 20 --json score.json
+
+Two held-out sets: ``test`` (unseen seeds) and ``combos`` (unseen seeds, every scene with a combination of
+colour and form that training never shows). Exact: the whole answer is right. F1: over facts of free answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidllava.nano.facts import FactCounts, same_answer
+from vidllava.nano.files import write_exhibit
+from vidllava.nano.lessons import SETTINGS, Setting, make_lesson
+from vidllava.nano.questions import FREE_KINDS
+from vidllava.nano.words import Split
+
+if TYPE_CHECKING:
+    from vidllava.backbone.model import Backbone
+
+HELD_OUT_SPLITS: tuple[Split, ...] = ("test", "combos")
+# Clips are the main job; the other settings are asked a fraction as often.
+_SHARE: dict[Setting, float] = {setting: 0.25 for setting in SETTINGS} | {"clip": 1.0, "picture": 0.5}
+
+
+@dataclass
+class Tally:
+    """Answers of one kind: how many, how many exact, and their facts."""
+
+    asked: int = 0
+    exact: int = 0
+    counts: FactCounts = field(default_factory=FactCounts)
+
+    def add(self, given: str, true: str) -> None:
+        """Count one answer."""
+        self.asked += 1
+        self.exact += same_answer(given, true)
+        self.counts.add(given, true)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question as it was asked and answered."""
+
+    split: Split
+    setting: Setting
+    kind: str
+    question: str
+    true: str
+    given: str
+
+
+def ask_held_out(
+    backbone: Backbone, splits: Sequence[Split], *, lessons: int, questions: int, seed: int = 0
+) -> Iterator[Asked]:
+    """Ask about ``lessons`` clips per split, and a share of that of each other setting, from real files."""
+    from vidllava.backbone.answer import answer_question
+    from vidllava.backbone.generate import GenerateOptions
+    from vidllava.backbone.question import plan_question
+
+    options = GenerateOptions(max_new_tokens=64)
+    with tempfile.TemporaryDirectory() as folder:
+        for split in splits:
+            for setting in SETTINGS:
+                for index in range(max(1, round(lessons * _SHARE[setting]))):
+                    lesson, _ = make_lesson(split, seed, index, setting, num_questions=questions)
+                    media = [
+                        str(write_exhibit(exhibit, Path(folder) / f"{number}"))
+                        for number, exhibit in enumerate(lesson.exhibits)
+                    ]
+                    for made in lesson.questions:
+                        question = plan_question(media, made.text, backbone.settings, backbone.codec)
+                        given = answer_question(backbone, question, options).text
+                        yield Asked(split, setting, made.kind, made.text, made.answer, given)
+
+
+def summary(asked: Sequence[Asked]) -> dict[str, Any]:
+    """Figures per split: single facts (exact), each kind, each setting, free answers (F1)."""
+    report: dict[str, Any] = {}
+    for split in dict.fromkeys(one.split for one in asked):
+        mine = [one for one in asked if one.split == split]
+        single = [one for one in mine if one.kind not in FREE_KINDS]
+        report[split] = {
+            "single_fact": _figures(single),
+            "free": _figures([one for one in mine if one.kind in FREE_KINDS]),
+            "kinds": _by(mine, "kind"),
+            "settings_single_fact": _by(single, "setting"),
+        }
+    return report
+
+
+def _by(asked: Sequence[Asked], key: str) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[Asked]] = defaultdict(list)
+    for one in asked:
+        groups[getattr(one, key)].append(one)
+    return {name: _figures(group) for name, group in sorted(groups.items())}
+
+
+def _figures(asked: Sequence[Asked]) -> dict[str, float]:
+    tally = Tally()
+    for one in asked:
+        tally.add(one.given, one.true)
+    exact = tally.exact / tally.asked if tally.asked else 0.0
+    return {"asked": tally.asked, "exact": round(exact, 4), "f1": round(tally.counts.f1, 4)}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people: a row per kind, a pair of columns per split."""
+    splits = list(report)
+    rows: list[tuple[str, list[dict[str, float] | None]]] = [
+        ("all single facts", [report[split]["single_fact"] for split in splits]),
+        ("all free answers", [report[split]["free"] for split in splits]),
+    ]
+    for group in ("kinds", "settings_single_fact"):
+        names = dict.fromkeys(name for split in splits for name in report[split][group])
+        rows += [(name, [report[split][group].get(name) for split in splits]) for name in names]
+    lines = ["".join([f"{'':20}", *(f"{split + ' exact':>14}{'F1':>8}{'asked':>7}" for split in splits)])]
+    for name, cells in rows:
+        line = f"{name:20}"
+        for cell in cells:
+            line += f"{'-':>14}{'':15}" if cell is None else _cell(cell)
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _cell(figures: dict[str, float]) -> str:
+    return f"{figures['exact']:>14.1%}{figures['f1']:>8.1%}{figures['asked']:>7}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; the table goes to stdout."""
+    parser = argparse.ArgumentParser(prog="python -m vidllava.nano.score", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="nano", help="nano, or a checkpoint folder")
+    parser.add_argument("--lessons", type=int, default=60, help="clips per held-out set (60)")
+    parser.add_argument("--questions", type=int, default=6, help="questions per lesson at most (6)")
+    parser.add_argument("--seed", type=int, default=0, help="which lessons (0)")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--wrong", action="store_true", help="print every wrong answer")
+    options = parser.parse_args(arguments)
+    from vidllava.backbone.load import load_backbone
+
+    backbone = load_backbone(options.model)
+    asked = list(
+        ask_held_out(
+            backbone,
+            HELD_OUT_SPLITS,
+            lessons=options.lessons,
+            questions=options.questions,
+            seed=options.seed,
+        )
+    )
+    report = summary(asked)
+    if options.wrong:
+        for one in asked:
+            if not same_answer(one.given, one.true):
+                print(f"{one.split} {one.setting}: {one.question} -> {one.given} (true: {one.true})")
+    print(table(report))
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""nano's forward pass over packed lessons, with the extra labels that make it watch.
+
+The weights are the transformers model's own; only the order of the work differs: text rows attend under the mask,
+prefix rows causally, and the last layer computes text rows alone, since nothing reads the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from vidllava.nano.dense import DEEDS, NOTHING_COLOUR, NOTHING_DEED, NOTHING_FORM, DenseLabels, dense_labels
+from vidllava.nano.lessons import Exhibit, Lesson
+from vidllava.nano.model import SIDE
+from vidllava.nano.packing import Packed
+from vidllava.nano.tower import see
+from vidllava.nano.words import COLOURS, FORMS
+from vidllava.prompting.layout import VisualLayout
+
+WATCHING_LAYER = 3  # after so many layers a visual row should know what its thing has done so far
+_POOLED = -(-SIDE // 2)
+_EMPTY_WEIGHT = 0.3
+
+
+class WatchHeads(nn.Module):
+    """What a visual row knows half-way up: form, colour, deed so far, and how much has changed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.form = nn.Linear(width, len(FORMS) + 1)
+        self.colour = nn.Linear(width, len(COLOURS) + 1)
+        self.deed = nn.Linear(width, len(DEEDS) + 1)
+        self.change = nn.Linear(width, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Outcome of a forward pass: the loss of every target, whether it was right, and the watching rows."""
+
+    losses: torch.Tensor
+    right: torch.Tensor
+    watched: torch.Tensor
+
+
+def read(model: nn.Module, batch: Packed, pixels: torch.Tensor, *, tower_learns: bool) -> Read:
+    """Run packed lessons; ``pixels`` uint8 [B * grids, S, S, 3] in the order of lessons and exhibits."""
+    with torch.set_grad_enabled(tower_learns and torch.is_grad_enabled()):
+        features = see(model, pixels)
+    language = model.model.language_model
+    size = len(batch.ids)
+    grids = features.view(size, -1, SIDE, SIDE, features.shape[-1])
+    rows, watching = _rows(model, batch, grids)
+    cos, sin = language.rotary_emb(rows, batch.positions)
+    watched = rows
+    for number, layer in enumerate(language.layers, start=1):
+        rows = _layer(layer, rows, cos, sin, batch, last=number == len(language.layers))
+        if number == WATCHING_LAYER:
+            watched = rows[:, watching]
+    text = language.norm(rows).flatten(0, 1)[batch.targets[:, 0]]
+    logits = F.linear(text, language.embed_tokens.weight)
+    wanted = batch.targets[:, 1]
+    return Read(F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(1) == wanted, watched)
+
+
+def _rows(model: nn.Module, batch: Packed, grids: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """Language rows [B, L, D], and which of the prefix rows show one cell each."""
+    text = model.model.language_model.embed_tokens(batch.ids)
+    newline = model.model.image_newline
+    pieces, watching, end, grid = [], [], 0, 0
+    for start, layout in batch.visuals:
+        mine = grids[:, grid : grid + 1 if layout.kind == "picture" else grid + layout.num_grids]
+        grid += mine.shape[1]
+        cells = mine.shape[1] * (_POOLED**2 if layout.kind == "video" else SIDE**2)
+        watching += range(start, start + cells)
+        pieces += [text[:, end:start], _visual_rows(layout, mine, newline)]
+        end = start + layout.num_tokens
+    return torch.cat([*pieces, text[:, end:]], 1), watching
+
+
+def _visual_rows(layout: VisualLayout, grids: torch.Tensor, newline: torch.Tensor) -> torch.Tensor:
+    """[B, grids, side, side, D] -> [B, rows, D], as the splice kernel has it for nano's three layouts."""
+    size, count, side, _, width = grids.shape
+    if layout.kind == "video":
+        maps = grids.flatten(0, 1).permute(0, 3, 1, 2)
+        pooled = F.interpolate(maps, size=(_POOLED, _POOLED), mode="bilinear").permute(0, 2, 3, 1)
+        return torch.cat([pooled.reshape(size, -1, width), newline.expand(size, 1, width)], 1)
+    base = grids[:, 0]
+    if layout.kind == "pictures":
+        return torch.cat([base.flatten(1, 2), newline.expand(size, 1, width)], 1)
+    # Alone: the base view, then the same picture as a 1 x 1 grid with a newline after each row.
+    lines = torch.cat([base, newline.expand(size, side, 1, width)], 2)
+    return torch.cat([base.flatten(1, 2), lines.flatten(1, 2)], 1)
+
+
+def _layer(
+    layer: nn.Module, rows: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, batch: Packed, *, last: bool
+) -> torch.Tensor:
+    """One Qwen2 layer: all rows, or in the last layer the text rows only."""
+    attention, prefix = layer.self_attn, batch.prefix
+    normal = layer.input_layernorm(rows)
+    query, key, value = (
+        project(normal).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    query, key = apply_rotary_pos_emb(query, key, cos, sin)
+    mixed = F.scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=batch.mask)
+    if last:
+        rows = rows[:, prefix:]
+    else:
+        before = (tensor[:, :, :prefix] for tensor in (query, key, value))
+        mixed = torch.cat([F.scaled_dot_product_attention(*before, is_causal=True), mixed], 2)
+    rows = rows + attention.o_proj(mixed.transpose(1, 2).flatten(2))
+    return rows + layer.mlp(layer.post_attention_layernorm(rows))
+
+
+def watching_loss(
+    heads: WatchHeads, watched: torch.Tensor, lessons: Sequence[Lesson]
+) -> tuple[torch.Tensor, tuple[float, float, float]]:
+    """Loss of the extra labels, and the accuracy of (form, colour, deed) over cells that show something."""
+    labels = [_labels(exhibit) for lesson in lessons for exhibit in lesson.exhibits]
+    rows = F.rms_norm(watched, watched.shape[-1:]).flatten(0, 1)
+
+    def column(name: str) -> torch.Tensor:
+        arrays = [getattr(one, name) for one in labels]
+        return torch.from_numpy(np.concatenate([array.reshape(-1, *array.shape[3:]) for array in arrays]))
+
+    total, accuracies = rows.new_zeros(()), []
+    shows = torch.ones(len(rows))
+    for name, nothing in (("form", NOTHING_FORM), ("colour", NOTHING_COLOUR), ("deed", NOTHING_DEED)):
+        wanted, logits = column(name), getattr(heads, name)(rows)
+        shows = (wanted != nothing).float()
+        weight = shows + _EMPTY_WEIGHT * (1 - shows)
+        losses = F.cross_entropy(logits, wanted, reduction="none")
+        total = total + (losses * weight).sum() / weight.sum()
+        accuracies.append(float(((logits.argmax(1) == wanted) * shows).sum() / shows.sum()))
+    error = (heads.change(rows) - column("change")).square().mean(1)
+    form, colour, deed = accuracies
+    return total + (error * shows).sum() / shows.sum(), (form, colour, deed)
+
+
+def _labels(exhibit: Exhibit) -> DenseLabels:
+    if exhibit.medium == "video":
+        return dense_labels(exhibit.scene, exhibit.times, (np.arange(_POOLED) + 0.5) / _POOLED)
+    # A picture may show a scene after its change: compare it with the scene's start, and drop that one.
+    both = dense_labels(exhibit.scene, np.array([0.0, *exhibit.times]), (np.arange(SIDE) + 0.5) / SIDE)
+    return DenseLabels(*(getattr(both, one.name)[1:] for one in fields(both)))
