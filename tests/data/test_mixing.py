@@ -1,0 +1,177 @@
+"""The order of samples: a pure function of (seed, step), with the modalities in proportion in every batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidllava.data.mixing import MIXES, BatchOrder, rank_share, shuffled
+from vidllava.data.mixture import Mixture
+from vidllava.data.source import MODALITIES, Modality, Sample
+from vidllava.errors import DatasetError, UsageError
+
+
+class Listed:
+    """A source that is only a list of modalities, with a length for each where asked for."""
+
+    def __init__(self, modalities: list[Modality], name: str = "listed") -> None:
+        self.name, self.modalities = name, modalities
+
+    def __len__(self) -> int:
+        return len(self.modalities)
+
+    def modality(self, index: int) -> Modality:
+        return self.modalities[index]
+
+    def sample(self, index: int) -> Sample:
+        raise AssertionError("the order must not need a sample")
+
+
+class Measured(Listed):
+    def length(self, index: int) -> int:
+        return index * 7919 % 1000
+
+
+def mixture(**counts: int) -> Mixture:
+    return Mixture((Listed([name for name in MODALITIES for _ in range(counts.get(name, 0))]),))
+
+
+def of(order: BatchOrder, step: int) -> Counter[str]:
+    return Counter(MODALITIES[code] for code in order.mixture.modalities[order.batch(step)])
+
+
+counts = st.fixed_dictionaries({name: st.integers(0, 60) for name in MODALITIES}).filter(
+    lambda found: sum(found.values()) > 0
+)
+
+
+@settings(deadline=None)
+@given(counts=counts, batch_size=st.integers(1, 33), seed=st.integers(0, 2**40), step=st.integers(0, 50))
+def test_in_batch_holds_every_modality_in_proportion(
+    counts: dict[str, int], batch_size: int, seed: int, step: int
+):
+    found = of(BatchOrder(mixture(**counts), mix="in-batch", batch_size=batch_size, seed=seed), step)
+    total = sum(counts.values())
+    for name, count in counts.items():
+        assert abs(found[name] - batch_size * count / total) <= 2.5
+
+
+def test_in_batch_with_a_whole_proportion_is_exact():
+    order = BatchOrder(mixture(picture=200, video=600), mix="in-batch", batch_size=8, seed=1)
+    assert all(of(order, step) == {"picture": 2, "video": 6} for step in range(100))
+
+
+@settings(deadline=None, max_examples=40)
+@given(counts=counts, batch_size=st.integers(1, 20), epochs=st.integers(1, 3))
+def test_every_epoch_shows_every_sample_once(counts: dict[str, int], batch_size: int, epochs: int):
+    order = BatchOrder(mixture(**counts), mix="in-batch", batch_size=batch_size, seed=3)
+    size = sum(counts.values())
+    draws = np.concatenate([order.batch(step) for step in range(order.steps(epochs))])
+    for epoch in range(epochs):
+        assert sorted(draws[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_the_order_is_a_function_of_seed_and_step(mix):
+    data = mixture(text=9, picture=31, pictures=17, video=43)
+    first = BatchOrder(data, mix=mix, batch_size=8, seed=5)
+    again = BatchOrder(data, mix=mix, batch_size=8, seed=5)
+    ahead = again.batch(40)  # asking out of order changes nothing
+    assert np.array_equal(first.batch(3), again.batch(3))
+    assert np.array_equal([first.batch(step) for step in range(41)][40], ahead)
+    other = BatchOrder(data, mix=mix, batch_size=8, seed=6)
+    assert not np.array_equal(first.batch(3), other.batch(3))
+
+
+def test_epochs_differ():
+    order = BatchOrder(mixture(picture=50), mix="in-batch", batch_size=50, seed=1)
+    assert not np.array_equal(order.batch(0), order.batch(1))
+
+
+def test_the_order_does_not_hang_on_the_number_of_processes():
+    order = BatchOrder(mixture(picture=40, video=60), mix="in-batch", batch_size=12, seed=2)
+    shares = [rank_share(order.batch(7), rank, 3) for rank in range(3)]
+    assert np.array_equal(np.concatenate(shares), order.batch(7))
+    assert {len(share) for share in shares} == {4}
+
+
+def test_separate_batches_hold_one_modality_and_alternate_in_proportion():
+    order = BatchOrder(mixture(picture=80, video=240), mix="separate", batch_size=8, seed=2)
+    kinds = [of(order, step) for step in range(order.steps(1))]
+    assert all(len(kind) == 1 for kind in kinds)
+    for start in range(0, 40, 4):
+        assert sum("video" in kind for kind in kinds[start : start + 4]) == 3
+
+
+@pytest.mark.parametrize(
+    ("mix", "kinds"), [("image-only", {"picture", "pictures"}), ("video-only", {"video"})]
+)
+def test_one_sided_mixes_leave_the_others_out(mix, kinds):
+    order = BatchOrder(mixture(text=10, picture=20, pictures=20, video=20), mix=mix, batch_size=8, seed=2)
+    assert {name for step in range(10) for name in of(order, step)} == kinds
+
+
+def test_sequential_shows_single_pictures_first_and_then_everything():
+    order = BatchOrder(mixture(picture=40, pictures=40, video=40), mix="sequential", batch_size=8, seed=2)
+    assert all(of(order, step) == {"picture": 8} for step in range(5))
+    assert Counter({"picture": 40, "pictures": 40, "video": 40}) == sum(
+        (of(order, step) for step in range(5, 20)), Counter()
+    )
+
+
+def test_weights_draw_a_source_more_or_less_often():
+    sources = (Listed(["picture"] * 40), Listed(["picture"] * 40), Listed(["picture"] * 40))
+    order = BatchOrder(Mixture(sources, (2.0, 1.0, 0.25)), mix="in-batch", batch_size=10, seed=1)
+    first = Counter(int(index) // 40 for index in order.epoch(0))
+    assert first == {0: 80, 1: 40, 2: 10}
+    quarter = [int(i) for epoch in range(4) for i in order.epoch(epoch) if i >= 80]
+    assert sorted(quarter) == list(range(80, 120)), "four quarters show each sample once"
+
+
+def test_grouping_by_length_matches_lengths_and_loses_nothing():
+    modalities: list[Modality] = ["picture", "video"] * 400
+    grouped = BatchOrder(Mixture((Measured(modalities),)), mix="in-batch", batch_size=8, seed=4)
+    plain = BatchOrder(Mixture((Listed(modalities),)), mix="in-batch", batch_size=8, seed=4)
+
+    def spread(order: BatchOrder) -> float:
+        return float(np.mean([np.ptp(order.batch(s) * 7919 % 1000) for s in range(100)]))
+
+    assert spread(grouped) < 0.3 * spread(plain)
+    assert sorted(grouped.epoch(0)) == list(range(800))
+    assert all(of(grouped, step) == {"picture": 4, "video": 4} for step in range(100))
+
+
+def test_shuffled_stays_what_it_is():
+    assert shuffled(8, 1, 2).tolist() == shuffled(8, 1, 2).tolist()
+    assert sorted(shuffled(1000, 7)) == list(range(1000))
+    # Pinned: a resumed run must find the order that it left, whatever numpy is installed.
+    assert shuffled(8, 42, 0).tolist() == [4, 3, 5, 0, 7, 6, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [((1.0, 1.0), "2 weights for 1 data sets"), ((0.0,), "not a weight"), ((-1.0,), "not")],
+)
+def test_wrong_weights_are_refused(weights, what):
+    with pytest.raises(UsageError, match=what):
+        Mixture((Listed(["text"]),), weights)
+
+
+def test_a_mix_without_its_modality_is_refused():
+    with pytest.raises(UsageError, match=r"video-only.*the data has none"):
+        BatchOrder(mixture(picture=3), mix="video-only", batch_size=2, seed=0)
+
+
+def test_an_empty_source_is_refused():
+    with pytest.raises(DatasetError, match="holds no samples"):
+        Mixture((Listed([]),))
+
+
+def test_replacements_are_the_next_of_the_same_modality():
+    data = Mixture((Listed(["video", "picture", "video", "picture", "video"]),))
+    assert list(data.replacements(2, 10)) == [4, 0]
+    assert list(data.replacements(1, 10)) == [3]
