@@ -1,0 +1,196 @@
+"""A run from data to a folder: it learns, says what it did, and goes on where it stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from tests.training.conftest import EVERYTHING, Run, metrics, weights
+from tests.worlds import World
+from vidllava.backbone.load import load_backbone
+from vidllava.errors import DatasetError, DivergedError, ModelError, UsageError
+from vidllava.training import loop
+
+DETERMINISTIC = ("step", "epoch", "loss", "learning_rate", "vision_lr", "projector_lr", "grad_norm")
+
+
+def test_it_learns_what_it_is_shown(run: Run, tmp_path: Path):
+    _, heard = run(tmp_path, world=World(EVERYTHING, 1), max_steps=40, learning_rate=3e-3, logging_steps=10)
+    losses = [row["loss"] for row in heard.rows]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_metrics_say_what_happened(run: Run, tmp_path: Path):
+    outcome, heard = run(tmp_path, max_steps=5, warmup_steps=2, vision_lr=5e-4)
+    rows = metrics(tmp_path)
+    assert rows == heard.rows
+    assert [row["step"] for row in rows] == [1, 2, 4, 5]
+    assert heard.steps == [1, 2, 3, 4, 5]
+    assert (outcome.step, outcome.signal) == (5, None)
+    first, second = rows[0], rows[1]
+    assert (first["learning_rate"], first["vision_lr"], first["projector_lr"]) == (5e-4, 2.5e-4, 5e-4)
+    assert (second["learning_rate"], second["vision_lr"]) == (1e-3, 5e-4)
+    for row in rows:
+        assert row["loss"] > 0
+        assert row["grad_norm"] > 0
+        assert row["samples_per_second"] > 0
+        assert row["visual_tokens_per_second"] > 0
+        assert 0 <= row["padding_share"] < 1
+        assert 0 <= row["data_wait_share"] <= 1
+        assert row["bad_samples"] == row["nonfinite_steps"] == 0
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["vision_lr"] == 5e-4
+    assert settings["projector_lr"] == settings["learning_rate"] == 1e-3
+
+
+def test_the_output_loads_with_plain_from_pretrained_and_with_ours(
+    run: Run, tmp_path: Path, checkpoint: Path
+):
+    run(tmp_path, max_steps=2)
+    hf, report = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ours = load_backbone(str(tmp_path), device="cpu")
+    assert ours.settings.preset.name == "nano"
+    before = load_backbone(str(checkpoint), device="cpu").hf.state_dict()
+    after = ours.hf.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in hf.state_dict().items())
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert any("vision_tower" in name for name in changed)
+    assert any("multi_modal_projector" in name for name in changed)
+    assert {"model.image_newline", "lm_head.weight"} <= changed
+
+
+def test_frozen_modules_stay_as_they_were(run: Run, tmp_path: Path, checkpoint: Path):
+    _, heard = run(tmp_path, max_steps=3, freeze=("vision", "llm"))
+    before = load_backbone(str(checkpoint), device="cpu").hf.state_dict()
+    after = load_backbone(str(tmp_path), device="cpu").hf.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {name for name in before if "multi_modal_projector" in name}
+    learning = {row["module"]: row["trainable"] for row in heard.modules}
+    assert learning["vision"] == learning["llm"] == 0 < learning["projector"]
+    assert metrics(tmp_path)[-1]["learning_rate"] == 0.0
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(3, 0), (4, 1)])
+def test_resume_equals_the_uninterrupted_run(run: Run, tmp_path: Path, stop: int, workers: int):
+    options = {"max_steps": 9, "save_steps": stop, "save_total_limit": 1, "logging_steps": 4}
+    world = World(EVERYTHING, 5, bad={2})
+    run(tmp_path / "whole", world=world, max_bad_fraction=1.0, **options)
+    kept = tmp_path / "kept"
+    run(kept, world=world, max_bad_fraction=1.0, **options)
+    (kept / "model.safetensors").unlink()
+    last = 9 - 9 % stop if 9 % stop else 9 - stop
+    _, heard = run(
+        kept, world=world, resume="latest", dataloader_num_workers=workers, max_bad_fraction=1.0, **options
+    )
+    assert heard.done_steps == last
+    assert heard.steps == list(range(last + 1, 10))
+    assert weights(kept) == weights(tmp_path / "whole")
+    rows = [
+        [[row[name] for name in DETERMINISTIC] for row in metrics(tmp_path / n)] for n in ("whole", "kept")
+    ]
+    assert rows[0] == rows[1]
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "kept")]
+    assert ledgers[0] == ledgers[1]
+
+
+def test_a_run_is_a_function_of_its_seed(run: Run, tmp_path: Path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tmp_path / name, max_steps=2, seed=seed)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+
+
+def test_resume_refuses_other_settings_and_other_data(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=4, save_steps=2)
+    with pytest.raises(ModelError, match=r"learning_rate 0.001 -> 0.002.*--allow-changes"):
+        run(tmp_path, max_steps=4, save_steps=2, resume="latest", learning_rate=2e-3)
+    with pytest.raises(DatasetError, match="the data changed"):
+        run(tmp_path, max_steps=4, save_steps=2, resume="latest", world=World(EVERYTHING, 7))
+    outcome, _ = run(
+        tmp_path, max_steps=4, save_steps=2, resume="latest", learning_rate=2e-3, allow_changes=True
+    )
+    assert outcome.step == 4
+
+
+def test_resume_without_a_checkpoint_is_an_error(run: Run, tmp_path: Path):
+    with pytest.raises(ModelError, match="holds no complete checkpoint"):
+        run(tmp_path, max_steps=1, resume="latest")
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=2, save_steps=1)
+    with pytest.raises(UsageError, match="holds an earlier run"):
+        run(tmp_path, max_steps=2)
+    run(tmp_path, max_steps=3, overwrite=True)
+    assert [row["step"] for row in metrics(tmp_path)] == [1, 2, 3]
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, poisoned: set[int]) -> None:
+    """Make the loss of these steps (counted from 1) NaN."""
+    step = loop.Trainer._step
+
+    def poisoned_step(self, data):
+        bias = self.named[-1][1]
+        handle = bias.register_hook(lambda grad: grad * float("nan")) if data.step + 1 in poisoned else None
+        result = step(self, data)
+        if handle is not None:
+            handle.remove()
+        return result
+
+    monkeypatch.setattr(loop.Trainer, "_step", poisoned_step)
+
+
+def test_a_step_with_nan_is_not_applied(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(tmp_path / "two", max_steps=2, lr_scheduler_type="constant", warmup_ratio=0.0)
+    poison(monkeypatch, {3})
+    _, heard = run(tmp_path / "three", max_steps=3, lr_scheduler_type="constant", warmup_ratio=0.0)
+    assert weights(tmp_path / "three") == weights(tmp_path / "two")
+    assert "step 3 had a NaN or Inf gradient and was not applied; samples world-" in heard.lines[0]
+    last = metrics(tmp_path / "three")[-1]
+    assert (last["step"], last["loss"], last["grad_norm"], last["nonfinite_steps"]) == (3, None, None, 1)
+
+
+def test_a_row_of_nan_steps_ends_the_run_and_names_the_samples(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    poison(monkeypatch, {2, 4, 5, 6})
+    with pytest.raises(DivergedError, match=r"step 6: 3 steps in a row.*world-\d+"):
+        run(tmp_path, max_steps=9, max_nonfinite_steps=3, save_steps=3)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_too_many_bad_samples_end_the_run(run: Run, tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"samples could not be used.*--max-bad-fraction above 0"):
+        run(tmp_path, world=World(EVERYTHING, 6, bad={3}), max_steps=20, max_bad_fraction=0.0)
+    assert json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[0])["index"] == 3
+
+
+def test_epochs_count_steps(run: Run, tmp_path: Path):
+    _, heard = run(tmp_path, world=World(("text",), 6), num_train_epochs=2)
+    assert heard.total_steps == 3  # 12 samples, 4 a step
+    assert metrics(tmp_path)[-1]["epoch"] == 2.0
+
+
+def test_the_gradient_does_not_hang_on_how_the_batch_is_cut(run: Run, tmp_path: Path):
+    cuts = {"one": (4, 1), "two": (2, 2), "four": (1, 4)}
+    for name, (size, micro) in cuts.items():
+        run(
+            tmp_path / name,
+            max_steps=2,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=micro,
+        )
+    norms = [[row["grad_norm"] for row in metrics(tmp_path / name)] for name in cuts]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    assert norms[2] == pytest.approx(norms[0], rel=1e-4)
+
+
+def test_data_is_checked_before_the_model(run: Run, tmp_path: Path):
+    with pytest.raises(DatasetError, match="no such file"):
+        run(tmp_path, data=("nothing.json",), model="no/such/model/at/all")
