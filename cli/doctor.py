@@ -44,7 +44,7 @@ def doctor(as_json: options.Json = False) -> None:
 
     vidllava doctor --json > report.json
     """
-    report = {
+    report: dict[str, Any] = {
         "vidllava": vidllava.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

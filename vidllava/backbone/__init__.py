@@ -1,1 +1,1 @@
-
+"""The shared OneVision model: found, loaded, planned for, asked."""

@@ -1,1 +1,1 @@
-
+"""From a path to pixels: which frames, at which instants, upright."""

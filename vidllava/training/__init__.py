@@ -1,1 +1,1 @@
-
+"""Fine-tuning: steps, checkpoints, figures."""
