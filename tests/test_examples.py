@@ -29,7 +29,7 @@ def load(name: str) -> ModuleType:
 def test_scripts_are_short_and_say_how_to_start_them(name: str):
     text = (EXAMPLES / name).read_text(encoding="utf-8")
     assert len(text.splitlines()) < 60
-    assert f"python examples/{name}\n" in text
+    assert f"python examples/{name}" in text
 
 
 def test_ask(capsys: pytest.CaptureFixture[str]):
