@@ -62,6 +62,7 @@ def root(
 
 def main() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
     startup.leave(run(sys.argv[1:]))
 
 
@@ -71,7 +72,6 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # None, or a test's stand-in
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(list(arguments), prog_name="vidllava", standalone_mode=False)
         return code if isinstance(code, int) else 0

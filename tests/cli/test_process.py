@@ -20,13 +20,14 @@ def start_waiting(reason: str) -> subprocess.Popen[str]:
     """A process whose ``doctor`` command says "ready" and then does what ``reason`` says."""
     program = f"""
         import sys, time
-        from vidllava.cli import main, startup
+        from vidllava.cli import main
         def command():
             print("ready", flush=True)
             {reason}
         main.app.registered_commands[:] = [c for c in main.app.registered_commands if c.name != "doctor"]
         main.app.command("doctor")(command)
-        startup.leave(main.run(["doctor"]))
+        sys.argv[1:] = ["doctor"]
+        main.main()
     """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
