@@ -30,9 +30,9 @@ class DenseLabels:
 
     form, colour, deed: int64 [T, side, side]; measures float32 [T, side, side, 5]: the thing's centre
     (x, y in -1..1), log of its radius / 0.14, and cos and sin of its angle times its symmetry (0, 0 where a
-    turn cannot be seen); change float32 [T, side, side, 4]: what has changed since the first frame, as shift to
-    the right and down (3 per side), log ratio of the radii (times 2) and turn (1 per 90 degrees). Zeros where there
-    is nothing.
+    turn cannot be seen); change float32 [T, side, side, 4]: what has changed since the first frame: shift to
+    the right and down (3 per side), log ratio of the radii (times 2), turn (1 per 90 degrees). Zeros where
+    there is nothing.
     """
 
     form: np.ndarray
@@ -43,7 +43,7 @@ class DenseLabels:
 
 
 def dense_labels(scene: Scene, times: np.ndarray, centres: np.ndarray) -> DenseLabels:
-    """Label the cells whose centres (fractions of the side) are ``centres`` x ``centres`` at ``times`` [T]."""
+    """Label the cells at ``centres`` x ``centres`` (fractions of the side) at ``times`` [T]."""
     shape = (len(times), len(centres), len(centres))
     form = np.full(shape, NOTHING_FORM)
     colour = np.full(shape, NOTHING_COLOUR)

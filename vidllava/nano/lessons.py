@@ -1,6 +1,6 @@
 """Lessons: what is shown, and the questions asked about it. Every training sample and every test is one.
 
-A lesson is a pure function of (split, seed, index, shape), so nothing is stored and any one can be made again.
+A lesson is a pure function of (split, seed, index, setting): nothing is stored, any one can be made again.
 """
 
 from __future__ import annotations
@@ -126,11 +126,10 @@ class _Maker:
         """Add one question, unless the scene has none of this kind or it was asked before."""
         if self.kinds is not None and kind not in self.kinds:
             return
-        made = question(kind, scene, medium, self.rng)
-        # "in the clip" and "in the second clip" do not go together.
-        if made is None or (locator and (" in the " in made.text or " in this " in made.text)):
+        made = question(kind, scene, medium, self.rng, locator)
+        if made is None:
             return
-        text = styled(made.text + locator, self.rng)
+        text = styled(made.text, self.rng)
         if all(text.lower() != other.text.lower() for other in asked):
             asked.append(Question(made.kind, text, made.answer))
 

@@ -15,8 +15,11 @@ _CLIP = 1.0  # largest norm of the gradients
 
 
 class Optimizer:
-    """Both optimizers as one. ``parts``: (name, module) whose parameters learn, ``slow`` ones at a fifth; ``vectors``
-    belong to no part."""
+    """Both optimizers as one.
+
+    ``parts``: (name, module) whose parameters learn, those named in ``slow`` at a fifth of the rate;
+    ``vectors``: parameters that belong to no part.
+    """
 
     def __init__(
         self,

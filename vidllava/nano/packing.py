@@ -1,8 +1,9 @@
 """Lessons to one batch: every question sees the same visuals, and no question sees another.
 
 Ten questions about a clip share its frames: the visual rows are computed once, and each question with its
-answer follows at the same positions as if it stood alone, hidden from the others by the attention mask. What the
-model is trained on is then exactly what `ask` gives it, at a fraction of the price of one sequence per question.
+answer follows at the same positions as if it stood alone, hidden from the others by the attention mask.
+What the model is trained on is then exactly what `ask` gives it, at a fraction of the price of one sequence
+per question.
 
     row          0 ... P-1                   P ...              P + len(first) ...
     text         system, <visuals>           \\nQ<end>... A      \\nQ<end>... A
@@ -58,8 +59,9 @@ def _encode(text: str) -> tuple[int, ...]:
     return tuple(_tokenizer().encode(text).ids)
 
 
+@lru_cache(maxsize=8)
 def _control(name: str) -> int:
-    return _tokenizer().token_to_id(name)
+    return _tokenizer().get_vocab()[name]
 
 
 def layouts(lesson: Lesson, tile: int) -> tuple[VisualLayout, ...]:
@@ -98,7 +100,7 @@ def _turn(question: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
-    """Pack lessons of the same setting and frame counts; questions beyond ``budget`` text rows are left out."""
+    """Pack lessons of one setting and frame count; questions beyond ``budget`` text rows are left out."""
     visuals = layouts(lessons[0], tile)
     head, places = _prefix(visuals)
     prefix = len(head)
@@ -107,7 +109,8 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     shape = (len(lessons), prefix + text)
     ids, positions, owner = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
     ids[:, :prefix], positions[:, :prefix], owner[:, :prefix] = head, np.arange(prefix), 0
-    targets, kinds = [], []
+    targets: list[tuple[int, int, int]] = []
+    kinds: list[str] = []
     for row, own in enumerate(turns):
         at = prefix
         for number, (kind, asked, answer) in enumerate(own, start=1):

@@ -42,7 +42,7 @@ class Deed:
 
 @dataclass(frozen=True)
 class Track:
-    """Where one thing is at T moments: arrays [T], colour float [T, 3] in 0..255, ``alpha`` its visibility."""
+    """One thing at T moments: arrays [T], its colour [T, 3] in 0..255, ``alpha`` how visible it is."""
 
     x: np.ndarray
     y: np.ndarray
@@ -110,7 +110,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Things on a plain ground. ``ground``: grey level 0..255 at the centre and its slope to the right and down."""
+    """Things on a plain ground: its grey level (0..255) at the centre, and its rise to the right and down."""
 
     things: tuple[Thing, ...]
     ground: tuple[float, float, float] = (60.0, 0.0, 0.0)

@@ -1,7 +1,7 @@
 """Second lesson: to talk about what is seen. The language model learns from packed lessons.
 
-Every step is a batch of lessons of one setting, drawn on the fly; every visual row also learns, half-way up, what
-its thing has done so far (``student.watching_loss``). The tower stays as ``tower`` left it.
+Every step is a batch of lessons of one setting, drawn on the fly. Every visual row also learns, half-way up,
+what its thing has done so far (``student.watching_loss``). The tower stays as ``tower`` left it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 
 from vidllava.nano.draw import draw, weather
 from vidllava.nano.lessons import Lesson, Setting, make_lesson
@@ -44,7 +45,7 @@ _THINGS = (0.42, 0.36, 0.22)
 
 @dataclass(frozen=True, kw_only=True)
 class SchoolSettings:
-    """How long and how fast. The rate is constant, then falls linearly over the last ``decay`` of the time."""
+    """How long, how fast. Rates are constant, then fall linearly over the last ``decay`` of the time."""
 
     minutes: float
     batch_size: int = 16
@@ -77,8 +78,8 @@ class Marks:
         return {key: round(self.right[key] / asked, 3) for key, asked in sorted(self.asked.items())}
 
 
-def school(model: torch.nn.Module, settings: SchoolSettings, folder: Path) -> Iterator[dict]:
-    """Train ``model`` in place; yields lines of the learning curve. Goes on from ``folder``/state.pt if there.
+def school(model: OneVision, settings: SchoolSettings, folder: Path) -> Iterator[dict]:
+    """Train ``model`` in place; yields lines of the learning curve. Goes on from state.pt in ``folder``.
 
     Validation marks come with every save. Wall time spent before an interruption counts.
     """
@@ -113,7 +114,7 @@ def school(model: torch.nn.Module, settings: SchoolSettings, folder: Path) -> It
     yield {"step": step, "marks": examine(model).shares()}
 
 
-def examine(model: torch.nn.Module, *, split: Split = "val", lessons: int = 32) -> Marks:
+def examine(model: OneVision, *, split: Split = "val", lessons: int = 32) -> Marks:
     """Ask validation lessons of every setting, packed; a quick look, ``score`` is the measure."""
     marks = Marks()
     with torch.no_grad():
@@ -125,7 +126,7 @@ def examine(model: torch.nn.Module, *, split: Split = "val", lessons: int = 32) 
     return marks
 
 
-def _optimizer(model: torch.nn.Module, heads: WatchHeads, settings: SchoolSettings) -> Optimizer:
+def _optimizer(model: OneVision, heads: WatchHeads, settings: SchoolSettings) -> Optimizer:
     parts = [
         ("language", model.model.language_model),
         ("projector", model.model.multi_modal_projector),
@@ -192,7 +193,12 @@ def _line(
 
 
 def _save(
-    path: Path, model: torch.nn.Module, heads: WatchHeads, optimizer: Optimizer, step: int, seconds: float
+    path: Path,
+    model: OneVision,
+    heads: WatchHeads,
+    optimizer: Optimizer,
+    step: int,
+    seconds: float,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {

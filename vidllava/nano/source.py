@@ -70,7 +70,7 @@ class WorldSource:
         questions = list(lesson.questions)
         if self.stage != "1":
             # The free answer would tell the single facts that follow it.
-            rng.shuffle(questions)  # type: ignore[arg-type]
+            rng.shuffle(questions)
         turns = [
             turn for made in questions for turn in (Turn("user", made.text), Turn("assistant", made.answer))
         ]

@@ -1,7 +1,7 @@
 """nano's forward pass over packed lessons, with the extra labels that make it watch.
 
-The weights are the transformers model's own; only the order of the work differs: text rows attend under the mask,
-prefix rows causally, and the last layer computes text rows alone, since nothing reads the others.
+The weights are the transformers model's own; only the order of the work differs: text rows attend under
+the mask, prefix rows causally, and the last layer computes text rows alone, since nothing reads the others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+from transformers import LlavaOnevisionForConditionalGeneration as OneVision
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, apply_rotary_pos_emb
 
 from vidllava.nano.dense import DEEDS, NOTHING_COLOUR, NOTHING_DEED, NOTHING_FORM, DenseLabels, dense_labels
 from vidllava.nano.lessons import Exhibit, Lesson
@@ -48,7 +49,7 @@ class Read:
     watched: torch.Tensor
 
 
-def read(model: nn.Module, batch: Packed, pixels: torch.Tensor, *, tower_learns: bool) -> Read:
+def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns: bool) -> Read:
     """Run packed lessons; ``pixels`` uint8 [B * grids, S, S, 3] in the order of lessons and exhibits."""
     with torch.set_grad_enabled(tower_learns and torch.is_grad_enabled()):
         features = see(model, pixels)
@@ -68,11 +69,13 @@ def read(model: nn.Module, batch: Packed, pixels: torch.Tensor, *, tower_learns:
     return Read(F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(1) == wanted, watched)
 
 
-def _rows(model: nn.Module, batch: Packed, grids: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+def _rows(model: OneVision, batch: Packed, grids: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
     """Language rows [B, L, D], and which of the prefix rows show one cell each."""
     text = model.model.language_model.embed_tokens(batch.ids)
     newline = model.model.image_newline
-    pieces, watching, end, grid = [], [], 0, 0
+    pieces: list[torch.Tensor] = []
+    watching: list[int] = []
+    end, grid = 0, 0
     for start, layout in batch.visuals:
         mine = grids[:, grid : grid + 1 if layout.kind == "picture" else grid + layout.num_grids]
         grid += mine.shape[1]
@@ -85,7 +88,7 @@ def _rows(model: nn.Module, batch: Packed, grids: torch.Tensor) -> tuple[torch.T
 
 def _visual_rows(layout: VisualLayout, grids: torch.Tensor, newline: torch.Tensor) -> torch.Tensor:
     """[B, grids, side, side, D] -> [B, rows, D], as the splice kernel has it for nano's three layouts."""
-    size, count, side, _, width = grids.shape
+    size, _, side, _, width = grids.shape
     if layout.kind == "video":
         maps = grids.flatten(0, 1).permute(0, 3, 1, 2)
         pooled = F.interpolate(maps, size=(_POOLED, _POOLED), mode="bilinear").permute(0, 2, 3, 1)
@@ -99,7 +102,13 @@ def _visual_rows(layout: VisualLayout, grids: torch.Tensor, newline: torch.Tenso
 
 
 def _layer(
-    layer: nn.Module, rows: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, batch: Packed, *, last: bool
+    layer: Qwen2DecoderLayer,
+    rows: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    batch: Packed,
+    *,
+    last: bool,
 ) -> torch.Tensor:
     """One Qwen2 layer: all rows, or in the last layer the text rows only."""
     attention, prefix = layer.self_attn, batch.prefix
@@ -113,8 +122,9 @@ def _layer(
     if last:
         rows = rows[:, prefix:]
     else:
-        before = (tensor[:, :, :prefix] for tensor in (query, key, value))
-        mixed = torch.cat([F.scaled_dot_product_attention(*before, is_causal=True), mixed], 2)
+        first, second, third = (tensor[:, :, :prefix] for tensor in (query, key, value))
+        before = F.scaled_dot_product_attention(first, second, third, is_causal=True)
+        mixed = torch.cat([before, mixed], 2)
     rows = rows + attention.o_proj(mixed.transpose(1, 2).flatten(2))
     return rows + layer.mlp(layer.post_attention_layernorm(rows))
 

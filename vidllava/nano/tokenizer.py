@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from vidllava.nano.questions import BARE_VERBS
+from vidllava.nano.kinds import BARE_VERBS
 from vidllava.nano.wordings import LOCATORS, MEDIA_WORDS, ORDINALS, WORDINGS
 from vidllava.nano.words import COLOURS, DIGITS, DIRECTIONS, GLYPHS, SHAPES, VERBS
 
@@ -32,8 +32,10 @@ _OTHER_WORDS = (
 
 # ChatML as `vidllava.prompting` spells it, for users of transformers' `apply_chat_template`.
 CHAT_TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if messages[0]['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -58,7 +60,8 @@ def words() -> tuple[str, ...]:
 
 
 def _corpus() -> Iterator[str]:
-    """Each word alone, after a space and with a capital letter, often enough for every merge to be worth it."""
+    """Each word alone, after a space and with a capital letter, often enough for every merge to be worth
+    it."""
     for word in words():
         for form in dict.fromkeys((word, word[0].upper() + word[1:])):
             yield from (form, f" {form}") * 4

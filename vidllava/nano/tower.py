@@ -1,9 +1,9 @@
 """First lesson: to see. The vision tower and the projector learn what covers every patch of a frame.
 
 SigLIP's tower comes pre-trained, nano's must be: end to end, through the language model, a tower of this size
-takes hours to tell shapes apart; from the labels that the world gives for free it takes a quarter of an hour on
-one core. The class vectors learnt here become the first embeddings of the words for colours and forms, so that
-the language model starts with names that already match what the projector says.
+takes hours to tell shapes apart; from the labels that the world gives for free it takes a quarter of an hour
+on one core. The class vectors learnt here become the first embeddings of the words for colours and forms, so
+that the language model starts with names that already match what the projector says.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 
 from vidllava.nano.compose import still_scene
 from vidllava.nano.dense import NOTHING_FORM, DenseLabels, dense_labels
@@ -51,7 +52,7 @@ class TowerProgress:
     colour: float
 
 
-def see(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def see(model: OneVision, pixels: torch.Tensor) -> torch.Tensor:
     """uint8 [N, S, S, 3] -> projected features [N, side * side, width], as OneVision takes them: before the
     tower's last norm (``vision_feature_layer`` -1)."""
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
@@ -60,7 +61,12 @@ def see(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def train_tower(
-    model: nn.Module, *, minutes: float, batch_size: int = 64, learning_rate: float = 6e-3, every: int = 100
+    model: OneVision,
+    *,
+    minutes: float,
+    batch_size: int = 64,
+    learning_rate: float = 6e-3,
+    every: int = 100,
 ) -> Iterator[TowerProgress]:
     """Train tower and projector of ``model`` for so many minutes of wall time; yields every ``every`` steps.
 
@@ -91,7 +97,7 @@ def train_tower(
     _name_what_is_seen(model, heads)
 
 
-def check_tower(model: nn.Module, heads: PatchHeads, *, samples: int = 256) -> tuple[float, float]:
+def check_tower(model: OneVision, heads: PatchHeads, *, samples: int = 256) -> tuple[float, float]:
     """Accuracy of (form, colour) over the patches of validation pictures that show something."""
     pixels, labels = _batch("val", 0, samples)
     with torch.no_grad():
@@ -142,7 +148,7 @@ def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _name_what_is_seen(model: nn.Module, heads: PatchHeads) -> None:
+def _name_what_is_seen(model: OneVision, heads: PatchHeads) -> None:
     """Start the embeddings of colour and form words from the class vectors, in every spelling of the word."""
     from vidllava.nano.tokenizer import build_tokenizer
 

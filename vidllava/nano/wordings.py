@@ -1,7 +1,7 @@
 """The many ways to ask: question templates by kind.
 
-Slots: {it} a thing's name with "the", {a_name} with "a" or "an", {forms} the plural of a shape, {colour} a colour,
-{phrase} what something does ("moves left"), {do} the same after "does" ("move left"), {side} and {other} places,
+Slots: {it} a thing's name with "the", {a_name} with "a" or "an", {forms} a plural, {colour} a colour,
+{phrase} what it does ("moves left"), {do} the same after "does" ("move left"), {side} and {other} places,
 {clip} the medium ("clip", "video", "picture", "image").
 """
 
@@ -190,7 +190,7 @@ WORDINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "does {it} have the colour {colour}",
             "is it true that {it} is {colour}",
             "would you say {it} is {colour}",
-            "{it} is {colour}, right",
+            "is {it} {colour} or not",
             "is {it} really {colour}",
         ),
         "does_it": (
