@@ -110,4 +110,4 @@ DISTANCES: MappingProxyType[str, Distance] = MappingProxyType(
 SYMMETRY = MappingProxyType(
     {"circle": 0, "ring": 0, "square": 4, "cross": 4, "triangle": 3, "star": 5, "moon": 1}
 )
-REACH = 1.08  # no form extends further from its centre, in radii
+REACH = 1.25  # no form extends further from its centre, in radii: the corners of a glyph
