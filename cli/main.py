@@ -77,6 +77,8 @@ def run(arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return faults.INTERRUPTED
+    except SystemExit as end:  # SIGTERM
+        return end.code if isinstance(end.code, int) else 1
     except Exception as fault:
         if type(fault).__name__ == "NoArgsIsHelpError":  # private to typer; its help is on stdout already
             return UsageError.exit_code
