@@ -43,7 +43,8 @@ class PatchHeads(nn.Module):
 
 @dataclass(frozen=True)
 class TowerProgress:
-    """One line of the learning curve; accuracies over patches that show something."""
+    """One line of the learning curve; ``form`` and ``colour`` are accuracies over the patches of validation
+    pictures that show something."""
 
     step: int
     seconds: float
@@ -89,20 +90,20 @@ def train_tower(
         optimizer.set_share(_share(elapsed / minutes, step))
         pixels, labels = _batch("train", index, batch_size)
         index += batch_size
-        loss, form, colour = _losses(heads, see(model, pixels), labels)
+        loss, _, _ = _losses(heads, see(model, pixels), labels)
         optimizer.step(loss)
         step += 1
         if step % every == 0:
-            yield TowerProgress(step, time.monotonic() - start, float(loss), float(form), float(colour))
+            yield TowerProgress(step, time.monotonic() - start, loss.item(), *_validated(model, heads))
     _name_what_is_seen(model, heads)
 
 
-def check_tower(model: OneVision, heads: PatchHeads, *, samples: int = 256) -> tuple[float, float]:
-    """Accuracy of (form, colour) over the patches of validation pictures that show something."""
-    pixels, labels = _batch("val", 0, samples)
+def _validated(model: OneVision, heads: PatchHeads) -> tuple[float, float]:
+    """Accuracy of (form, colour) on validation pictures."""
+    pixels, labels = _batch("val", 0, 128)
     with torch.no_grad():
         _, form, colour = _losses(heads, see(model, pixels), labels)
-    return float(form), float(colour)
+    return form.item(), colour.item()
 
 
 def _share(done: float, step: int) -> float:
