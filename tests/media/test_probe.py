@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from pathlib import Path
 
 import av
@@ -340,20 +339,3 @@ def test_opening_many_files_leaves_nothing_open(clip):
         all_frames(clip("one_frame.mp4"))
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert after <= before
-
-
-def test_the_first_bytes_decide_what_a_vp8_or_vp9_packet_shows():
-    from vidllava.media.scan import _is_hidden
-
-    def hidden(codec: str, *data: int) -> bool:
-        return _is_hidden(codec, memoryview(struct.pack(f"{len(data)}B", *data)))
-
-    assert hidden("vp8", 0b0000_0000)
-    assert not hidden("vp8", 0b0001_0000)
-    assert hidden("vp9", 0b1000_0000, 0)
-    assert not hidden("vp9", 0b1000_0010, 0)
-    assert not hidden("vp9", 0b1000_1000, 0), "show_existing_frame shows a frame"
-    assert hidden("vp9", 0b1011_0000, 0)
-    assert not hidden("vp9", 0b1011_0001, 0)
-    assert not hidden("vp9", 0b1000_0000, 0xC0), "a superframe shows its last frame"
-    assert not hidden("h264", 0, 0)

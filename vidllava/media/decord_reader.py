@@ -1,20 +1,25 @@
 """decord as the decoder, where it can be checked; never trusted in silence.
 
-decord returns wrong pictures without an error on whole classes of files (shifted after a seek in HEVC,
-false colours above 8 bits, grey in 4:4:4, hidden packets counted as frames, endless loops in MPEG program
-streams). So it is used only for classes in which it has been compared with a sequential decode, and there
-its frame count and the time of every frame must agree with the probe.
+decord returns wrong pictures without an error on whole classes of files (after a seek in HEVC and in open
+GOPs, false colours above 8 bits, grey in 4:4:4, hidden packets counted as frames, endless loops in MPEG
+program streams). So it is used only for classes in which it has been compared with a sequential decode,
+only where every key frame stands alone, and its frame count and the time of every frame must agree with
+the probe.
 """
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.orientation import Orientation
 from vidllava.media.probe import VideoInfo
+
+if TYPE_CHECKING:
+    import decord
 
 _CONTAINERS = ("mov", "matroska")
 _CODECS = ("h264", "vp8", "vp9")
@@ -62,6 +67,8 @@ def _unchecked_class(info: VideoInfo) -> str:
         return f"it is not exact on odd sizes ({stored[0]}x{stored[1]})"
     if info.frame_ticks is None:
         return "the frames of this file can only be counted by decoding"
+    if not info.clean_keys:
+        return "it seeks to key frames, and one of this file's does not stand alone"
     if info.mirrored:
         return "it does not mirror pictures"
     if info.num_video_streams > 1:
@@ -69,12 +76,12 @@ def _unchecked_class(info: VideoInfo) -> str:
     return ""
 
 
-def _disagreement(info: VideoInfo, reader: object) -> str:
+def _disagreement(info: VideoInfo, reader: decord.VideoReader) -> str:
     """Where decord's own index contradicts the probe, or an empty string."""
-    count = len(reader)  # type: ignore[arg-type]
+    count = len(reader)
     if count != info.num_frames:
         return f"it counts {count} frames, the file shows {info.num_frames}"
-    starts = reader.get_frame_timestamp(list(range(count)))[:, 0]  # type: ignore[attr-defined]
+    starts = reader.get_frame_timestamp(list(range(count)))[:, 0]
     off = np.abs((starts - starts[0]) - info.frame_times)
     worst = int(np.argmax(off))
     if not off[worst] <= _TIME_TOLERANCE_SECONDS:

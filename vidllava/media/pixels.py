@@ -24,7 +24,7 @@ Picture = npt.NDArray[np.uint8]
 def resize_frames(frames: Picture, size: int) -> torch.Tensor:
     """uint8 [T, H, W, 3] to uint8 [T, 3, size, size], bicubic, antialiased; the ratio is not kept.
 
-    Within 2 levels of Pillow's bicubic, at a tenth of its time: torch's uint8 kernel reads the permuted
+    Within a level or two of Pillow's bicubic, at a tenth of its time: torch's uint8 kernel reads the permuted
     channels-last view as it lies; making it contiguous first costs 2.5 times as much.
     """
     return _resize(frames, (size, size))

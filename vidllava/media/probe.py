@@ -59,6 +59,8 @@ class VideoInfo:
     num_video_streams: int
     """Cover pictures included; which one is meant: see ``container.choose_stream``."""
     pixel_format: str
+    clean_keys: bool
+    """Every key frame resets the decoder, so that decoding may start there; else a seek may show grey."""
     frame_ticks: npt.NDArray[np.int64] | None = field(repr=False)
     """[num_frames] stamps in units of ``time_base`` that name each frame in the stream, or None where
     stamps cannot name them (missing, repeated, AVI): then frame i is the i-th to leave the decoder."""
@@ -112,6 +114,7 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int) -> VideoInfo:
             stream_index=stream.index,
             num_video_streams=len(container.streams.video),
             pixel_format=first.format.name,
+            clean_keys=found.clean_keys,
             frame_ticks=ticks,
             time_base=time_base,
             notes=notes,

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
+from vidllava.media.bitstream import is_clean_key, is_hidden
 from vidllava.media.reader import Damage, decode_packet, read_frames, read_packets
 
 _NO_STAMP = -(1 << 63)
@@ -41,13 +42,15 @@ class Scan:
     """Ticks that the packet with the latest stamp says it lasts; 0 where it does not say."""
     encrypted: bool = False
     """At least one packet is."""
+    clean_keys: bool = True
+    """Every key frame resets the decoder (``bitstream.is_clean_key``)."""
     damage: Damage = field(default_factory=Damage)
 
 
 def scan(container: InputContainer, stream: VideoStream) -> Scan:
     """Read all packets of ``stream``; decode up to its first picture and no further."""
     found = Scan()
-    codec = stream.codec_context.name
+    codec, extradata = stream.codec_context.name, stream.codec_context.extradata or b""
     stream.thread_type = "NONE"
     latest = _NO_STAMP
     for packet in read_packets(container, stream, found.damage):
@@ -57,9 +60,11 @@ def scan(container: InputContainer, stream: VideoStream) -> Scan:
             continue
         found.num_packets += 1
         found.encrypted |= packet.has_sidedata("encryption_info")
+        if packet.is_keyframe:
+            found.clean_keys &= is_clean_key(codec, extradata, memoryview(packet))
         if packet.is_discard:
             found.num_discarded += 1
-        elif not _is_hidden(codec, memoryview(packet)):
+        elif not is_hidden(codec, memoryview(packet)):
             stamp = _NO_STAMP if packet.pts is None else packet.pts
             found.stamps.append(stamp)
             if stamp > latest:
@@ -67,21 +72,6 @@ def scan(container: InputContainer, stream: VideoStream) -> Scan:
     # Decoding stopped at the first picture, reading did not.
     found.damage.num_packets = found.num_packets
     return found
-
-
-def _is_hidden(codec: str, data: memoryview) -> bool:
-    """True for a VP8 or VP9 packet that only updates references (an alt-ref) and shows nothing.
-
-    RFC 6386, 9.1 (``show_frame`` is bit 4) and VP9 bitstream 6.2; a VP9 superframe always shows one frame.
-    """
-    first = data[0]
-    if codec in ("vp8", "libvpx"):
-        return not first & 0x10
-    if codec not in ("vp9", "libvpx-vp9") or data[-1] & 0xE0 == 0xC0:
-        return False
-    bit = 2 if first & 0x30 == 0x30 else 3  # profile 3 has one reserved bit more
-    shows_existing = first >> bit & 1
-    return not shows_existing and not first >> (bit - 2) & 1
 
 
 def frame_ticks(container: InputContainer, stream: VideoStream, found: Scan) -> npt.NDArray[np.int64] | None:

@@ -1,0 +1,158 @@
+"""Damaged files: keep what can be kept, say what was lost, refuse what is no fair picture, never crash."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.clips import read_number, write_clip
+from vidllava.errors import MediaError, VidllavaError
+from vidllava.media.decode import decode
+from vidllava.media.frames import FrameBatch
+from vidllava.media.probe import media_kind, probe
+from vidllava.media.timeline import SamplingRequest, plan_frames
+
+
+def with_broken_packets(source: Path, target: Path, numbers: Sequence[int]) -> Path:
+    """A copy of a file in which the packets with these numbers hold zeros."""
+    with av.open(str(source)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(source.read_bytes())
+    for number in numbers:
+        start, size = places[number]
+        data[start : start + size] = bytes(size)
+    target.write_bytes(data)
+    return target
+
+
+def take(path: Path, **request) -> FrameBatch:
+    info = probe(path)
+    return decode(info, plan_frames(info.frame_times, SamplingRequest(**request), source=str(path)))
+
+
+@pytest.fixture(params=[1, 4], ids=["one thread", "four threads"])
+def threads(request, monkeypatch) -> None:
+    monkeypatch.setattr("vidllava.media.reader.num_threads", lambda: request.param)
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_lost_frame_is_replaced_by_the_one_still_on_screen_and_said(clip, tmp_path):
+    path = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "hole.mp4", [20])
+    batch = take(path, start_seconds=0.5, end_seconds=1.0)
+    shown = [*range(15, 20), 19, *range(21, 30)]
+    assert [read_number(picture) for picture in batch.pixels] == shown == list(batch.plan.indices)
+    assert batch.timestamps_seconds == pytest.approx([number / 30 for number in shown])
+    assert batch.plan.instants_seconds[5] == pytest.approx(20 / 30)
+    assert batch.notes == (
+        "1 planned frames cannot be decoded: the last good one before each is shown",
+        # It read on past frame 29 in case the lost one came late: stamps may be out of order.
+        "damaged: 1 of 47 packets could not be decoded",
+    )
+
+
+@pytest.mark.usefixtures("threads")
+def test_damage_elsewhere_does_not_change_the_frames(clip, tmp_path):
+    path = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "hole.mp4", [20])
+    batch = take(path, num_frames=6)
+    assert [read_number(picture) for picture in batch.pixels] == [0, 11, 23, 35, 47, 59]
+    assert batch.notes == ("damaged: 1 of 60 packets could not be decoded",)
+
+
+def test_two_lost_frames_in_a_row_both_show_the_last_good_one(clip, tmp_path):
+    path = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "hole.mp4", [20, 21])
+    batch = take(path, start_seconds=19 / 30, end_seconds=23 / 30)
+    assert list(batch.plan.indices) == [19, 19, 19, 22]
+
+
+@pytest.mark.usefixtures("threads")
+def test_damage_in_predicted_frames_gives_the_same_pixels_every_time(clip, tmp_path):
+    path = with_broken_packets(clip("one_key.mp4"), tmp_path / "hole.mp4", [31])
+    first, second = take(path, num_frames=12), take(path, num_frames=12)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert first.notes[-1].startswith("damaged:")
+    assert first.notes == second.notes
+
+
+def test_up_to_a_tenth_may_be_lost_and_no_more(clip, tmp_path):
+    six = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "six.mp4", range(3, 60, 10))
+    assert len(take(six, num_frames=8)) == 8
+    seven = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "seven.mp4", [*range(3, 60, 10), 4])
+    with pytest.raises(MediaError, match=r"7 of 60 packets cannot be decoded, over the limit of 10%"):
+        take(seven, num_frames=8)
+
+
+def test_a_plan_is_not_answered_with_stand_ins_only(clip, tmp_path):
+    path = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "hole.mp4", [20, 21, 22])
+    with pytest.raises(MediaError, match="3 of the 3 planned frames cannot be decoded"):
+        take(path, start_seconds=20 / 30, end_seconds=23 / 30)
+
+
+def test_a_broken_first_frame_moves_the_start_and_is_said(clip, tmp_path):
+    path = with_broken_packets(clip("every_frame_a_key.mp4"), tmp_path / "hole.mp4", [0])
+    info = probe(path)
+    assert (info.num_frames, info.frame_times[0]) == (59, 0.0)
+    assert any(note.startswith("the first 1 frames") for note in info.notes)
+    assert read_number(take(path, num_frames=2).pixels[0]) == 1
+
+
+def test_counted_frames_stay_the_same_frames_around_damage(clip, tmp_path, monkeypatch):
+    path = with_broken_packets(clip("constant.avi"), tmp_path / "hole.avi", [30])
+    alone = take(path)
+    assert 50 < len(alone) < 60
+    monkeypatch.setattr("vidllava.media.reader.num_threads", lambda: 4)
+    assert np.array_equal(take(path).pixels, alone.pixels)
+
+
+SEEDS = [
+    "constant.mp4",
+    "constant.mkv",
+    "constant.ts",
+    "constant.avi",
+    "constant.webm",
+    "constant.gif",
+    "late.mp4",
+]
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """One file in one of five ways broken: cut, bits flipped, bytes missing, a zeroed run, a repeated run."""
+    broken, place = bytearray(data), chance.randrange(len(data))
+    kind = chance.randrange(5)
+    if kind == 0:
+        del broken[max(place, 1) :]
+    elif kind == 1:
+        for _ in range(chance.choice([1, 8, 60])):
+            broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
+    elif kind == 2:
+        del broken[place : place + chance.choice([1, 4, 300])]
+    elif kind == 3:
+        run = broken[place : place + chance.choice([4, 400])]
+        broken[place : place + len(run)] = bytes(len(run))
+    else:
+        broken[place:place] = broken[place : place + chance.choice([8, 400])]
+    return bytes(broken)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_mutated_files_give_frames_or_one_line(clip, tmp_path, name):
+    data, chance = clip(name).read_bytes(), random.Random(name)
+    path = tmp_path / name
+    for _ in range(25):
+        path.write_bytes(mutated(data, chance))
+        probe.__globals__["_probe"].cache_clear()
+        try:
+            media_kind(path)
+            batch = take(path, num_frames=8)
+        except VidllavaError:
+            continue
+        assert np.all(np.diff(batch.timestamps_seconds) >= 0)
+
+
+def test_an_undamaged_clip_has_no_notes(tmp_path):
+    batch = take(write_clip(tmp_path / "clip.mp4", num_frames=10), num_frames=4)
+    assert batch.notes == ()
