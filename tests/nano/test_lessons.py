@@ -13,6 +13,7 @@ from vidllava.nano.compose import clip_scene
 from vidllava.nano.facts import FactCounts, facts, same_answer
 from vidllava.nano.kinds import KINDS
 from vidllava.nano.lessons import SETTINGS, make_lesson
+from vidllava.nano.mentions import mentions
 from vidllava.nano.questions import FREE_KINDS, KINDS_OF, question
 from vidllava.nano.scene import Deed, Scene, Thing
 from vidllava.nano.source import STAGES
@@ -200,3 +201,21 @@ def test_facts_are_compared_without_order_case_or_articles():
 def test_exact_match_forgives_case_and_full_stop_only():
     assert same_answer(" Red.", "red")
     assert not same_answer("the red", "red")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("what colour is the circle?", [("circle", 0)]),
+        ("Does the red circle meet the blue star", [("red circle", 0), ("blue star", 1)]),
+        ("is there a letter a here", [("letter a", 2)]),
+        ("is there a red star", [("red star", None)]),
+        ("is there a white star", []),  # there will be one
+        ("how many circles are there", []),
+    ],
+)
+def test_names_in_a_question_are_traced_to_things(text, expected):
+    found = [(end, number) for end, number in mentions(text, MOVING)]
+    assert [number for _, number in found] == [number for _, number in expected]
+    for (end, _), (name, _) in zip(found, expected, strict=True):
+        assert text[:end].endswith(name)

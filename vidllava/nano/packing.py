@@ -21,7 +21,10 @@ import torch
 from tokenizers import Tokenizer
 
 from vidllava.nano.lessons import Lesson
+from vidllava.nano.mentions import mentions
 from vidllava.nano.model import SIDE
+from vidllava.nano.questions import Question
+from vidllava.nano.scene import Scene
 from vidllava.nano.tokenizer import IM_END, IM_START, build_tokenizer
 from vidllava.prompting.conversation import CHATML
 from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
@@ -38,6 +41,8 @@ class Packed:
     visuals          where each visual's rows start in the prefix, and their layout
     targets          int64 [N, 3]: row among the B * (L - P) text rows, wanted id, number of the question
     kinds            the kind of every question, in the order of the targets' numbers
+    mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in a question, where a
+                     lesson shows one scene
     """
 
     ids: torch.Tensor
@@ -46,6 +51,7 @@ class Packed:
     visuals: tuple[tuple[int, VisualLayout], ...]
     targets: torch.Tensor
     kinds: tuple[str, ...]
+    mentions: torch.Tensor
     prefix: int
 
 
@@ -110,17 +116,22 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     ids, positions, owner = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
     ids[:, :prefix], positions[:, :prefix], owner[:, :prefix] = head, np.arange(prefix), 0
     targets: list[tuple[int, int, int]] = []
+    named: list[tuple[int, int, int]] = []
     kinds: list[str] = []
     for row, own in enumerate(turns):
         at = prefix
-        for number, (kind, asked, answer) in enumerate(own, start=1):
+        for number, (made, asked, answer) in enumerate(own, start=1):
             spelt = (*asked, *answer[:-1])
             span = slice(at, at + len(spelt))
             ids[row, span], owner[row, span] = spelt, number
             positions[row, span] = prefix + np.arange(len(spelt))
             first = row * text + at - prefix + len(asked) - 1
             targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
-            kinds.append(kind)
+            scene = lessons[row].exhibits[0].scene
+            if len(visuals) == 1:
+                start = row * text + at - prefix
+                named += [(start + token, row, thing) for token, thing in _named(made.text, scene)]
+            kinds.append(made.kind)
             at += len(spelt)
     return Packed(
         torch.from_numpy(ids),
@@ -129,17 +140,25 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
         tuple(zip(places, visuals, strict=True)),
         torch.tensor(targets),
         tuple(kinds),
+        torch.tensor(named, dtype=torch.int64).reshape(-1, 3),
         prefix,
     )
 
 
-def _fitting(lesson: Lesson, budget: int) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+def _named(question: str, scene: Scene) -> list[tuple[int, int]]:
+    """(token that ends a name, thing or -1), counted from the line end before the question."""
+    ends = {end: token for token, (_, end) in enumerate(_tokenizer().encode(f"\n{question}").offsets)}
+    found = ((ends.get(end + 1), thing) for end, thing in mentions(question, scene))
+    return [(token, -1 if thing is None else thing) for token, thing in found if token is not None]
+
+
+def _fitting(lesson: Lesson, budget: int) -> list[tuple[Question, tuple[int, ...], tuple[int, ...]]]:
     found, used = [], 0
     for made in lesson.questions:
         asked, answer = _turn(made.text, made.answer)
         if used + len(asked) + len(answer) - 1 <= budget:
             used += len(asked) + len(answer) - 1
-            found.append((made.kind, asked, answer))
+            found.append((made, asked, answer))
     return found
 
 

@@ -23,7 +23,7 @@ from vidllava.nano.lessons import Lesson, Setting, make_lesson
 from vidllava.nano.model import IMAGE_SIZE
 from vidllava.nano.optimizer import Optimizer
 from vidllava.nano.packing import Packed, pack
-from vidllava.nano.student import Read, WatchHeads, read, watching_loss
+from vidllava.nano.student import Read, WatchHeads, naming_loss, read, watching_loss
 from vidllava.nano.words import Split
 
 # How often each setting is drawn: clips are the main job, and motion is what takes longest to learn.
@@ -100,14 +100,17 @@ def school(model: OneVision, settings: SchoolSettings, folder: Path) -> Iterator
         optimizer.set_share(_share(done, step, settings))
         setting, num_frames = _draw_setting(settings.seed, step)
         lessons, pixels = _batch("train", settings.seed, step, settings.batch_size, setting, num_frames)
-        result = read(model, pack(lessons, tile=IMAGE_SIZE), pixels, tower_learns=settings.tower_learns)
+        batch = pack(lessons, tile=IMAGE_SIZE)
+        result = read(model, batch, pixels, tower_learns=settings.tower_learns)
         watching, seen = watching_loss(heads, result.watched, lessons)
-        norm = optimizer.step(result.losses.mean() + watching)
+        naming, known = naming_loss(heads, result.named, batch, lessons)
+        norm = optimizer.step(result.losses.mean() + watching + naming)
         step += 1
         if step % settings.log_every == 0:
             loss, right = result.losses.mean().item(), result.right.float().mean().item()
             seconds = time.monotonic() - start
-            yield _line(step, seconds, setting, loss=loss, tokens_right=right, seen=seen, norm=norm)
+            line = _line(step, seconds, setting, loss=loss, tokens_right=right, seen=seen, norm=norm)
+            yield {**line, "names_known": round(known, 3)}
         if time.monotonic() - saved > 60 * settings.save_minutes:
             saved = time.monotonic()
             _save(state_file, model, heads, optimizer, step, time.monotonic() - start)

@@ -25,15 +25,20 @@ from vidllava.nano.words import COLOURS, FORMS
 from vidllava.prompting.layout import VisualLayout
 
 WATCHING_LAYER = 3  # after so many layers a visual row should know what its thing has done so far
+NAMING_LAYER = 4  # after so many, the end of a name should know what there is to know about the thing
 _POOLED = -(-SIDE // 2)
 _EMPTY_WEIGHT = 0.3
 
 
 class WatchHeads(nn.Module):
-    """What a visual row knows half-way up: form, colour, deed so far, and how much has changed."""
+    """What a visual row knows half-way up (form, colour, deed so far, how much has changed), and what the end
+    of a name knows later (form, colour and deed of the thing)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.named_form = nn.Linear(width, len(FORMS) + 1)
+        self.named_colour = nn.Linear(width, len(COLOURS) + 1)
+        self.named_deed = nn.Linear(width, len(DEEDS) + 1)
         self.form = nn.Linear(width, len(FORMS) + 1)
         self.colour = nn.Linear(width, len(COLOURS) + 1)
         self.deed = nn.Linear(width, len(DEEDS) + 1)
@@ -42,11 +47,13 @@ class WatchHeads(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Outcome of a forward pass: the loss of every target, whether it was right, and the watching rows."""
+    """Outcome of a forward pass: the loss of every target, whether it was right, the watching rows
+    [B, cells, D] and the rows that end a name [M, D]."""
 
     losses: torch.Tensor
     right: torch.Tensor
     watched: torch.Tensor
+    named: torch.Tensor
 
 
 def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns: bool) -> Read:
@@ -58,15 +65,17 @@ def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns:
     grids = features.view(size, -1, SIDE, SIDE, features.shape[-1])
     rows, watching = _rows(model, batch, grids)
     cos, sin = language.rotary_emb(rows, batch.positions)
-    watched = rows
+    watched = named = rows
     for number, layer in enumerate(language.layers, start=1):
         rows = _layer(layer, rows, cos, sin, batch, last=number == len(language.layers))
         if number == WATCHING_LAYER:
             watched = rows[:, watching]
+        if number == NAMING_LAYER:
+            named = rows[:, batch.prefix :].flatten(0, 1)[batch.mentions[:, 0]]
     text = language.norm(rows).flatten(0, 1)[batch.targets[:, 0]]
     logits = F.linear(text, language.embed_tokens.weight)
     wanted = batch.targets[:, 1]
-    return Read(F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(1) == wanted, watched)
+    return Read(F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(1) == wanted, watched, named)
 
 
 def _rows(model: OneVision, batch: Packed, grids: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -152,6 +161,30 @@ def watching_loss(
     error = (heads.change(rows) - column("change")).square().mean(1)
     form, colour, deed = accuracies
     return total + (error * shows).sum() / shows.sum(), (form, colour, deed)
+
+
+def naming_loss(
+    heads: WatchHeads, named: torch.Tensor, batch: Packed, lessons: Sequence[Lesson]
+) -> tuple[torch.Tensor, float]:
+    """Loss of what a name's end should know, and how often form, colour and deed are all right."""
+    if not len(named):
+        return named.sum(), 1.0
+    wanted = torch.tensor([_thing_labels(lessons[row], thing) for _, row, thing in batch.mentions.tolist()])
+    normal = F.rms_norm(named, named.shape[-1:])
+    total, right = named.new_zeros(()), torch.ones(len(named), dtype=torch.bool)
+    for number, head in enumerate((heads.named_form, heads.named_colour, heads.named_deed)):
+        logits = head(normal)
+        total = total + F.cross_entropy(logits, wanted[:, number])
+        right &= logits.argmax(1) == wanted[:, number]
+    return total, right.float().mean().item()
+
+
+def _thing_labels(lesson: Lesson, number: int) -> tuple[int, int, int]:
+    if number < 0:
+        return NOTHING_FORM, NOTHING_COLOUR, NOTHING_DEED
+    thing = lesson.exhibits[0].scene.things[number]
+    deed = thing.deed.direction if thing.deed.verb == "moves" else thing.deed.verb
+    return FORMS.index(thing.form), tuple(COLOURS).index(thing.colour), DEEDS.index(str(deed))
 
 
 def _labels(exhibit: Exhibit) -> DenseLabels:

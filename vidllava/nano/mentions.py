@@ -1,0 +1,36 @@
+"""Which thing does a question speak of? The place of each name in a question, for extra labels.
+
+At the last token of a name the model should know what it has seen of that thing: its form, its colour, what
+it does, or that it is not there. These labels teach binding: without them nano answered "what colour is the
+circle" for a thousand steps with the colour of anything in sight.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vidllava.nano.scene import Scene
+from vidllava.nano.words import COLOURS, FORMS, noun
+
+_NAME = re.compile(
+    rf"\b(?:(?P<colour>{'|'.join(COLOURS)}) )?(?P<noun>{'|'.join(noun(form) for form in FORMS)})\b",
+    re.IGNORECASE,
+)
+
+
+def mentions(question: str, scene: Scene) -> list[tuple[int, int | None]]:
+    """(end of the name in ``question``, number of the thing) for every name; None: no such thing is there.
+
+    A name that fits several things is left out, and so is one that fits only what a thing becomes.
+    """
+    found: list[tuple[int, int | None]] = []
+    for match in _NAME.finditer(question):
+        colour, form = (match["colour"] or "").lower(), match["noun"].lower()
+        same = [n for n, thing in enumerate(scene.things) if noun(thing.form).lower() == form]
+        fitting = [n for n in same if colour in ("", scene.things[n].colour)]
+        later = [n for n in same if colour == scene.things[n].deed.colour]
+        if len(fitting) == 1:
+            found.append((match.end(), fitting[0]))
+        elif not fitting and not later:
+            found.append((match.end(), None))
+    return found
