@@ -24,6 +24,7 @@ from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
+    from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.question import AskOptions, Question
 
 NANO_NOTICE = (
@@ -122,13 +123,16 @@ def ask(
         time_instruction=time_instruction,
         system=system,
     )
+    chosen = options.generate_options(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
     shown, planned = _plan(paths, text, asked, model, console, download=download, revision=revision)
     to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream
     answer, seconds = _answer(
         planned,
         model={"name": shown, "revision": revision, "device": device, "dtype": dtype}
         | {"attn_implementation": attn_implementation},
-        chosen={"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed},
+        chosen=chosen,
         stream_to=console if to_screen else None,
     )
     if as_json:
@@ -197,20 +201,18 @@ def _plan(
 
 
 def _answer(
-    question: Question, *, model: dict[str, Any], chosen: dict[str, Any], stream_to: Console | None
+    question: Question, *, model: dict[str, Any], chosen: GenerateOptions, stream_to: Console | None
 ) -> tuple[Answer, dict[str, float]]:
     """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come."""
     start = time.perf_counter()
     with collector_paused():
         from vidllava.backbone.answer import answer_question
-        from vidllava.backbone.generate import GenerateOptions
         from vidllava.backbone.load import load_backbone
     imported = time.perf_counter()
-    options = GenerateOptions(**chosen)
     backbone = load_backbone(**model)
     loaded = time.perf_counter()
     on_text = None if stream_to is None else lambda piece: stream_to.write(piece, end="")
-    answer = answer_question(backbone, question, options, on_text=on_text)
+    answer = answer_question(backbone, question, chosen, on_text=on_text)
     if stream_to is not None:
         stream_to.write("")
     seconds = {"import": imported - start, "load": loaded - imported, **answer.seconds}

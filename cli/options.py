@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.question import AskOptions
 
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
@@ -114,7 +115,10 @@ Model = Annotated[
     ),
 ]
 Download = Annotated[
-    bool, typer.Option("--download", help="Fetch the model if it is not here.", rich_help_panel=_MODEL)
+    bool,
+    typer.Option(
+        "--download", help="Fetch the model if it is not here; auto: OneVision 0.5B.", rich_help_panel=_MODEL
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_MODEL)
@@ -179,3 +183,10 @@ def ask_options(*, start: str | None, end: str | None, rope_factor: str, **other
         rope_factor=parse_rope_factor(rope_factor),
         **others,
     )
+
+
+def generate_options(**given: Any) -> GenerateOptions:
+    """The flags on the answer. Raises UsageError."""
+    from vidllava.backbone.generate_options import GenerateOptions
+
+    return GenerateOptions(**given)

@@ -33,6 +33,7 @@ LAYERS = {
     "vidllava.media.pixels": 3,
     "vidllava.media.decord_reader": 3,
     "vidllava.backbone.presets": 2,
+    "vidllava.backbone.generate_options": 2,
     "vidllava.backbone.settings": 3,
     "vidllava.backbone.locate": 3,
     "vidllava.backbone.tokens": 3,
@@ -63,6 +64,7 @@ PURE = (
     "vidllava.media.timeline",
     "vidllava.media.frames",
     "vidllava.backbone.presets",
+    "vidllava.backbone.generate_options",
 )
 # All that a question needs before its weights: must be told in well under a second.
 LIGHT = (

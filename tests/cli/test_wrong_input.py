@@ -136,12 +136,27 @@ def test_awkward_names_work(run: Run, clip: Path, tmp_path: Path, monkeypatch: p
         assert (result.code, json.loads(result.out)["media"]) == (0, name)
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "fifo"])
-def test_bad_media_is_told_before_torch_is_imported(bad_files: dict[str, Path], kind: str):
+@pytest.mark.parametrize(
+    ("media", "flags", "code"),
+    [
+        ("missing", [], 3),
+        ("truncated", [], 3),
+        ("fifo", [], 3),
+        ("good", ["--fps", "1", "--num-frames", "2"], 2),
+        ("good", ["--start", "99"], 2),
+        ("good", ["--temperature", "-1"], 2),
+        ("good", ["--context-limit", "20", "--rope-factor", "off"], 2),
+        ("good", ["--model", "onevision-7b"], 5),
+    ],
+)
+def test_what_needs_no_weights_is_told_before_torch_is_imported(
+    bad_files: dict[str, Path], clip: Path, media: str, flags: list[str], code: int
+):
+    path = clip if media == "good" else bad_files[media]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = start("ask", bad_files[kind], "what happens")
+    process = start("ask", path, "what happens", *flags)
     out, err = process.communicate(timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (process.returncode, out, err.count("\n")) == (3, "", 1)
+    assert (process.returncode, out, err.count("\n")) == (code, "", 1)
     # CPU seconds, since test runs share their cores. Half of one is usual; torch alone takes more than one.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.2
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.3

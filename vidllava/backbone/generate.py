@@ -10,34 +10,15 @@ call and hand out tokens as they come without a second thread.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicCache
 
+from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import PackedBatch
-from vidllava.errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """How tokens are chosen. Temperature 0 is greedy."""
-
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UsageError("--max-new-tokens", f"{self.max_new_tokens} is below 1")
-        if not 0.0 <= self.temperature <= 100.0:
-            raise UsageError("--temperature", f"{self.temperature} is outside 0 to 100", "0 is greedy")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UsageError("--top-p", f"{self.top_p} is outside (0, 1]", "1 keeps every token")
 
 
 def stop_ids(backbone: Backbone) -> frozenset[int]:

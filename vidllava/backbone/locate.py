@@ -22,13 +22,13 @@ _HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit
 def locate(name: str, *, download: bool = False, revision: str | None = None) -> tuple[str, Path]:
     """Resolve ``name`` to (the name to show, a folder whose files were checked).
 
-    ``auto`` is OneVision 0.5B where it is in the hub cache, else nano.
+    ``auto`` is OneVision 0.5B where it is in the hub cache or may be downloaded, else nano.
     Raises ModelError if there is no such model here or its files are damaged.
     """
     if not name:
         raise UsageError("--model", "is empty", f"one of {', '.join(MODELS)}, a hub id, or a folder")
     if name == "auto":
-        name = AUTO_MODEL if cached_folder(str(MODELS[AUTO_MODEL].hub_id)) else "nano"
+        name = AUTO_MODEL if download or cached_folder(str(MODELS[AUTO_MODEL].hub_id)) else "nano"
     folder = _folder(name, download=download, revision=revision)
     check_folder(folder)
     return name, folder

@@ -1,0 +1,28 @@
+"""How the next token is chosen: checked before torch is imported.
+
+GenerateOptions(max_new_tokens=64, temperature=0.7, top_p=0.9, seed=1)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidllava.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """How tokens are chosen. Temperature 0 is greedy."""
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError("--max-new-tokens", f"{self.max_new_tokens} is below 1")
+        if not 0.0 <= self.temperature <= 100.0:
+            raise UsageError("--temperature", f"{self.temperature} is outside 0 to 100", "0 is greedy")
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError("--top-p", f"{self.top_p} is outside (0, 1]", "1 keeps every token")
