@@ -44,7 +44,8 @@ def test_every_module_lies_in_a_package():
 
 
 def test_version_is_one():
-    done = subprocess.run(["vidllava", "--version"], capture_output=True, text=True, timeout=60)
+    script = str(Path(sys.executable).with_name("vidllava"))
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"vidllava {vidllava.__version__}\n", "")
 
 
