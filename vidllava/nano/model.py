@@ -36,7 +36,7 @@ def nano_config(vocabulary: dict[str, int]) -> LlavaOnevisionConfig:
             "vocab_size": len(vocabulary),
             "hidden_size": 192,
             "intermediate_size": 448,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 6,
             "num_attention_heads": 6,
             "num_key_value_heads": 6,
             "max_position_embeddings": CONTEXT,
