@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from tests.training.conftest import EVERYTHING, Run, metrics, weights
+from tests.training.conftest import EVERYTHING, Heard, Run, metrics, weights
 from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.errors import DatasetError, DivergedError, ModelError, UsageError
@@ -75,9 +77,15 @@ def test_frozen_modules_stay_as_they_were(run: Run, tmp_path: Path, checkpoint: 
     assert metrics(tmp_path)[-1]["learning_rate"] == 0.0
 
 
-@pytest.mark.parametrize(("stop", "workers"), [(3, 0), (4, 1)])
-def test_resume_equals_the_uninterrupted_run(run: Run, tmp_path: Path, stop: int, workers: int):
-    options = {"max_steps": 9, "save_steps": stop, "save_total_limit": 1, "logging_steps": 4}
+@pytest.mark.parametrize(("stop", "workers", "optim"), [(3, 0, "adamw_torch"), (4, 1, "muon")])
+def test_resume_equals_the_uninterrupted_run(run: Run, tmp_path: Path, stop: int, workers: int, optim: str):
+    options = {
+        "max_steps": 9,
+        "save_steps": stop,
+        "save_total_limit": 1,
+        "logging_steps": 4,
+        "optim": optim,
+    }
     world = World(EVERYTHING, 5, bad={2})
     run(tmp_path / "whole", world=world, max_bad_fraction=1.0, **options)
     kept = tmp_path / "kept"
@@ -96,6 +104,37 @@ def test_resume_equals_the_uninterrupted_run(run: Run, tmp_path: Path, stop: int
     assert rows[0] == rows[1]
     ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "kept")]
     assert ledgers[0] == ledgers[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves_it(run: Run, tmp_path: Path, monkeypatch, number: int):
+    run(tmp_path / "whole", max_steps=5)
+    stepped = Heard.stepped
+
+    def interrupt(self: Heard, step: int) -> None:
+        stepped(self, step)
+        if step == 3:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Heard, "stepped", interrupt)
+        outcome, _ = run(tmp_path / "kept", max_steps=5)
+    assert (outcome.step, outcome.signal) == (3, number)
+    assert [path.name for path in (tmp_path / "kept").glob("*-*")] == ["checkpoint-3"]
+    run(tmp_path / "kept", max_steps=5, resume="latest")
+    assert weights(tmp_path / "kept") == weights(tmp_path / "whole")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_signal_stops_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(self: Heard, step: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Heard, "stepped", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, max_steps=5)
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_a_run_is_a_function_of_its_seed(run: Run, tmp_path: Path):

@@ -81,7 +81,7 @@ def writing(folder: Path) -> Iterator[Path]:
 
 def find_checkpoint(output: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """The newest complete checkpoint in `output`, and a line about each newer one that is not complete."""
-    skipped = []
+    skipped: list[str] = []
     for step in reversed(_numbered(output)):
         try:
             return read_checkpoint(output / f"checkpoint-{step}"), tuple(skipped)

@@ -1,0 +1,117 @@
+"""Settings are checked once and say which flag is wrong; rates and groups follow from them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from vidllava.backbone.load import load_backbone
+from vidllava.errors import UsageError
+from vidllava.training import parameters, schedule
+from vidllava.training.settings import TrainingSettings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_steps": 0}, "--max-steps: must be at least 1, got 0"),
+        ({"num_train_epochs": math.nan}, "--num-train-epochs"),
+        ({"per_device_train_batch_size": 0}, "--per-device-train-batch-size"),
+        ({"gradient_accumulation_steps": -1}, "--gradient-accumulation-steps"),
+        ({"learning_rate": -1e-5}, "--learning-rate"),
+        ({"vision_lr": math.nan}, "--vision-lr"),
+        ({"learning_rate": math.inf}, "--learning-rate"),
+        ({"warmup_ratio": 1.5}, "--warmup-ratio: must be between 0 and 1, got 1.5"),
+        ({"max_grad_norm": 0.0}, "--max-grad-norm"),
+        ({"lr_scheduler_type": "poly"}, "--lr-scheduler-type: 'poly' is unknown"),
+        ({"mix": "stir"}, "--mix: 'stir' is unknown"),
+        ({"freeze": ("tower",)}, "--freeze: 'tower' is no module"),
+        ({"freeze": ("llm", "vision", "projector")}, "--freeze: leaves nothing to train"),
+        ({"save_total_limit": 0}, "--save-total-limit"),
+        ({"logging_steps": 0}, "--logging-steps"),
+        ({"optim": "sgd"}, "--optim: 'sgd' is unknown"),
+    ],
+)
+def test_a_wrong_value_names_its_flag(wrong, message):
+    with pytest.raises(UsageError) as caught:
+        TrainingSettings(**wrong)
+    assert str(caught.value).startswith(message)
+
+
+def test_rates_that_are_not_given_follow_the_language_model():
+    settings = TrainingSettings(learning_rate=1e-5).resolved()
+    assert settings.vision_lr == pytest.approx(2e-6)
+    assert settings.projector_lr == 1e-5
+    given = TrainingSettings(learning_rate=1e-5, vision_lr=0.0, projector_lr=1e-3).resolved()
+    assert (given.vision_lr, given.projector_lr) == (0.0, 1e-3)
+    assert given.resolved() == given
+
+
+def test_the_rate_rises_then_falls():
+    def rate(step: int, kind="cosine") -> float:
+        return schedule.factor(step, total_steps=100, warmup_steps=10, kind=kind)
+
+    assert [rate(step) for step in range(10)] == pytest.approx([0.1 * (n + 1) for n in range(10)])
+    assert rate(10) == 1.0
+    assert rate(55) == pytest.approx(0.5)
+    assert rate(99) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert 0 < rate(99) < 1e-3
+    assert rate(55, "linear") == pytest.approx(0.5)
+    assert rate(99, "constant") == 1.0
+    falling = [rate(step) for step in range(10, 100)]
+    assert falling == sorted(falling, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "steps", "expected"),
+    [(0.03, None, 4), (0.0, None, 0), (0.5, 7, 7), (0.0, 500, 101), (1.0, None, 101)],
+)
+def test_warmup_steps(ratio, steps, expected):
+    assert schedule.warmup(101, ratio=ratio, steps=steps) == expected
+
+
+def test_a_run_of_one_step_learns():
+    assert schedule.factor(0, total_steps=1, warmup_steps=1, kind="cosine") == 1.0
+    assert schedule.factor(0, total_steps=1, warmup_steps=0, kind="cosine") == 1.0
+
+
+def test_groups_hold_every_trained_weight_once_with_its_rate(checkpoint: Path):
+    model = load_backbone(str(checkpoint), device="cpu")
+    settings = TrainingSettings(learning_rate=1e-4, projector_lr=1e-3, weight_decay=0.1)
+    parameters.freeze(model, ("vision",))
+    groups = parameters.groups(model, settings)
+    members = [parameter for group in groups for parameter in group["params"]]
+    assert len({id(p) for p in members}) == len(members)
+    assert {id(p) for p in members} == {id(p) for _, p in parameters.trainable(model)}
+    rates = {(group["module"], group["lr"]) for group in groups}
+    assert rates == {("projector", 1e-3), ("llm", 1e-4)}
+    names = {id(p): name for name, p in model.named_parameters()}
+    undecayed = [names[id(p)] for group in groups if group["weight_decay"] == 0 for p in group["params"]]
+    assert all(
+        name.endswith(("bias", "norm.weight", "image_newline")) or "layernorm" in name for name in undecayed
+    )
+    assert any(name.endswith("image_newline") for name in undecayed)
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest(checkpoint: Path):
+    model = load_backbone(str(checkpoint), device="cpu")
+    settings = TrainingSettings(learning_rate=1e-4, optim="muon", muon_lr_scale=3.0)
+    parameters.freeze(model, ())
+    groups = parameters.groups(model, settings)
+    names = {id(p): name for name, p in model.named_parameters()}
+    muon = [(group, names[id(p)]) for group in groups if group["use_muon"] for p in group["params"]]
+    assert sorted({group["lr"] for group, _ in muon}) == pytest.approx([6e-5, 3e-4])
+    assert any("q_proj" in name for _, name in muon)
+    assert not any("embed" in name or "lm_head" in name or "norm" in name for _, name in muon)
+    members = [id(p) for group in groups for p in group["params"]]
+    assert sorted(members) == sorted(id(p) for _, p in parameters.trainable(model))
+
+
+def test_only_what_the_forward_pass_reads_is_trained(checkpoint: Path):
+    model = load_backbone(str(checkpoint), device="cpu")
+    parameters.freeze(model, ())
+    still = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert still == {name for name, _ in model.named_parameters() if "post_layernorm" in name}
+    assert len(still) == 2
