@@ -136,7 +136,7 @@ def _timeline(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None, tuple[str, ...]]:
     """(times in seconds from the first frame, their stamps or None, notes on damage)."""
     time_base = Fraction(stream.time_base or 1)
-    ticks = frame_ticks(container, stream, found)
+    ticks = frame_ticks(container, found)
     if ticks is None:
         stamps, damage = count_frames(path, stream.index)
         rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)

@@ -22,7 +22,6 @@ from vidllava.media.bitstream import is_clean_key, is_hidden
 from vidllava.media.reader import Damage, decode_packet, read_frames, read_packets
 
 _NO_STAMP = -(1 << 63)
-_PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
 _WHOLE_FRAMES = ("mov", "matroska")  # containers whose samples are whole frames, never single fields
 FALLBACK_FPS = 25.0
 
@@ -74,15 +73,16 @@ def scan(container: InputContainer, stream: VideoStream) -> Scan:
     return found
 
 
-def frame_ticks(container: InputContainer, stream: VideoStream, found: Scan) -> npt.NDArray[np.int64] | None:
+def frame_ticks(container: InputContainer, found: Scan) -> npt.NDArray[np.int64] | None:
     """Sorted stamps that name each shown frame, or None where only counting decoded frames can tell."""
-    names = container.format.name
-    fields = stream.codec_context.field_order not in _PROGRESSIVE and not names.startswith(_WHOLE_FRAMES)
-    if names == "avi" or fields or found.first_frame is None or found.first_frame.pts is None:
+    names, first = container.format.name, found.first_frame
+    if names == "avi" or first is None or first.pts is None:
+        return None
+    if first.interlaced_frame and not names.startswith(_WHOLE_FRAMES):
         return None
     ticks = np.sort(np.frombuffer(found.stamps, dtype=np.int64))
     # Pictures before the first decodable one (a cut open GOP) never leave the decoder.
-    ticks = ticks[(ticks >= found.first_frame.pts) | (ticks == _NO_STAMP)]
+    ticks = ticks[(ticks >= first.pts) | (ticks == _NO_STAMP)]
     if len(ticks) == 0 or ticks[0] == _NO_STAMP or bool(np.any(np.diff(ticks) == 0)):
         return None
     return ticks
