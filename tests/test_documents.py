@@ -1,11 +1,13 @@
-"""The documents agree with the code: ARCHITECTURE's tree, README's commands, links and targets.
+"""The documents agree with the code: ARCHITECTURE's tree, README's transcript, commands, links and targets.
 
-`python -m tests.test_documents` (part of `make docs`) writes the tree anew.
+`python -m tests.test_documents` (part of `make docs`) writes the tree and the transcript anew.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,9 +16,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "ARCHITECTURE.md"
+PAGE, README = ROOT / "ARCHITECTURE.md", ROOT / "README.md"
 FOLDERS = ("vidllava", "kernels", "cli", "tests", "examples")
-OPEN, CLOSE = "<!-- tree -->", "<!-- /tree -->"
+TRANSCRIPT = (
+    'vidllava ask examples/clip.mp4 "what happens"',
+    'vidllava ask examples/clip.mp4 "Which way does the red circle move?" --quiet',
+    'vidllava ask examples/changed-1.png examples/changed-2.png "what changed?" --quiet',
+)
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "kernels/README.md")
 
 
@@ -45,10 +51,39 @@ def tree() -> str:
     return "```text\n" + "".join(f"{name:{width}}{text}".rstrip() + "\n" for name, text in lines) + "```"
 
 
+def transcript() -> str:
+    """What a terminal shows, both streams together."""
+    from vidllava.cli.main import run
+
+    shown = ""
+    for command in TRANSCRIPT:
+        screen = io.StringIO()
+        with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+            code = run(shlex.split(command)[1:])
+        assert code == 0, screen.getvalue()
+        shown += f"$ {command}\n{screen.getvalue()}"
+    return f"```console\n{shown}```"
+
+
+def between(path: Path, mark: str) -> str:
+    """The text of a document between ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    text = path.read_text(encoding="utf-8")
+    return text.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0].strip()
+
+
+def put_between(path: Path, mark: str, text: str) -> None:
+    page = path.read_text(encoding="utf-8")
+    before, after = page.partition(f"<!-- {mark} -->")[0], page.partition(f"<!-- /{mark} -->")[2]
+    path.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}", encoding="utf-8")
+
+
 def test_the_tree_is_the_repository():
-    page = PAGE.read_text(encoding="utf-8")
-    written = page.partition(OPEN)[2].partition(CLOSE)[0].strip()
-    assert written == tree(), "run: make docs"
+    assert between(PAGE, "tree") == tree(), "run: make docs"
+
+
+def test_the_transcript_is_what_the_commands_print(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    assert between(README, "transcript") == transcript(), "run: make docs"
 
 
 def test_every_module_says_what_it_is():
@@ -116,6 +151,5 @@ def test_exit_codes_in_the_readme_are_those_of_the_errors():
 
 
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(OPEN)
-    after = rest.partition(CLOSE)[2]
-    PAGE.write_text(f"{before}{OPEN}\n{tree()}\n{CLOSE}{after}", encoding="utf-8")
+    put_between(PAGE, "tree", tree())
+    put_between(README, "transcript", transcript())
