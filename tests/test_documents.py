@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import io
 import re
 import shlex
@@ -60,6 +61,7 @@ def transcript() -> str:
         screen = io.StringIO()
         with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
             code = run(shlex.split(command)[1:])
+        gc.unfreeze()  # what `ask` set aside for a process that ends: this one goes on
         assert code == 0, screen.getvalue()
         shown += f"$ {command}\n{screen.getvalue()}"
     return f"```console\n{shown}```"
