@@ -130,7 +130,7 @@ CASES = {
     "average-2": case((2, Visual(SQUARE, "average", 2, count=2, newline="end"), 2)),
     "average-3": case((Visual((7, 8), "average", 3),)),
     "max-2": case((Visual(SQUARE, "max", 2, count=2), 1)),
-    "max-4": case((Visual((9, 8), "max", 4, newline="row"),)),
+    "max-3": case((Visual((4, 7), "max", 3, newline="row"),)),
     "copy": case((1, Visual((3, 4), "copy", count=2, newline="row"), 1)),
     "anyres": case(
         (1, Visual((3, 3), "copy"), Visual((3, 3), "copy", tiles=(2, 3), crop=(1, 0, 4, 9), newline="row"), 1)
@@ -144,8 +144,8 @@ CASES = {
         (
             Visual(SQUARE, "bilinear", 2, count=2),
             1,
-            Visual(SQUARE, "average", 4, count=2, again=True, newline="one"),
-            Visual(SQUARE, "max", 2, count=2, again=True),
+            Visual(SQUARE, "average", 4, again=True, newline="one"),
+            Visual(SQUARE, "max", 2, again=True),
         )
     ),
     "mixed-batch": case(
