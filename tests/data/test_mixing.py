@@ -171,6 +171,16 @@ def test_an_empty_source_is_refused():
         Mixture((Listed([]),))
 
 
+def test_the_fingerprint_tells_other_data():
+    marks = [
+        Mixture((Listed(["picture", "video"]),)).fingerprint(),
+        Mixture((Listed(["video", "picture"]),)).fingerprint(),
+        Mixture((Listed(["picture", "video"]),), (2.0,)).fingerprint(),
+        Mixture((Listed(["picture", "video"], name="other"),)).fingerprint(),
+    ]
+    assert all(marks.count(mark) == 1 for mark in marks)
+
+
 def test_replacements_are_the_next_of_the_same_modality():
     data = Mixture((Listed(["video", "picture", "video", "picture", "video"]),))
     assert list(data.replacements(2, 10)) == [4, 0]

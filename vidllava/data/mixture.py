@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,11 +83,14 @@ class Mixture:
         return {name: int(count) for name, count in zip(MODALITIES, found, strict=True) if count}
 
     def fingerprint(self) -> list[list[object]]:
-        """What a resumed run compares: each source's weight, length and, where it has one, own mark."""
-        return [
-            [weight, len(source), getattr(source, "fingerprint", source.name)]
-            for source, weight in zip(self.sources, self.weights, strict=True)
-        ]
+        """What a resumed run compares: weight and length of each source, its own `fingerprint` if it has one,
+        and which modality stands where."""
+        rows: list[list[object]] = []
+        for which, (source, weight) in enumerate(zip(self.sources, self.weights, strict=True)):
+            start, stop = self.offsets[which : which + 2]
+            order = hashlib.blake2b(self.modalities[start:stop].tobytes(), digest_size=8).hexdigest()
+            rows.append([weight, len(source), getattr(source, "fingerprint", source.name), order])
+        return rows
 
     def replacements(self, index: int, limit: int) -> Sequence[int]:
         """The next at most `limit` indices of the same modality, cyclic: what stands in for a bad sample."""
