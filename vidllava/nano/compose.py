@@ -12,7 +12,7 @@ from vidllava.nano.words import COLOURS, DIRECTIONS, FORMS, GLYPHS, HELD_OUT, SH
 
 _PALETTE = tuple(COLOURS)
 _VERBS = ("moves", "stays", "turns", "grows", "shrinks", "appears", "vanishes", "becomes")
-_WEIGHTS = np.array([0.36, 0.13, 0.11, 0.09, 0.09, 0.07, 0.07, 0.08])
+_WEIGHTS = np.array([0.34, 0.12, 0.10, 0.09, 0.09, 0.08, 0.08, 0.10])
 _MOMENTS = np.linspace(0.0, 1.0, 7)  # where the room between things is checked
 _EDGE, _GAP = 0.015, 0.045  # free space to the border and between things, as parts of the side
 # Radii by number of things: few things may be large, many must be small.

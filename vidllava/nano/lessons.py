@@ -24,8 +24,8 @@ Setting = Literal[
 # How often each kind is asked: binding and motion, which are hardest, most.
 _CLIP_WEIGHTS = {
     "colour": 2.2,
-    "shape": 2.0,
-    "count": 0.7,
+    "shape": 1.2,
+    "count": 0.6,
     "count_form": 0.5,
     "count_colour": 0.4,
     "count_start": 0.3,
@@ -37,21 +37,21 @@ _CLIP_WEIGHTS = {
     "colour_end": 0.5,
     "letter": 0.4,
     "number": 0.4,
-    "meets": 0.5,
-    "is_there": 1.0,
-    "is_colour": 0.8,
-    "does_it": 1.8,
+    "meets": 0.7,
+    "is_there": 1.8,
+    "is_colour": 1.2,
+    "does_it": 2.6,
 }
 _PICTURE_WEIGHTS = {
     "colour": 3.0,
-    "shape": 3.0,
+    "shape": 1.5,
     "count": 1.0,
     "count_form": 0.7,
     "count_colour": 0.6,
     "letter": 0.7,
     "number": 0.7,
-    "is_there": 1.5,
-    "is_colour": 1.0,
+    "is_there": 2.5,
+    "is_colour": 1.5,
     "where": 1.2,
 }
 _FREE: dict[Medium, str] = {"video": "happens", "picture": "caption", "changed": "different"}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE, PATCH = 84, 12
 SIDE = IMAGE_SIZE // PATCH  # cells on each side of a frame: 7
-CONTEXT = 512  # tokens; the longest sequence it is trained on
+CONTEXT = 384  # tokens: 20 frames, the system line, a question and its answer; the longest it is trained on
 
 
 def nano_config(vocabulary: dict[str, int]) -> LlavaOnevisionConfig:

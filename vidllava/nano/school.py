@@ -37,7 +37,9 @@ _SETTINGS: dict[Setting, float] = {
     "picture, clip": 0.03,
     "clip, picture": 0.02,
 }
-_FRAMES, _FRAME_SHARES = (4, 5, 6, 7, 8), (0.3, 0.2, 0.15, 0.1, 0.25)
+# Most clips are short, for speed; a few fill the context that nano declares.
+_FRAMES = (4, 5, 6, 7, 8, 12, 16, 20)
+_FRAME_SHARES = (0.28, 0.17, 0.13, 0.1, 0.25, 0.03, 0.02, 0.02)
 # Two clips, or a clip and a picture, must leave room for questions.
 _SHORT_FRAMES, _SHORT_SHARES = (4, 5, 6, 8), (0.55, 0.2, 0.15, 0.1)
 _THINGS = (0.32, 0.36, 0.32)

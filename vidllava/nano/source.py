@@ -31,8 +31,8 @@ _MOVING: dict[Setting, float] = {
     "picture, clip": 0.06,
     "clip, picture": 0.06,
 }
-_FRAMES = (4, 5, 6, 7, 8)
-_FRAME_SHARES = (0.25, 0.15, 0.15, 0.1, 0.35)
+_FRAMES = (4, 5, 6, 7, 8, 12, 16)
+_FRAME_SHARES = (0.25, 0.15, 0.13, 0.1, 0.33, 0.02, 0.02)
 
 
 class WorldSource:
@@ -65,7 +65,7 @@ class WorldSource:
             index,
             setting,
             num_frames=num_frames,
-            num_questions=1 if self.stage == "1" else self.turns,
+            num_questions=1 if self.stage == "1" else self.turns if num_frames <= 8 else min(self.turns, 3),
         )
         questions = list(lesson.questions)
         if self.stage != "1":
@@ -85,8 +85,9 @@ class WorldSource:
         # A stream of its own, so that the modality costs no scene.
         rng = np.random.default_rng([7, self.seed, index])
         setting = self._settings[int(rng.choice(len(self._settings), p=self._shares))]
-        few = setting == "two clips"  # two full clips would fill the context
-        return setting, 4 if few else int(rng.choice(_FRAMES, p=_FRAME_SHARES))
+        if "clip" in setting and setting != "clip":
+            return setting, 4  # beside another visual a full clip would leave no room for questions
+        return setting, int(rng.choice(_FRAMES, p=_FRAME_SHARES))
 
 
 def _mixture(stage: str, clips: float) -> tuple[tuple[Setting, ...], np.ndarray]:
