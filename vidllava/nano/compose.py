@@ -24,7 +24,9 @@ def clip_scene(rng: np.random.Generator, split: Split, num_things: int) -> Scene
     while True:
         meeting = num_things >= 2 and rng.random() < 0.12
         things = _cast(rng, split, num_things)
-        things = [replace(thing, deed=_deed(rng, thing, things, split)) for thing in things]
+        for number, thing in enumerate(things):
+            # One after the other: no two may become the same thing.
+            things[number] = replace(thing, deed=_deed(rng, thing, things, split))
         if meeting:
             things[0] = replace(things[0], deed=Deed(verb="meets", partner=things[1].name))
             things[1] = replace(things[1], deed=Deed())
