@@ -69,10 +69,10 @@ def test_pooling_follows_the_preset_or_the_options(encode):
         encode(sample, pool_stride=9)
 
 
-def test_visuals_without_a_placeholder_stand_in_front(encode):
+def test_visuals_without_a_placeholder_stand_in_front_as_ask_spells_them(encode):
     visuals = (clip(), Visual(kind="pictures", frames=frames(1, 2)))
     bare = encode(Sample(id="s", turns=said("what?"), visuals=visuals))
-    marked = encode(Sample(id="s", turns=said("<video>\n<image>\nwhat?"), visuals=visuals))
+    marked = encode(Sample(id="s", turns=said("<video> <image>\nwhat?"), visuals=visuals))
     assert bare.prompt == marked.prompt
 
 

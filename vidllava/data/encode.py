@@ -25,9 +25,9 @@ from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.prompting.conversation import (
     TEMPLATES,
     MediaKind,
-    Placeholder,
     TokenizedPrompt,
     Turn,
+    leading,
     num_placeholders,
     place,
     tokenize,
@@ -108,11 +108,9 @@ def _frames(visual: Visual) -> np.ndarray:
 
 
 def _in_front(turns: tuple[Turn, ...], kinds: list[MediaKind]) -> tuple[Turn, ...]:
-    """The conversation with a placeholder per visual before the first question, each on a line of its own."""
-    marks = [Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds]
+    """The conversation with its visuals before the first question, spelt as `ask` spells them."""
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
-    if first is None or not marks:
+    if first is None:
         return turns
-    parts = [part for mark in marks for part in (mark, "\n")]
-    asked = Turn.from_parts("user", [*parts, *turns[first].parts])
+    asked = Turn.from_parts("user", [*leading(kinds), *turns[first].parts])
     return (*turns[:first], asked, *turns[first + 1 :])

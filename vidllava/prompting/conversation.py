@@ -55,6 +55,7 @@ __all__ = [
     "Turn",
     "build_prompt",
     "check_turns",
+    "leading",
     "num_placeholders",
     "place",
     "time_instruction",
@@ -126,6 +127,11 @@ def _names(placeholders: Sequence[Placeholder], visuals: int | Sequence[MediaKin
     else:
         words = ["Video" if kind == "video" else "Image" for kind in visuals]
     return [f"{word} {words[: number + 1].count(word)}" for number, word in enumerate(words)]
+
+
+def leading(kinds: Sequence[MediaKind]) -> list[str | Placeholder]:
+    """What stands before a question that names no places: a placeholder per visual, spaces, a line end."""
+    return _leading([Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds], [])
 
 
 def _joined(placeholders: Sequence[Placeholder]) -> list[str | Placeholder]:
