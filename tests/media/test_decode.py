@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,6 +141,23 @@ def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):
     whole = take(joined)
     assert whole.pixels.shape[1:] == (96, 128, 3)
     assert whole.notes == ("the picture size changes on the way: frames are scaled to 128x96",)
+
+
+@pytest.mark.parametrize("matrix", [8, 10, 14])
+def test_an_unknown_colour_matrix_is_read_as_untagged_and_said(clip, tmp_path, matrix):
+    path = tmp_path / "tagged.mp4"
+    with av.open(str(clip("every_frame_a_key.mp4"))) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        tagger = av.BitStreamFilterContext(
+            f"h264_metadata=matrix_coefficients={matrix}", source.streams.video[0], stream
+        )
+        for packet in source.demux(video=0):
+            for tagged in tagger.filter(packet if packet.size else None):
+                tagged.stream = stream
+                target.mux(tagged)
+    tagged_batch, plain = take(path, num_frames=3), take(clip("every_frame_a_key.mp4"), num_frames=3)
+    assert tagged_batch.notes == ("the colour matrix is unknown: converted as if there were no colour tags",)
+    assert np.array_equal(tagged_batch.pixels, plain.pixels)
 
 
 def test_the_plan_of_another_clip_is_refused(clip):

@@ -9,10 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.clips import numbered_picture
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media import container as container_module
+from vidllava.media.picture import load_picture
 from vidllava.media.probe import media_kind, probe
 
 
@@ -94,6 +96,15 @@ def test_a_file_that_is_something_else_is_named(tmp_path, message):
         assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["WEBP", "AVIF"])
+def test_animations_that_no_decoder_here_reads_are_refused_not_cut_to_a_frame(tmp_path, name):
+    pictures = [Image.fromarray(numbered_picture(number)) for number in range(3)]
+    pictures[0].save(tmp_path / "a", format=name, save_all=True, append_images=pictures[1:], duration=100)
+    for read in (probe, media_kind, load_picture):
+        with pytest.raises(MediaError, match=r"is an animated .* picture, which is not read"):
+            read(tmp_path / "a")
+
+
 def test_a_playlist_or_list_never_opens_its_neighbours(tmp_path, clip):
     (tmp_path / "seg.ts").write_bytes(clip("constant.ts").read_bytes())
     for text in ("ffconcat version 1.0\nfile seg.ts\n", "#EXTM3U\n#EXTINF:2,\nseg.ts\n#EXT-X-ENDLIST\n"):
@@ -143,10 +154,8 @@ def test_an_encrypted_file_is_said(clip, tmp_path):
 
 
 def test_a_picture_under_a_videos_name_is_said_to_be_one(tmp_path):
-    from PIL import Image
-
     path = tmp_path / "clip.mp4"
-    for name in ("PNG", "JPEG", "WEBP", "AVIF"):
+    for name in ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF"):
         Image.fromarray(numbered_picture(3)).save(path, format=name)
         assert error_of(path).startswith(f"is a picture ({name}), not a video")
         assert media_kind(path) == "picture"

@@ -29,40 +29,33 @@ _OPTIONS = {
 MAX_FRAME_PIXELS = 1 << 26
 _NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _MAX_THREADS = 4
-_PICTURES_IN_MP4 = ("AVIF", "HEIC")  # FFmpeg would read them as videos of one frame.
 
 
 @contextmanager
 def open_container(path: str) -> Iterator[InputContainer]:
     """The opened file, closed at the end whatever happens. Raises MediaError where it is no video file."""
-    picture = picture_format(read_head(path))
-    if picture in _PICTURES_IN_MP4:
-        raise _is_picture(path, picture)
+    head = read_head(path)
+    if head[4:8] == b"ftyp" and (impostor(head) or picture_format(head)):
+        # FFmpeg would read AVIF and HEIC as videos of one frame.
+        raise _unreadable(path, head)
     try:
         container = av.open(absolute(path), options=dict(_OPTIONS), metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, head) from error
     with container:
         yield container
 
 
-def _unreadable(path: str, error: Exception) -> MediaError:
-    head = read_head(path)
+def _unreadable(path: str, head: bytes) -> MediaError:
     found = impostor(head)
     if found is not None:
         return MediaError(path, f"is {found[0]}", found[1])
     picture = picture_format(head)
     if picture is not None:
-        return _is_picture(path, picture)
-    if isinstance(error, PermissionError):
-        return MediaError(path, "cannot be read: permission denied")
+        return MediaError(path, f"is a picture ({picture}), not a video", "give it as a picture")
     if head[4:8] == b"ftyp":
         return MediaError(path, "is truncated or damaged: no readable index", "copy or download it again")
     return MediaError(path, "is no video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read")
-
-
-def _is_picture(path: str, picture: str) -> MediaError:
-    return MediaError(path, f"is a picture ({picture}), not a video", "give it as a picture")
 
 
 def choose_stream(container: InputContainer, path: str) -> VideoStream:

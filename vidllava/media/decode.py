@@ -13,6 +13,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
@@ -32,6 +33,7 @@ MAX_LOST_FRAMES = 0.5
 
 # A decoder holds back at most 16 frames (H.264 and HEVC): a stamp this far past means the wanted one is lost.
 _REORDER_DEPTH = 16
+_UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
 
 Picture = npt.NDArray[np.uint8]
 Convert = Callable[[VideoFrame], Picture]
@@ -148,13 +150,10 @@ def _decode_with_pyav(
             *notes,
             f"{len(lost)} planned frames cannot be decoded: the last good one before each is shown",
         )
-    if convert.num_rescaled:
-        notes = (
-            *notes,
-            f"the picture size changes on the way: frames are scaled to {info.width}x{info.height}",
-        )
     times = np.array(plan.timestamps_seconds, dtype=np.float64)
-    return FrameBatch(pixels, times, plan, backend="pyav", notes=(*notes, *damage.notes()))
+    return FrameBatch(
+        pixels, times, plan, backend="pyav", notes=(*notes, *convert.notes(info), *damage.notes())
+    )
 
 
 def _take(
@@ -206,18 +205,39 @@ class _Converter:
         self.shape = (info.height, info.width) if size is None else (size, size)
         self.num_rescaled = 0
         """Frames of another size than the first: a stream may change it on its way."""
+        self.num_untagged = 0
+        """Frames whose colour matrix swscale does not know."""
         self._size = size
         self._turn = Orientation(info.rotation, info.mirrored)
         # Turning the upright size once more gives the stored one.
         self._stored = self._turn.size(info.width, info.height)
 
     def __call__(self, frame: VideoFrame) -> Picture:
-        width, height = self._stored
         self.num_rescaled += (frame.width, frame.height) != self._stored
-        stored = frame.to_ndarray(format="rgb24", width=width, height=height)
-        picture = self._turn.apply(stored.astype(np.uint8, copy=False))
+        picture = self._turn.apply(self._to_rgb(frame))
         if self._size is None:
             return picture
         from vidllava.media.pixels import resize_frames
 
         return resize_frames(picture[None], self._size)[0].permute(1, 2, 0).numpy()
+
+    def _to_rgb(self, frame: VideoFrame) -> Picture:
+        width, height = self._stored
+        try:
+            stored = frame.to_ndarray(format="rgb24", width=width, height=height)
+        except av.error.FFmpegError:
+            # Reserved and exotic matrices are refused outright; FFmpeg's own default is for untagged video.
+            frame.colorspace = _UNTAGGED
+            self.num_untagged += 1
+            stored = frame.to_ndarray(format="rgb24", width=width, height=height)
+        return stored.astype(np.uint8, copy=False)
+
+    def notes(self, info: VideoInfo) -> tuple[str, ...]:
+        """What had to be changed about the pictures."""
+        found = []
+        if self.num_rescaled:
+            size = f"{info.width}x{info.height}"
+            found.append(f"the picture size changes on the way: frames are scaled to {size}")
+        if self.num_untagged:
+            found.append("the colour matrix is unknown: converted as if there were no colour tags")
+        return tuple(found)

@@ -106,9 +106,13 @@ def read_head(path: str | Path) -> bytes:
 
 
 def impostor(head: bytes) -> tuple[str, str] | None:
-    """(what it is, what to try) where the first bytes prove that a file is no video and no picture."""
+    """(what it is, what to try) where the first bytes prove that a file is nothing that is read."""
     if not head.strip(b"\x00"):
         return "nothing but zero bytes", "copy or download it again"
+    if head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
+        return "an animated WebP picture, which is not read", "convert it to GIF or mp4"
+    if head[4:12] == b"ftypavis":
+        return "an animated AVIF picture, which is not read", "convert it to GIF or mp4"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for magic, what, hint in _IMPOSTORS:
         if start.startswith(magic):
@@ -142,17 +146,15 @@ def media_kind(path: str | Path) -> Literal["video", "picture"]:
     """
     check_file(path)
     head = read_head(path)
+    found = impostor(head)
+    if found is not None:
+        raise MediaError(os.fspath(path), f"is {found[0]}", found[1])
     name = picture_format(head)
     if name == "GIF":
         return "video" if _is_animated_gif(path) else "picture"
     if name == "PNG":
         return "video" if _is_animated_png(path) else "picture"
-    if name is not None:
-        return "picture"
-    found = impostor(head)
-    if found is not None:
-        raise MediaError(os.fspath(path), f"is {found[0]}", found[1])
-    return "video"
+    return "video" if name is None else "picture"
 
 
 def _is_animated_gif(path: str | Path) -> bool:

@@ -34,7 +34,9 @@ def load_picture(path: str | Path) -> npt.NDArray[np.uint8]:
     name = str(path)
     check_file(path)
     head = read_head(path)
-    kind = picture_format(head)
+    kind, found = picture_format(head), impostor(head)
+    if found is not None:
+        raise MediaError(name, f"is {found[0]}", found[1])
     if kind in _HINTS:
         raise MediaError(name, f"is a {kind} picture, a format that is not read", _HINTS[kind])
     try:
@@ -49,7 +51,7 @@ def load_picture(path: str | Path) -> npt.NDArray[np.uint8]:
         raise ResourceError(name, f"has more than the limit of {limit:,} pixels", "scale it down") from None
     except Exception as error:
         # Pillow's parsers raise whatever a damaged file makes them stumble over (struct, zlib, Syntax, ...).
-        raise _unreadable(name, head, kind) from error
+        raise _unreadable(name, kind) from error
 
 
 def _upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -72,10 +74,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
 
 
-def _unreadable(name: str, head: bytes, kind: str | None) -> MediaError:
-    found = impostor(head)
-    if found is not None:
-        return MediaError(name, f"is {found[0]}", found[1])
+def _unreadable(name: str, kind: str | None) -> MediaError:
     if kind is None:
         return MediaError(
             name, "is no picture of a known format", "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read"
