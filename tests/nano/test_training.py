@@ -17,6 +17,7 @@ from vidllava.nano.packing import layouts, pack
 from vidllava.nano.school import SchoolSettings, school
 from vidllava.nano.student import WatchHeads, read, watching_loss
 from vidllava.nano.tower import train_tower
+from vidllava.nano.train import train_nano
 from vidllava.prompting.conversation import CHATML, Turn, build_prompt, tokenize
 
 
@@ -120,3 +121,12 @@ def test_the_optimizer_owns_each_parameter_once_and_slows_what_is_slow():
     unused = sum("post_layernorm" in name for name, _ in model.model.vision_tower.named_parameters())
     tensors = sum(len(list(module.parameters())) for _, module in parts)
     assert owned == tensors - unused + 1
+
+
+def test_a_stage_that_is_complete_is_not_trained_again(tmp_path):
+    for stage in ("tower", "school"):
+        save_nano(fresh_model(), tmp_path / stage)
+    before = (tmp_path / "school" / "model.safetensors").stat().st_mtime_ns
+    done = train_nano(tmp_path, tower_minutes=9, school_minutes=9, finetune_steps=0)
+    assert done == tmp_path / "school"
+    assert (done / "model.safetensors").stat().st_mtime_ns == before

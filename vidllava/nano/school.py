@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -219,6 +220,8 @@ def _save(
 
 
 def log(line: dict, path: Path) -> None:
-    """Append one line of the learning curve."""
+    """Append one line of the learning curve, and say it on stderr: the run takes hours."""
+    text = json.dumps(line)
+    print(text, file=sys.stderr)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(text + "\n")
