@@ -6,7 +6,7 @@ A lesson is a pure function of (split, seed, index, setting): nothing is stored,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -131,7 +131,7 @@ class _Maker:
             return
         text = styled(made.text, self.rng)
         if all(text.lower() != other.text.lower() for other in asked):
-            asked.append(Question(made.kind, text, made.answer))
+            asked.append(replace(made, text=text))
 
     def any_kind(self, medium: Medium) -> str:
         weights = _CLIP_WEIGHTS if medium == "video" else _PICTURE_WEIGHTS

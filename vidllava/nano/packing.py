@@ -43,6 +43,8 @@ class Packed:
     kinds            the kind of every question, in the order of the targets' numbers
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in a question, where a
                      lesson shows one scene
+    asked            int64 [K, 3]: the same at the row where the answer starts, if the question has one name
+    claims           int64 [C, 2]: text row where the claim of a yes-or-no question ends, 1 if it is true
     """
 
     ids: torch.Tensor
@@ -52,6 +54,8 @@ class Packed:
     targets: torch.Tensor
     kinds: tuple[str, ...]
     mentions: torch.Tensor
+    asked: torch.Tensor
+    claims: torch.Tensor
     prefix: int
 
 
@@ -117,6 +121,8 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     ids[:, :prefix], positions[:, :prefix], owner[:, :prefix] = head, np.arange(prefix), 0
     targets: list[tuple[int, int, int]] = []
     named: list[tuple[int, int, int]] = []
+    asked_of: list[tuple[int, int, int]] = []
+    claims: list[tuple[int, int]] = []
     kinds: list[str] = []
     for row, own in enumerate(turns):
         at = prefix
@@ -127,10 +133,12 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
             positions[row, span] = prefix + np.arange(len(spelt))
             first = row * text + at - prefix + len(asked) - 1
             targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
-            scene = lessons[row].exhibits[0].scene
             if len(visuals) == 1:
                 start = row * text + at - prefix
-                named += [(start + token, row, thing) for token, thing in _named(made.text, scene)]
+                names = _named(made.text, lessons[row].exhibits[0].scene)
+                named += [(start + token, row, thing) for token, thing in names]
+                asked_of += [(first, row, thing) for _, thing in names if len(names) == 1]
+                claims += [(start + token, int(made.answer == "yes")) for token in _claimed(made)]
             kinds.append(made.kind)
             at += len(spelt)
     return Packed(
@@ -141,14 +149,29 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
         torch.tensor(targets),
         tuple(kinds),
         torch.tensor(named, dtype=torch.int64).reshape(-1, 3),
+        torch.tensor(asked_of, dtype=torch.int64).reshape(-1, 3),
+        torch.tensor(claims, dtype=torch.int64).reshape(-1, 2),
         prefix,
     )
 
 
+def _ends(question: str) -> dict[int, int]:
+    """Character of the question at which a token ends -> that token, counted from the line end before it."""
+    offsets = _tokenizer().encode(f"\n{question}").offsets
+    return {end - 1: token for token, (_, end) in enumerate(offsets)}
+
+
+def _claimed(made: Question) -> list[int]:
+    """The token that ends the question's claim, if it makes one."""
+    at = made.text.rfind(made.claim) if made.claim else -1
+    token = _ends(made.text).get(at + len(made.claim)) if at >= 0 else None
+    return [] if token is None else [token]
+
+
 def _named(question: str, scene: Scene) -> list[tuple[int, int]]:
-    """(token that ends a name, thing or -1), counted from the line end before the question."""
-    ends = {end: token for token, (_, end) in enumerate(_tokenizer().encode(f"\n{question}").offsets)}
-    found = ((ends.get(end + 1), thing) for end, thing in mentions(question, scene))
+    """(token that ends a name, thing or -1)."""
+    ends = _ends(question)
+    found = ((ends.get(end), thing) for end, thing in mentions(question, scene))
     return [(token, -1 if thing is None else thing) for token, thing in found if token is not None]
 
 

@@ -35,15 +35,21 @@ KINDS_OF: dict[Medium, tuple[str, ...]] = {
 }
 # Free answers, scored as facts; every other kind is a single fact.
 FREE_KINDS = ("happens", "caption", "different")
+# The slots that may hold the claim of a yes-or-no question.
+_CLAIMS = {"does_it": ("do", "phrase"), "is_colour": ("colour",)}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its true answer. ``text`` is lower case and without a question mark: see ``styled``."""
+    """A question and its true answer. ``text`` is lower case and without a question mark: see ``styled``.
+
+    ``claim``: what a yes-or-no question says of its thing ("moves left", "red"), as it stands in the text.
+    """
 
     kind: str
     text: str
     answer: str
+    claim: str = ""
 
 
 def question(
@@ -62,7 +68,9 @@ def question(
     templates = [
         text for text in WORDINGS[kind] if not locator or ("{clip}" not in text and " here" not in text)
     ]
-    return Question(kind, pick(rng, templates).format(clip=clip, **slots) + locator, answer)
+    template = pick(rng, templates)
+    claim = next((slots[slot] for slot in _CLAIMS.get(kind, ()) if f"{{{slot}}}" in template), "")
+    return Question(kind, template.format(clip=clip, **slots) + locator, answer, claim)
 
 
 def styled(text: str, rng: np.random.Generator) -> str:

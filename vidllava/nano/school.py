@@ -106,14 +106,14 @@ def school(model: OneVision, settings: SchoolSettings, folder: Path) -> Iterator
         batch = pack(lessons, tile=IMAGE_SIZE)
         result = read(model, batch, pixels, tower_learns=settings.tower_learns)
         watching, seen = watching_loss(heads, result.watched, lessons)
-        naming, known = naming_loss(heads, result.named, batch, lessons)
+        naming, known, judged = naming_loss(heads, result, batch, lessons)
         norm = optimizer.step(result.losses.mean() + watching + naming)
         step += 1
         if step % settings.log_every == 0:
             loss, right = result.losses.mean().item(), result.right.float().mean().item()
             seconds = time.monotonic() - start
             line = _line(step, seconds, setting, loss=loss, tokens_right=right, seen=seen, norm=norm)
-            yield {**line, "names_known": round(known, 3)}
+            yield {**line, "names_known": round(known, 3), "claims_judged": round(judged, 3)}
         if time.monotonic() - saved > 60 * settings.save_minutes:
             saved = time.monotonic()
             _save(state_file, model, heads, optimizer, step, time.monotonic() - start)

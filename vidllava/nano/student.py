@@ -26,19 +26,25 @@ from vidllava.prompting.layout import VisualLayout
 
 WATCHING_LAYER = 3  # after so many layers a visual row should know what its thing has done so far
 NAMING_LAYER = 4  # after so many, the end of a name should know what there is to know about the thing
+JUDGING_LAYER = 5  # after so many, the answer's start should know it too, and whether a claim is true
 _POOLED = -(-SIDE // 2)
 _EMPTY_WEIGHT = 0.3
 
 
 class WatchHeads(nn.Module):
-    """What a visual row knows half-way up (form, colour, deed so far, how much has changed), and what the end
-    of a name knows later (form, colour and deed of the thing)."""
+    """What rows of the language model should know: visual rows half-way up (form, colour, deed so far, change),
+    later the ends of names and the starts of answers (form, colour, deed of the thing), and the ends of claims
+    (whether they are true)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.named_form = nn.Linear(width, len(FORMS) + 1)
         self.named_colour = nn.Linear(width, len(COLOURS) + 1)
         self.named_deed = nn.Linear(width, len(DEEDS) + 1)
+        self.asked_form = nn.Linear(width, len(FORMS) + 1)
+        self.asked_colour = nn.Linear(width, len(COLOURS) + 1)
+        self.asked_deed = nn.Linear(width, len(DEEDS) + 1)
+        self.claim = nn.Linear(width, 2)
         self.form = nn.Linear(width, len(FORMS) + 1)
         self.colour = nn.Linear(width, len(COLOURS) + 1)
         self.deed = nn.Linear(width, len(DEEDS) + 1)
@@ -48,12 +54,14 @@ class WatchHeads(nn.Module):
 @dataclass(frozen=True, eq=False)
 class Read:
     """Outcome of a forward pass: the loss of every target, whether it was right, the watching rows
-    [B, cells, D] and the rows that end a name [M, D]."""
+    [B, cells, D], those that end a name [M, D], start an answer [K, D] and end a claim [C, D]."""
 
     losses: torch.Tensor
     right: torch.Tensor
     watched: torch.Tensor
     named: torch.Tensor
+    asked: torch.Tensor
+    claimed: torch.Tensor
 
 
 def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns: bool) -> Read:
@@ -65,17 +73,21 @@ def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns:
     grids = features.view(size, -1, SIDE, SIDE, features.shape[-1])
     rows, watching = _rows(model, batch, grids)
     cos, sin = language.rotary_emb(rows, batch.positions)
-    watched = named = rows
+    watched = named = asked = claimed = rows
     for number, layer in enumerate(language.layers, start=1):
         rows = _layer(layer, rows, cos, sin, batch, last=number == len(language.layers))
         if number == WATCHING_LAYER:
             watched = rows[:, watching]
         if number == NAMING_LAYER:
             named = rows[:, batch.prefix :].flatten(0, 1)[batch.mentions[:, 0]]
+        if number == JUDGING_LAYER:
+            text_rows = rows[:, batch.prefix :].flatten(0, 1)
+            asked, claimed = text_rows[batch.asked[:, 0]], text_rows[batch.claims[:, 0]]
     text = language.norm(rows).flatten(0, 1)[batch.targets[:, 0]]
     logits = F.linear(text, language.embed_tokens.weight)
     wanted = batch.targets[:, 1]
-    return Read(F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(1) == wanted, watched, named)
+    losses = F.cross_entropy(logits, wanted, reduction="none")
+    return Read(losses, logits.argmax(1) == wanted, watched, named, asked, claimed)
 
 
 def _rows(model: OneVision, batch: Packed, grids: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -164,15 +176,40 @@ def watching_loss(
 
 
 def naming_loss(
-    heads: WatchHeads, named: torch.Tensor, batch: Packed, lessons: Sequence[Lesson]
+    heads: WatchHeads, result: Read, batch: Packed, lessons: Sequence[Lesson]
+) -> tuple[torch.Tensor, float, float]:
+    """Loss of what names, answers and claims should know; shares of names that know all and of claims judged
+    rightly."""
+    named, known = _thing_loss(
+        (heads.named_form, heads.named_colour, heads.named_deed), result.named, batch.mentions, lessons
+    )
+    asked, _ = _thing_loss(
+        (heads.asked_form, heads.asked_colour, heads.asked_deed), result.asked, batch.asked, lessons
+    )
+    if not len(batch.claims):
+        return named + asked, known, 1.0
+    logits = heads.claim(F.rms_norm(result.claimed, result.claimed.shape[-1:]))
+    truth = batch.claims[:, 1]
+    return (
+        named + asked + F.cross_entropy(logits, truth),
+        known,
+        (logits.argmax(1) == truth).float().mean().item(),
+    )
+
+
+def _thing_loss(
+    heads: tuple[nn.Linear, nn.Linear, nn.Linear],
+    rows: torch.Tensor,
+    places: torch.Tensor,
+    lessons: Sequence[Lesson],
 ) -> tuple[torch.Tensor, float]:
-    """Loss of what a name's end should know, and how often form, colour and deed are all right."""
-    if not len(named):
-        return named.sum(), 1.0
-    wanted = torch.tensor([_thing_labels(lessons[row], thing) for _, row, thing in batch.mentions.tolist()])
-    normal = F.rms_norm(named, named.shape[-1:])
-    total, right = named.new_zeros(()), torch.ones(len(named), dtype=torch.bool)
-    for number, head in enumerate((heads.named_form, heads.named_colour, heads.named_deed)):
+    """Loss of (form, colour, deed) at ``rows``, and how often all three are right."""
+    if not len(places):
+        return rows.new_zeros(()), 1.0
+    wanted = torch.tensor([_thing_labels(lessons[row], thing) for _, row, thing in places.tolist()])
+    normal = F.rms_norm(rows, rows.shape[-1:])
+    total, right = rows.new_zeros(()), torch.ones(len(rows), dtype=torch.bool)
+    for number, head in enumerate(heads):
         logits = head(normal)
         total = total + F.cross_entropy(logits, wanted[:, number])
         right &= logits.argmax(1) == wanted[:, number]
