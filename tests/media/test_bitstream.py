@@ -11,8 +11,11 @@ from vidllava.media.probe import probe
 @pytest.mark.parametrize(
     ("codec", "data", "hidden"),
     [
-        ("vp8", [0b0000_0000], True),
-        ("vp8", [0b0001_0000], False),
+        ("vp8", [0b0000_0001], True),
+        ("vp8", [0b0001_0001], False),
+        ("vp8", [0, 0, 0, 0x9D, 0x01, 0x2A], True),
+        ("vp8", [0, 0, 0, 0, 0, 0], False),  # a key frame without its start code is damage
+        ("vp9", [0, 0], False),
         ("vp9", [0b1000_0000, 0], True),
         ("vp9", [0b1000_0010, 0], False),
         ("vp9", [0b1000_1000, 0], False),  # show_existing_frame

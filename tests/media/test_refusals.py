@@ -114,6 +114,18 @@ def test_a_playlist_or_list_never_opens_its_neighbours(tmp_path, clip):
     assert error_of(f"subfile,,start,0,end,0,,:{tmp_path}/seg.ts").startswith("no such file")
 
 
+def test_both_whitelists_hold_on_their_own(tmp_path, clip):
+    (tmp_path / "seg.ts").write_bytes(clip("constant.ts").read_bytes())
+    (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile seg.ts\n")
+    protocol, demuxer = f"concat:{tmp_path}/seg.ts|{tmp_path}/seg.ts", f"{tmp_path}/list.txt"
+    for name in (protocol, demuxer):
+        with av.open(name) as container:
+            assert container.streams.video, "without the options FFmpeg follows it"
+    for name, option in ((protocol, "protocol_whitelist"), (demuxer, "format_whitelist")):
+        with pytest.raises(av.error.FFmpegError):
+            av.open(name, options={option: container_module._OPTIONS[option]})
+
+
 def test_a_name_that_looks_like_a_protocol_is_a_file(clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("file:clip.mp4", "concat:a|b", "http:x.mp4"):

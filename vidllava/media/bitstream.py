@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _IDR_H264 = 5  # ITU-T H.264, table 7-1
 _IDR_HEVC = (19, 20)  # ITU-T H.265, table 7-1: IDR_W_RADL, IDR_N_LP
+_VP8_KEY = b"\x9d\x01\x2a"
+_VP9_MARKER = 0b10
 _START_CODE = b"\x00\x00\x01"
 
 
@@ -11,11 +13,13 @@ def is_hidden(codec: str, data: memoryview) -> bool:
     """True for a VP8 or VP9 packet that only updates references (an alt-ref) and shows nothing.
 
     RFC 6386, 9.1 (``show_frame`` is bit 4) and VP9 bitstream 6.2; a VP9 superframe always shows one frame.
+    A packet that is no valid start of a frame is not hidden but damaged.
     """
     first = data[0]
-    if codec in ("vp8", "libvpx"):
-        return not first & 0x10
-    if codec not in ("vp9", "libvpx-vp9") or data[-1] & 0xE0 == 0xC0:
+    if codec == "vp8":
+        broken = not first & 1 and data[3:6] != _VP8_KEY
+        return not first & 0x10 and not broken
+    if codec != "vp9" or first >> 6 != _VP9_MARKER or data[-1] & 0xE0 == 0xC0:
         return False
     bit = 2 if first & 0x30 == 0x30 else 3  # profile 3 has one reserved bit more
     shows_existing = first >> bit & 1

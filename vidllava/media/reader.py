@@ -36,26 +36,23 @@ class DamagedError(Exception):
 class Damage:
     """What a pass had to leave out."""
 
-    num_packets: int = 0
-    """Packets given to the decoder."""
     num_lost: int = 0
-    """Packets that it refused."""
+    """Packets that the decoder refused."""
     num_corrupt: int = 0
-    """Frames that it marked as patched up."""
+    """Frames that the decoder marked as patched up."""
     cut_short: bool = False
     """The container itself became unreadable before its end."""
 
     def check(self, path: str, num_frames: int) -> None:
         """Raises MediaError where too much of a stream of ``num_frames`` was lost.
 
-        A pass that stops early has seen only some packets: what it lost is held against the whole stream,
-        so that asking for fewer frames never makes a file worse.
+        A pass that stops early is held against the whole stream too: asking for fewer frames never makes a
+        file worse.
         """
-        whole = max(self.num_packets, num_frames)
-        if self.num_lost > MAX_LOST_SHARE * whole:
+        if self.num_lost > MAX_LOST_SHARE * num_frames:
             raise MediaError(
                 path,
-                f"is damaged: {self.num_lost} of {whole} packets cannot be decoded, "
+                f"is damaged: {self.num_lost} of {num_frames} frames cannot be decoded, "
                 f"over the limit of {MAX_LOST_SHARE:.0%}",
                 "copy or download it again",
             )
@@ -64,7 +61,8 @@ class Damage:
         """One line for each kind of damage."""
         found = []
         if self.num_lost:
-            found.append(f"damaged: {self.num_lost} of {self.num_packets} packets could not be decoded")
+            remains = "frames after them may show remains"
+            found.append(f"damaged: {self.num_lost} packets could not be decoded; {remains}")
         if self.num_corrupt:
             found.append(f"damaged: the decoder patched up {self.num_corrupt} frames")
         if self.cut_short:
@@ -91,7 +89,6 @@ def read_packets(container: InputContainer, stream: VideoStream, damage: Damage)
 
 def decode_packet(packet: Packet, damage: Damage) -> list[VideoFrame]:
     """The frames that come out once ``packet`` is in; none, and the damage counted, where it is refused."""
-    damage.num_packets += packet.size > 0
     try:
         frames = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
     except av.error.FFmpegError:

@@ -68,8 +68,6 @@ def scan(container: InputContainer, stream: VideoStream) -> Scan:
             found.stamps.append(stamp)
             if stamp > latest:
                 latest, found.last_duration = stamp, packet.duration or 0
-    # Decoding stopped at the first picture, reading did not.
-    found.damage.num_packets = found.num_packets
     return found
 
 
@@ -93,7 +91,7 @@ def count_frames(path: str, stream_index: int) -> tuple[list[int | None], Damage
     # One thread: around damage more threads may lose more frames, and frame i must stay frame i.
     damage = Damage()
     stamps = [frame.pts for frame in read_frames(path, stream_index, 1, damage)]
-    damage.check(path, len(stamps))
+    damage.check(path, len(stamps) + damage.num_lost)
     if not stamps:
         raise MediaError(path, "holds no decodable frame", "copy or download it again")
     return stamps, damage
