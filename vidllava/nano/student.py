@@ -32,9 +32,11 @@ _EMPTY_WEIGHT = 0.3
 
 
 class WatchHeads(nn.Module):
-    """What rows of the language model should know: visual rows half-way up (form, colour, deed so far, change),
-    later the ends of names and the starts of answers (form, colour, deed of the thing), and the ends of claims
-    (whether they are true)."""
+    """What rows of the language model should know.
+
+    Visual rows half-way up: form, colour, deed so far, change. Later the ends of names and the starts of
+    answers: form, colour and deed of the thing; the ends of claims: whether they are true.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
