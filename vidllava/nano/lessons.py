@@ -79,6 +79,11 @@ class Lesson:
     exhibits: tuple[Exhibit, ...]
     questions: tuple[Question, ...]
 
+    @property
+    def one_scene(self) -> bool:
+        """Whether all exhibits show the same things."""
+        return len(self.exhibits) == 1 or self.setting in ("different", "views")
+
 
 def make_lesson(
     split: Split,

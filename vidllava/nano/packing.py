@@ -41,8 +41,8 @@ class Packed:
     visuals          where each visual's rows start in the prefix, and their layout
     targets          int64 [N, 3]: row among the B * (L - P) text rows, wanted id, number of the question
     kinds            the kind of every question, in the order of the targets' numbers
-    mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in a question, where a
-                     lesson shows one scene
+    mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
+                     where a lesson shows one scene
     asked            int64 [K, 3]: the same at the row where the answer starts, if the question has one name
     claims           int64 [C, 2]: text row where the claim of a yes-or-no question ends, 1 if it is true
     """
@@ -133,10 +133,13 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
             positions[row, span] = prefix + np.arange(len(spelt))
             first = row * text + at - prefix + len(asked) - 1
             targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
-            if len(visuals) == 1:
+            if lessons[row].one_scene:
                 start = row * text + at - prefix
-                names = _named(made.text, lessons[row].exhibits[0].scene)
+                scene = lessons[row].exhibits[0].scene
+                names = _named(made.text, scene)
                 named += [(start + token, row, thing) for token, thing in names]
+                # In the answer too; there the line end before the text has no row.
+                named += [(first + token, row, thing) for token, thing in _named(made.answer, scene)]
                 asked_of += [(first, row, thing) for _, thing in names if len(names) == 1]
                 claims += [(start + token, int(made.answer == "yes")) for token in _claimed(made)]
             kinds.append(made.kind)
