@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vidllava.kernels.plan import SplicePlan
-from vidllava.kernels.register import implementation, rotate_op, splice_op
+from vidllava.kernels.register import splice_op, turn
 
 
 def splice(
@@ -81,10 +80,4 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
             f"cos {list(cos.shape)} and sin {list(sin.shape)} do not fit q {list(q.shape)}: expected "
             f"[{batch} or 1, {length}, even and at most {channels}]"
         )
-    records = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    if records or torch.compiler.is_compiling():
-        turned_q, turned_k = rotate_op(q, k, cos, sin, False)
-        return turned_q, turned_k
-    # Nothing to record: the operator's own overhead would outweigh the work of a decoding step.
-    direct: tuple[Tensor, Tensor] = implementation("rotate", q.device).rotate(q, k, cos, sin, False)
-    return direct
+    return turn(q, k, cos, sin, False)

@@ -1,7 +1,8 @@
-"""Rotate q and k on the CPU: four passes over halves, written straight into the result.
+"""Rotate q and k without Triton: what CPU users run.
 
-transformers' chain (multiply, negate, concatenate, multiply, add) moves twice the bytes. Legend as in
-`reference.py`.
+A piece of the tokens at a time, small enough for the processor's cache: one product over the full width and
+two fused multiply-adds over halves, then the piece goes to memory once. transformers' chain (multiply,
+negate, concatenate, multiply, add) sends each of its steps there. Legend as in `reference.py`.
 """
 
 from __future__ import annotations
@@ -9,30 +10,49 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Measured on an EPYC with 1 MiB of second-level cache per core: half and twice this are 10-20 % slower.
+PIECE_BYTES = 2 << 20
+
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """q and k rotated, by minus the angle where `inverse`; each result has its input's strides.
 
     The maths is in fp32 at least, rounded once, whatever the dtype of q and k.
     """
-    half = cos.shape[-1] // 2
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    # Both halves of a table are equal (HF's layout): read the first.
-    c, s = cos[:, None, :, :half].to(dtype), sin[:, None, :, :half].to(dtype)
-    return _rotate_one(q, c, -s if inverse else s), _rotate_one(k, c, -s if inverse else s)
+    # For one token it is the calls that cost, even calls that do nothing.
+    dtype = q.dtype if q.dtype in (torch.float32, torch.float64) else torch.float32
+    if cos.dtype != dtype:
+        cos, sin = cos.to(dtype), sin.to(dtype)
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    # Both halves of a table are equal (transformers' layout).
+    sin = sin.narrow(-1, 0, sin.shape[-1] // 2)
+    sign = -1 if inverse else 1
+    return _rotate_one(q, cos, sin, sign), _rotate_one(k, cos, sin, sign)
 
 
-def _rotate_one(x: Tensor, c: Tensor, s: Tensor) -> Tensor:
-    half = c.shape[-1]
+def _rotate_one(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    batch, heads, length, channels = x.shape
+    rotated = cos.shape[-1]
+    token_bytes = batch * heads * channels * cos.element_size()
+    if rotated == channels and x.dtype == cos.dtype and length * token_bytes <= PIECE_BYTES:
+        turned = _turn(x, cos, sin, sign)
+        if turned.stride() == x.stride():
+            return turned
     result = torch.empty_like(x)
-    first, second = x[..., :half].to(c.dtype), x[..., half : 2 * half].to(c.dtype)
-    if result.dtype == c.dtype:
-        out_first, out_second = result[..., :half], result[..., half : 2 * half]
-        torch.mul(first, c, out=out_first).addcmul_(second, s, value=-1)
-        torch.mul(second, c, out=out_second).addcmul_(first, s)
-    else:
-        result[..., :half] = (first * c).addcmul_(second, s, value=-1)
-        result[..., half : 2 * half] = (second * c).addcmul_(first, s)
-    if 2 * half < x.shape[-1]:
-        result[..., 2 * half :] = x[..., 2 * half :]
+    step = max(PIECE_BYTES // max(token_bytes, 1), 1)
+    for start in range(0, length, step):
+        piece = slice(start, start + step)
+        part = x[:, :, piece, :rotated].to(cos.dtype)
+        result[:, :, piece, :rotated] = _turn(part, cos[:, :, piece], sin[:, :, piece], sign)
+    if rotated < channels:
+        result[..., rotated:] = x[..., rotated:]
     return result
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    """x [B, H, s, R] turned."""
+    half = sin.shape[-1]
+    turned = x * cos
+    turned.narrow(-1, 0, half).addcmul_(x.narrow(-1, half, half), sin, value=-sign)
+    turned.narrow(-1, half, half).addcmul_(x.narrow(-1, 0, half), sin, value=sign)
+    return turned
