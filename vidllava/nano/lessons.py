@@ -23,16 +23,16 @@ Setting = Literal[
 ]
 # How often each kind is asked: binding and motion, which are hardest, most.
 _CLIP_WEIGHTS = {
-    "colour": 2.2,
-    "shape": 1.2,
-    "count": 0.6,
+    "colour": 1.5,
+    "shape": 0.7,
+    "count": 0.5,
     "count_form": 0.5,
     "count_colour": 0.4,
     "count_start": 0.3,
     "count_end": 0.4,
-    "direction": 1.5,
-    "event": 3.5,
-    "who": 1.2,
+    "direction": 1.0,
+    "event": 3.0,
+    "who": 1.5,
     "colour_start": 0.5,
     "colour_end": 0.5,
     "letter": 0.4,
@@ -40,7 +40,7 @@ _CLIP_WEIGHTS = {
     "meets": 0.7,
     "is_there": 1.8,
     "is_colour": 1.2,
-    "does_it": 2.6,
+    "does_it": 5.0,
 }
 _PICTURE_WEIGHTS = {
     "colour": 3.0,
