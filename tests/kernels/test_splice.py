@@ -77,17 +77,22 @@ def test_low_precision_is_as_good_as_the_eager_chain(
             assert_as_good_as(result, plain, truth, name=what)
 
 
-def test_a_grid_of_27_by_27_becomes_14_by_14_as_interpolate_does(device: str, poisoned: None):
+def test_a_grid_of_27_by_27_becomes_14_by_14_as_interpolate_does(
+    device: str, poisoned: None, weight_error: float
+):
     inputs = ONEVISION.inputs(torch.float32, channels=8, device=device)
     (rows, _, _), gradients = run(ONEVISION, inputs, device)
     features = inputs[0].detach().cpu().requires_grad_()
     grids = features.view(1, 27, 27, 8).permute(0, 3, 1, 2)
     pooled = F.interpolate(grids, size=(14, 14), mode="bilinear").permute(0, 2, 3, 1).reshape(-1, 8)
-    torch.testing.assert_close(rows[1:197].cpu(), pooled, rtol=0, atol=5e-7)
+
+    def close(result: Tensor, expected: Tensor, values: Tensor) -> None:
+        span = (values.max() - values.min()).item()
+        torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=5e-7 + weight_error * span)
+
+    close(rows[1:197], pooled, features)
     grad = upstream(rows)[1:197].cpu()
-    torch.testing.assert_close(
-        gradients[0].cpu(), torch.autograd.grad(pooled, features, grad)[0], rtol=0, atol=5e-7
-    )
+    close(gradients[0], torch.autograd.grad(pooled, features, grad)[0], grad)
 
 
 def test_rows_that_fill_no_square_get_no_gradient(device: str, poisoned: None):
