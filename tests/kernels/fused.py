@@ -1,4 +1,4 @@
-"""Does `tl.fma` round once here? Hardware does; the interpreter before Triton 3.9 multiplies, rounds, adds."""
+"""Does `tl.fma` round once here? Hardware does; the interpreter before Triton 3.9 rounds the product too."""
 
 from __future__ import annotations
 
