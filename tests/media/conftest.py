@@ -42,6 +42,9 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "full_chroma.mp4": lambda path: write_clip(path, pixel_format="yuv444p"),
     "odd_size.mp4": lambda path: write_clip(path, width=129, height=97, pixel_format="yuv444p"),
     "edit_list.mp4": lambda path: cut_by_edit_list(write_clip(path), 5),
+    "interlaced.ts": lambda path: write_clip(path, options={"x264-params": "tff=1"}),
+    "interlaced.mp4": lambda path: write_clip(path, options={"x264-params": "tff=1"}),
+    "raw.h264": write_clip,
     "one_frame.mp4": lambda path: write_clip(path, num_frames=1),
     "-dash 100%03d 'q\" [b] ü\n.mp4": write_clip,
 }

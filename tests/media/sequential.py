@@ -17,4 +17,8 @@ def decode_everything(
         decoded = list(container.decode(stream))
     pictures = [frame.to_ndarray(format="rgb24") for frame in decoded]
     start = decoded[0].pts
-    return pictures, [float((frame.pts - start) * frame.time_base) for frame in decoded]
+    nothing = float("nan")
+    times = [
+        nothing if frame.pts is None else float((frame.pts - start) * frame.time_base) for frame in decoded
+    ]
+    return pictures, times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,14 +20,16 @@ from vidllava.media.probe import media_kind, probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 
 
-def with_broken_packets(source: Path, target: Path, numbers: Sequence[int]) -> Path:
-    """A copy of a file in which the packets with these numbers hold zeros."""
+def with_broken_packets(source: Path, target: Path, numbers: Sequence[int], intact: float = 0.0) -> Path:
+    """A copy of a file in which these packets hold zeros, after the ``intact`` share of each."""
     with av.open(str(source)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     data = source.read_bytes()
     for number in numbers:
-        assert data.count(packets[number]) == 1
-        data = data.replace(packets[number], bytes(len(packets[number])))
+        packet = packets[number]
+        assert data.count(packet) == 1
+        kept = int(len(packet) * intact)
+        data = data.replace(packet, packet[:kept] + bytes(len(packet) - kept))
     target.write_bytes(data)
     return target
 
@@ -69,14 +72,20 @@ def test_two_lost_frames_in_a_row_both_show_the_last_good_one(clip, tmp_path):
     assert list(batch.plan.indices) == [19, 19, 19, 22]
 
 
-@pytest.mark.parametrize("name", ["one_key.mp4", "open_gop_hevc.mp4", "constant.avi", "vp8.webm"])
-@pytest.mark.parametrize("number", [31, 57])
-def test_threads_do_not_change_what_damage_leaves(clip, tmp_path, monkeypatch, name, number):
-    """Frame threads lose the frames around a bad packet near the end, without an error of their own."""
-    path = with_broken_packets(clip(name), tmp_path / name, [number])
+DAMAGED = [
+    *itertools.product(["one_key.mp4", "open_gop_hevc.mp4", "constant.avi", "vp8.webm"], [31, 57], [0.0]),
+    # Half a packet. Not for HEVC: its decoder reports nothing, and its frame threads race for what is left.
+    *itertools.product(["one_key.mp4", "constant.avi", "vp8.webm"], [31], [0.6]),
+]
+
+
+@pytest.mark.parametrize(("name", "number", "intact"), DAMAGED)
+def test_threads_do_not_change_what_damage_leaves(clip, tmp_path, monkeypatch, name, number, intact):
+    """Frame threads lose frames near the end without an error, and patch up half a frame as luck has it."""
+    path = with_broken_packets(clip(name), tmp_path / name, [number], intact)
     monkeypatch.setattr("vidllava.media.reader.num_threads", lambda: 1)
     one = take(path)
-    assert any(note.startswith("damaged") for note in one.notes + probe(path).notes)
+    assert intact or any(note.startswith("damaged") for note in one.notes + probe(path).notes)
     monkeypatch.setattr("vidllava.media.reader.num_threads", lambda: 4)
     four = take(path)
     assert np.array_equal(one.pixels, four.pixels)

@@ -58,6 +58,21 @@ def test_a_late_start_is_taken_off(clip, name):
     assert info.notes == ()
 
 
+@pytest.mark.parametrize("name", ["raw.h264", "h264.avi", "interlaced.ts"])
+def test_where_stamps_name_no_frames_they_are_counted(clip, name):
+    info = probe(clip(name))
+    assert info.frame_ticks is None
+    assert info.num_frames == 60
+    assert np.diff(info.frame_times) == pytest.approx(np.full(59, info.frame_times[1]), abs=1e-9)
+    assert [read_number(picture) for picture in all_frames(clip(name))] == list(range(60))
+
+
+def test_a_stream_without_times_says_what_is_assumed(clip):
+    info = probe(clip("raw.h264"))
+    assert "the frames carry no usable times: 25 frames per second are assumed" in info.notes
+    assert info.frame_times[50] == 2.0
+
+
 def test_frames_hidden_by_an_edit_list_are_not_counted_and_said(clip):
     info = probe(clip("edit_list.mp4"))
     assert info.num_frames == 55

@@ -25,7 +25,7 @@ from vidllava.errors import MediaError
 from vidllava.media.container import choose_stream, open_container
 from vidllava.media.files import absolute, check_file, media_kind
 from vidllava.media.orientation import Orientation, orientation_from_matrix
-from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, repaired_times, scan
+from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
 
 __all__ = ["VideoInfo", "media_kind", "probe"]
 
@@ -139,9 +139,12 @@ def _timeline(
     ticks = frame_ticks(container, found)
     if ticks is None:
         stamps, damage = count_frames(path, stream.index)
-        rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
-        times = repaired_times(stamps, time_base, rate)
         notes = damage.notes()
+        times = times_from_stamps(stamps, time_base)
+        if times is None:
+            rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
+            times = np.arange(len(stamps), dtype=np.float64) / rate
+            notes += (f"the frames carry no usable times: {rate:g} frames per second are assumed",)
     else:
         times = (ticks - ticks[0]) * time_base.numerator / time_base.denominator
         notes = found.damage.notes()

@@ -112,7 +112,8 @@ def read_frames(
         stream = container.streams[stream_index]
         assert isinstance(stream, VideoStream)
         stream.thread_count = threads
-        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        # Slice threads change the pixels of a damaged frame without reporting any damage.
+        stream.thread_type = "FRAME" if threads > 1 else "NONE"
         for packet in read_packets(container, stream, damage):
             yield from decode_packet(packet, damage)
             if threads > 1 and (damage.num_lost or damage.num_corrupt):

@@ -97,13 +97,13 @@ def count_frames(path: str, stream_index: int) -> tuple[list[int | None], Damage
     return stamps, damage
 
 
-def repaired_times(stamps: list[int | None], time_base: Fraction, fps: float) -> npt.NDArray[np.float64]:
-    """Seconds from the first frame for frames in presentation order whose stamps cannot all be trusted.
+def times_from_stamps(stamps: list[int | None], time_base: Fraction) -> npt.NDArray[np.float64] | None:
+    """Seconds from the first frame, for stamps in the order of the frames; None where some lack or repeat.
 
-    All stamps known and different: sorted, because the order of the frames is right and only the stamps
-    are out of order (AVI). Else the frames follow each other at the header's rate.
+    Sorted, because the decoder's order is right where only the stamps are out of order (AVI).
     """
     known = sorted({stamp for stamp in stamps if stamp is not None})
-    if len(known) == len(stamps):
-        return (np.array(known, dtype=np.int64) - known[0]) * time_base.numerator / time_base.denominator
-    return np.arange(len(stamps), dtype=np.float64) / fps
+    if len(known) < len(stamps):
+        return None
+    ticks = np.array(known, dtype=np.int64) - known[0]
+    return ticks * time_base.numerator / time_base.denominator
