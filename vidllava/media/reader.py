@@ -3,7 +3,8 @@
 What it yields is the definition of "frame i": the i-th frame of a sequential decode. A packet that cannot
 be decoded is skipped and counted. Frame threads lose more frames around damage than one thread does, and
 not always the same, so the first damaged packet ends a threaded pass with ``DamagedError`` and the caller
-starts again with one thread: the result never depends on the number of cores.
+starts again with one thread: the result does not depend on the number of cores. (Known exception: half a
+damaged HEVC packet, of which its decoder reports nothing.)
 """
 
 from __future__ import annotations
