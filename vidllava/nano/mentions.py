@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from vidllava.nano.dense import DEEDS
+from vidllava.nano.kinds import BARE_OF
 from vidllava.nano.scene import Scene
 from vidllava.nano.words import COLOURS, FORMS, noun
 
@@ -34,3 +36,12 @@ def mentions(question: str, scene: Scene) -> list[tuple[int, int | None]]:
         elif not fitting and not later:
             found.append((match.end(), None))
     return found
+
+
+def said_deed(claim: str) -> int:
+    """The class (in ``DEEDS``) of the deed that a claim speaks of ("moves left", "move left"); -1 for "red"."""
+    verb, _, rest = claim.partition(" ")
+    verb = next((full for full, bare in BARE_OF.items() if verb in (full, bare)), "")
+    if not verb:
+        return -1
+    return DEEDS.index(rest if verb == "moves" else verb)

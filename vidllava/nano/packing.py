@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vidllava.nano.lessons import Lesson
-from vidllava.nano.mentions import mentions
+from vidllava.nano.mentions import mentions, said_deed
 from vidllava.nano.model import SIDE
 from vidllava.nano.questions import Question
 from vidllava.nano.scene import Scene
@@ -44,7 +44,8 @@ class Packed:
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
                      where a lesson shows one scene
     asked            int64 [K, 3]: the same at the row where the answer starts, if the question has one name
-    claims           int64 [C, 2]: text row where the claim of a yes-or-no question ends, 1 if it is true
+    claims           int64 [C, 5]: text row where the claim of a yes-or-no question ends, 1 if it is true, the
+                     class of the deed it speaks of (-1: none), lesson, thing
     """
 
     ids: torch.Tensor
@@ -122,7 +123,7 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     targets: list[tuple[int, int, int]] = []
     named: list[tuple[int, int, int]] = []
     asked_of: list[tuple[int, int, int]] = []
-    claims: list[tuple[int, int]] = []
+    claims: list[tuple[int, int, int, int, int]] = []
     kinds: list[str] = []
     for row, own in enumerate(turns):
         at = prefix
@@ -141,7 +142,11 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
                 # In the answer too; there the line end before the text has no row.
                 named += [(first + token, row, thing) for token, thing in _named(made.answer, scene)]
                 asked_of += [(first, row, thing) for _, thing in names if len(names) == 1]
-                claims += [(start + token, int(made.answer == "yes")) for token in _claimed(made)]
+                claims += [
+                    (start + token, int(made.answer == "yes"), said_deed(made.claim), row, thing)
+                    for token in _claimed(made)
+                    for _, thing in names[:1]
+                ]
             kinds.append(made.kind)
             at += len(spelt)
     return Packed(
@@ -153,7 +158,7 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
         tuple(kinds),
         torch.tensor(named, dtype=torch.int64).reshape(-1, 3),
         torch.tensor(asked_of, dtype=torch.int64).reshape(-1, 3),
-        torch.tensor(claims, dtype=torch.int64).reshape(-1, 2),
+        torch.tensor(claims, dtype=torch.int64).reshape(-1, 5),
         prefix,
     )
 

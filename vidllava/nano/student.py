@@ -55,14 +55,18 @@ class WatchHeads(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Outcome of a forward pass: the loss of every target, whether it was right, the watching rows
-    [B, cells, D], those that end a name [M, D], start an answer [K, D] and end a claim [C, D]."""
+    """Outcome of a forward pass: the loss of every target, whether it was right, and rows on their way.
+
+    The watching rows [B, cells, D], those that end a name [M, D], start an answer [K, D] and end a claim
+    [C, D], these twice: ``said`` after the naming layer, ``claimed`` after the judging layer.
+    """
 
     losses: torch.Tensor
     right: torch.Tensor
     watched: torch.Tensor
     named: torch.Tensor
     asked: torch.Tensor
+    said: torch.Tensor
     claimed: torch.Tensor
 
 
@@ -75,13 +79,14 @@ def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns:
     grids = features.view(size, -1, SIDE, SIDE, features.shape[-1])
     rows, watching = _rows(model, batch, grids)
     cos, sin = language.rotary_emb(rows, batch.positions)
-    watched = named = asked = claimed = rows
+    watched = named = asked = said = claimed = rows
     for number, layer in enumerate(language.layers, start=1):
         rows = _layer(layer, rows, cos, sin, batch, last=number == len(language.layers))
         if number == WATCHING_LAYER:
             watched = rows[:, watching]
         if number == NAMING_LAYER:
-            named = rows[:, batch.prefix :].flatten(0, 1)[batch.mentions[:, 0]]
+            text_rows = rows[:, batch.prefix :].flatten(0, 1)
+            named, said = text_rows[batch.mentions[:, 0]], text_rows[batch.claims[:, 0]]
         if number == JUDGING_LAYER:
             text_rows = rows[:, batch.prefix :].flatten(0, 1)
             asked, claimed = text_rows[batch.asked[:, 0]], text_rows[batch.claims[:, 0]]
@@ -89,7 +94,7 @@ def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns:
     logits = F.linear(text, language.embed_tokens.weight)
     wanted = batch.targets[:, 1]
     losses = F.cross_entropy(logits, wanted, reduction="none")
-    return Read(losses, logits.argmax(1) == wanted, watched, named, asked, claimed)
+    return Read(losses, logits.argmax(1) == wanted, watched, named, asked, said, claimed)
 
 
 def _rows(model: OneVision, batch: Packed, grids: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -188,15 +193,26 @@ def naming_loss(
     asked, _ = _thing_loss(
         (heads.asked_form, heads.asked_colour, heads.asked_deed), result.asked, batch.asked, lessons
     )
+    judging, judged = _claim_loss(heads, result, batch, lessons)
+    return named + asked + judging, known, judged
+
+
+def _claim_loss(
+    heads: WatchHeads, result: Read, batch: Packed, lessons: Sequence[Lesson]
+) -> tuple[torch.Tensor, float]:
+    """Loss at the end of claims: the deed that is claimed, the thing's own deed, whether they agree."""
     if not len(batch.claims):
-        return named + asked, known, 1.0
-    logits = heads.claim(F.rms_norm(result.claimed, result.claimed.shape[-1:]))
-    truth = batch.claims[:, 1]
-    return (
-        named + asked + F.cross_entropy(logits, truth),
-        known,
-        (logits.argmax(1) == truth).float().mean().item(),
-    )
+        return result.claimed.new_zeros(()), 1.0
+    late = F.rms_norm(result.claimed, result.claimed.shape[-1:])
+    logits, truth = heads.claim(late), batch.claims[:, 1]
+    loss = F.cross_entropy(logits, truth)
+    deeds = batch.claims[:, 2] >= 0
+    if deeds.any():
+        early = F.rms_norm(result.said[deeds], late.shape[-1:])
+        own = [_thing_labels(lessons[row], thing)[2] for *_, row, thing in batch.claims[deeds].tolist()]
+        loss = loss + F.cross_entropy(heads.named_deed(early), batch.claims[deeds, 2])
+        loss = loss + F.cross_entropy(heads.asked_deed(late[deeds]), torch.tensor(own))
+    return loss, (logits.argmax(1) == truth).float().mean().item()
 
 
 def _thing_loss(
