@@ -193,16 +193,16 @@ def test_laws_of_budgets(layouts, text, reserve, context, rope):
     assert counted.fits == (total <= math.floor(context * counted.rope_factor))
     assert bool(counted.remedies) == (not counted.fits)
     if rope == "auto":
-        assert counted.rope_factor in range(1, MAX_AUTO_FACTOR + 1)
+        assert isinstance(counted.rope_factor, int)
+        assert 1 <= counted.rope_factor <= MAX_AUTO_FACTOR
         if counted.rope_factor > 1:
             assert total > context * (counted.rope_factor - 1), "the smallest factor that fits"
         assert counted.fits or counted.rope_factor == MAX_AUTO_FACTOR
     else:
         assert counted.rope_factor == (1 if rope == "off" else rope)
     if counted.frames_at_factor is not None:
-        assert sorted(frames := list(counted.frames_at_factor.values())) == frames, (
-            "more room, no fewer frames"
-        )
+        frames = list(counted.frames_at_factor.values())
+        assert frames == sorted(frames), "more room, no fewer frames"
 
 
 def applied(layouts, frames, stride):
