@@ -67,6 +67,11 @@ def test_where_stamps_name_no_frames_they_are_counted(clip, name):
     assert [read_number(picture) for picture in all_frames(clip(name))] == list(range(60))
 
 
+def test_interlaced_pictures_are_counted_only_where_a_packet_may_hold_half_of_one(clip):
+    assert probe(clip("interlaced.mp4")).frame_ticks is not None
+    assert any("interlaced" in note for note in probe(clip("interlaced.mp4")).notes)
+
+
 def test_a_stream_without_times_says_what_is_assumed(clip):
     info = probe(clip("raw.h264"))
     assert "the frames carry no usable times: 25 frames per second are assumed" in info.notes

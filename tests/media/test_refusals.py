@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from PIL import Image
 from tests.clips import numbered_picture
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media import container as container_module
+from vidllava.media import probe as probe_module
 from vidllava.media.picture import load_picture
 from vidllava.media.probe import media_kind, probe
 
@@ -163,6 +165,14 @@ def test_an_encrypted_file_is_said(clip, tmp_path):
                 packet.stream = stream
                 target.mux(packet)
     assert error_of(path).startswith("is encrypted")
+
+
+def test_an_encrypted_file_is_refused_even_where_a_picture_comes_out(clip, monkeypatch):
+    """Out of random bits a decoder sometimes makes a grey frame."""
+    found = probe_module.scan
+    monkeypatch.setattr(probe_module, "scan", lambda *given: replace(found(*given), encrypted=True))
+    probe.__globals__["_probe"].cache_clear()
+    assert error_of(clip("constant.mp4")).startswith("is encrypted")
 
 
 def test_a_picture_under_a_videos_name_is_said_to_be_one(tmp_path):
