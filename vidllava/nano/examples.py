@@ -73,7 +73,9 @@ def write_examples(folder: Path) -> list[dict]:
     clip = Exhibit("video", _STORY, np.linspace(0.0, 1.0, 8))
     rows = _rows("clip", [write_exhibit(clip, folder / "clip").name], _story_questions())
     for example in _EXAMPLES:
-        lesson, _ = make_lesson("test", _SEED, example.index, example.setting, num_questions=_QUESTIONS)
+        lesson, _ = make_lesson(
+            "test", _SEED, example.index, example.setting, num_questions=_QUESTIONS, even=True
+        )
         rows += _rows(example.name, _write(lesson, folder / example.name), _asked(lesson))
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

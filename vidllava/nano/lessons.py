@@ -95,13 +95,15 @@ def make_lesson(
     num_questions: int = 9,
     things: tuple[float, ...] = (0.34, 0.36, 0.30),
     kinds: tuple[str, ...] | None = None,
+    even: bool = False,
 ) -> tuple[Lesson, np.random.Generator]:
     """The lesson at ``index`` and its random stream, which may be used further (for the weather).
 
-    ``things``: how likely 1, 2, 3 (, 4) things are. ``kinds``: ask only these.
+    ``things``: how likely 1, 2, 3 (, 4) things are. ``kinds``: ask only these. ``even``: draw every kind as
+    often, as tests do; training asks most what is hardest.
     """
     rng = generator(split, seed, index)
-    maker = _Maker(rng, split, num_frames, num_questions, things, kinds)
+    maker = _Maker(rng, split, num_frames, num_questions, things, kinds, even)
     exhibits, asked = _SETTINGS[setting](maker)
     return Lesson(setting, exhibits, tuple(asked)), rng
 
@@ -114,6 +116,7 @@ class _Maker:
     num_questions: int
     things: tuple[float, ...]
     kinds: tuple[str, ...] | None
+    even: bool
 
     def num_things(self) -> int:
         return 1 + int(self.rng.choice(len(self.things), p=self.things))
@@ -143,7 +146,7 @@ class _Maker:
         wanted = [kind for kind in weights if self.kinds is None or kind in self.kinds]
         if not wanted:
             return _FREE[medium]
-        share = np.array([weights[kind] for kind in wanted])
+        share = np.array([1.0 if self.even else weights[kind] for kind in wanted])
         return str(self.rng.choice(wanted, p=share / share.sum()))
 
     def ask_all(self, scene: Scene, medium: Medium, skip: tuple[str, ...] = ()) -> list[Question]:

@@ -39,7 +39,7 @@ def mentions(question: str, scene: Scene) -> list[tuple[int, int | None]]:
 
 
 def said_deed(claim: str) -> int:
-    """The class (in ``DEEDS``) of the deed that a claim speaks of ("moves left", "move left"); -1 for "red"."""
+    """The class (in ``DEEDS``) of the deed that a claim speaks of (in "move left": left), -1 for none."""
     verb, _, rest = claim.partition(" ")
     verb = next((full for full, bare in BARE_OF.items() if verb in (full, bare)), "")
     if not verb:

@@ -72,7 +72,7 @@ def ask_held_out(
         for split in splits:
             for setting in SETTINGS:
                 for index in range(max(1, round(lessons * _SHARE[setting]))):
-                    lesson, _ = make_lesson(split, seed, index, setting, num_questions=questions)
+                    lesson, _ = make_lesson(split, seed, index, setting, num_questions=questions, even=True)
                     media = [
                         str(write_exhibit(exhibit, Path(folder) / f"{number}"))
                         for number, exhibit in enumerate(lesson.exhibits)
