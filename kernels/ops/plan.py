@@ -125,7 +125,7 @@ class SplicePlan:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SplicePlan:
         """This plan on `device`, in one copy: from pinned memory, unsynchronised, if `non_blocking`."""
         target = torch.device(device)
-        if target == self.device:
+        if target.type == self.device.type and target.index in (None, self.device.index):
             return self
         names = [name for name, value in vars(self).items() if isinstance(value, Tensor)]
         tables = [getattr(self, name) for name in names]

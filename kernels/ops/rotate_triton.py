@@ -26,7 +26,7 @@ def _turn_head(
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, CHANNELS: tl.constexpr, REST_PAD: tl.constexpr,
 ):  # fmt: skip
     """Turn one head of BLOCK_T tokens; s and t are the four strides of `source` and `target`."""
-    i = tl.arange(0, HALF_PAD)
+    i = tl.arange(0, HALF_PAD).to(tl.int64)
     mask = live[:, None] & (i < HALF)[None, :]
     read = source + (batch * s[0] + head * s[1] + token * s[2])[:, None]
     write = target + (batch * t[0] + head * t[1] + token * t[2])[:, None]
@@ -36,7 +36,7 @@ def _turn_head(
     tl.store(write + i[None, :] * t[3], (a * c - b * z).to(kind), mask=mask)
     tl.store(write + (i + HALF)[None, :] * t[3], (b * c + a * z).to(kind), mask=mask)
     if REST_PAD > 0:
-        r = 2 * HALF + tl.arange(0, REST_PAD)
+        r = 2 * HALF + tl.arange(0, REST_PAD).to(tl.int64)
         mask = live[:, None] & (r < CHANNELS)[None, :]
         rest = tl.load(read + r[None, :] * s[3], mask=mask, other=0.0)
         tl.store(write + r[None, :] * t[3], rest, mask=mask)
@@ -61,7 +61,7 @@ def rotate_kernel(
     flat = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     live = flat < num_tokens
     batch, token = flat // length, flat % length
-    i = tl.arange(0, HALF_PAD)
+    i = tl.arange(0, HALF_PAD).to(tl.int64)
     mask = live[:, None] & (i < HALF)[None, :]
     c = tl.load(cos + (batch * cos_b + token * cos_s)[:, None] + i[None, :] * cos_d, mask=mask, other=0.0)
     z = tl.load(sin + (batch * sin_b + token * sin_s)[:, None] + i[None, :] * sin_d, mask=mask, other=0.0)

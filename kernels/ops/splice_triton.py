@@ -95,7 +95,7 @@ def _tabulate(
 ):  # fmt: skip
     """Both halves of the rotary tables of BLOCK_R rows; zeros on padding rows, whose position is -1."""
     row = group * BLOCK_R + tl.arange(0, BLOCK_R)
-    i = tl.arange(0, HALF_PAD)
+    i = tl.arange(0, HALF_PAD).to(tl.int64)
     position = tl.load(positions + row, mask=row < num_rows, other=-1)
     frequency = tl.div_rn(tl.load(inv_freq + i, mask=i < HALF, other=0.0), factor)
     angle = position.to(tl.float32)[:, None] * frequency[None, :]
@@ -105,9 +105,9 @@ def _tabulate(
     c = (tl.cos(angle) * kept).to(cos.dtype.element_ty)
     s = (tl.sin(angle) * kept).to(sin.dtype.element_ty)
     tl.store(cos + offset, c, mask=mask)
-    tl.store(cos + offset + HALF, c, mask=mask)
+    tl.store(cos + (offset + HALF), c, mask=mask)
     tl.store(sin + offset, s, mask=mask)
-    tl.store(sin + offset + HALF, s, mask=mask)
+    tl.store(sin + (offset + HALF), s, mask=mask)
 
 
 @triton.jit

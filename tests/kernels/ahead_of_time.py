@@ -46,8 +46,9 @@ class Launch:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel for one target: its PTX, and what ptxas says of its registers."""
+    """A kernel for one target: Triton's own form, its PTX, and what ptxas says of its registers."""
 
+    ttir: str
     ptx: str
     registers: int
     spill_bytes: int
@@ -93,7 +94,7 @@ def build(launch: Launch, capability: int) -> Built:
         knobs.nvidia.dump_ptxas_log = True
         knobs.compilation.always_compile = True
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
-    return Built(compiled.asm["ptx"], *ptxas_report(said.getvalue()))
+    return Built(str(compiled.asm["ttir"]), compiled.asm["ptx"], *ptxas_report(said.getvalue()))
 
 
 def ptxas_report(said: str) -> tuple[int, int]:

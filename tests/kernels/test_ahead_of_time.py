@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ if triton.knobs.runtime.interpret:
     pytest.skip("these kernels are interpreted", allow_module_level=True)
 
 from tests.kernels.ahead_of_time import Built, Launch, build, launches  # noqa: E402
-from tests.kernels.plans import Visual, case  # noqa: E402
+from tests.kernels.plans import CASES, Case, Visual, case  # noqa: E402
 from vidllava.kernels import rotate_triton, splice_triton  # noqa: E402
 
 LOADS, STORES = r"ld\.global[.\w:]*\.v4\.b32", r"st\.global[.\w:]*\.v4\.b32"
@@ -26,24 +27,34 @@ MODELS = {"0.5b": (896, 14, 2, 64), "7b": (3584, 28, 4, 128)}
 def splice_launch(model: str, dtype: torch.dtype, mode: str = "bilinear") -> tuple[Launch, Launch]:
     """The launches of a splice and of its gradient, for frames of 27 x 27."""
     one = case((16, Visual((27, 27), mode, 2, count=2, newline="one")))
-    features, embedding, newline, _ = one.inputs(dtype, channels=MODELS[model][0])
-    plain = {"num_text": 16, "num_newlines": 1, "factor": 2.0, "attention_scaling": 1.0}
-    tensors = (features, embedding, newline, torch.ones(MODELS[model][3] // 2), one.plan.operands)
-    (forward,) = launches(lambda: splice_triton.splice(*tensors, **plain))
-    rows = torch.empty(one.plan.num_rows, MODELS[model][0], dtype=dtype)
-    cells = features if one.plan.uses_max else None
-    (backward,) = launches(
-        lambda: splice_triton.splice_backward(
-            rows, cells, one.plan.operands, one.num_features, one.plan.num_tile_cells, dtype
-        )
-    )
-    return forward, backward
+    return splice_launches(one, dtype, MODELS[model][0], half=MODELS[model][3] // 2)
+
+
+def splice_launches(one: Case, dtype: torch.dtype, channels: int, half: int = 3) -> tuple[Launch, ...]:
+    plan = one.plan
+    features, embedding, newline, _ = one.inputs(dtype, channels=channels)
+    tensors = (features, embedding, newline, torch.ones(half), plan.operands)
+    plain = {"num_text": len(plan.text), "num_newlines": len(plan.newlines)}
+    rows = torch.empty(plan.num_rows, channels, dtype=dtype)
+    cells = features if plan.uses_max else None
+    sizes = (one.num_features, plan.num_tile_cells, dtype)
+
+    def call() -> None:
+        splice_triton.splice(*tensors, factor=2.0, attention_scaling=1.0, **plain)
+        splice_triton.splice_backward(rows, cells, plan.operands, *sizes)
+
+    return tuple(launches(call))
 
 
 def rotate_launch(model: str, dtype: torch.dtype) -> Launch:
-    _, q_heads, k_heads, size = MODELS[model]
-    q, k = (torch.empty(1, 40, heads, size, dtype=dtype).transpose(1, 2) for heads in (q_heads, k_heads))
-    table = torch.empty(1, 40, size, dtype=dtype)
+    return heads_launch(*MODELS[model][1:], dtype)
+
+
+def heads_launch(
+    q_heads: int, k_heads: int, size: int, dtype: torch.dtype, rotated: int | None = None, length: int = 40
+) -> Launch:
+    q, k = (torch.empty(1, length, heads, size, dtype=dtype).transpose(1, 2) for heads in (q_heads, k_heads))
+    table = torch.empty(1, length, rotated or size, dtype=dtype)
     (launch,) = launches(lambda: rotate_triton.rotate(q, k, table, table, False))
     return launch
 
@@ -58,6 +69,21 @@ HOT: dict[str, Callable[[], Launch]] = {
     "rotate-0.5b": lambda: rotate_launch("0.5b", torch.bfloat16),
     "rotate-7b": lambda: rotate_launch("7b", torch.bfloat16),
     "rotate-fp32": lambda: rotate_launch("0.5b", torch.float32),
+}
+# Sizes of one, which Triton takes for constants, and whatever else is out of the ordinary.
+ODD: dict[str, Callable[[], Launch]] = {
+    "decoding": lambda: heads_launch(14, 2, 64, torch.bfloat16, length=1),
+    "one-head-of-each": lambda: heads_launch(1, 1, 64, torch.float16),
+    "13-heads-of-80": lambda: heads_launch(13, 13, 80, torch.bfloat16),
+    "partial": lambda: heads_launch(4, 1, 96, torch.bfloat16, rotated=40),
+    "rotate-fp64": lambda: heads_launch(3, 1, 8, torch.float64),
+    "text-only": lambda: splice_launches(case((5,)), torch.bfloat16, 80)[0],
+    "one-row-of-a-block": lambda: splice_launches(case((Visual((2, 2), "bilinear", 2),)), torch.float16, 1)[
+        0
+    ],
+    "slow-and-fast": lambda: splice_launches(CASES["slow-and-fast"], torch.float32, 80)[1],
+    "splice-fp64": lambda: splice_launches(CASES["mixed-batch"], torch.float64, 8)[0],
+    "splice-backward-fp64": lambda: splice_launches(CASES["slow-and-fast"], torch.float64, 8)[1],
 }
 # 16-byte loads and stores that a program needs at least: four neighbours, two of each; both halves.
 FLOOR = {"splice": (8, 2), "splice-backward": (2, 2), "rotate": (4, 4)}
@@ -86,6 +112,21 @@ def test_the_hot_path_moves_16_bytes_at_a_time_and_spills_nothing(name: str, cap
     assert kernel.count(r"(ld|st)\.global[.\w:]*\.b16") <= (name in ("splice-0.5b", "splice-7b"))
     assert kernel.spill_bytes == 0
     assert kernel.registers <= 128
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_shapes_compile_without_spills(name: str):
+    assert build(ODD[name](), 90).spill_bytes == 0
+
+
+@pytest.mark.parametrize("name", ["splice-0.5b", "splice-backward-max", "rotate-0.5b"])
+def test_offsets_have_64_bits(name: str, built: Any):
+    # Every address of a vector of elements; tables of int32 are small.
+    offsets = re.findall(
+        r"tt\.addptr .*: tensor<[\dx]*!tt\.ptr<b?f\d+>>, tensor<[\dx]*x(i\d+)>", built(name, 90).ttir
+    )
+    assert len(offsets) >= 4
+    assert set(offsets) == {"i64"}
 
 
 @pytest.mark.parametrize("name", ["splice-0.5b", "rotate-0.5b"])
