@@ -51,6 +51,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV): a minute or two, most of it for PyTorch"
 	$(PIP) -e .
 	@touch $@
 
