@@ -215,7 +215,7 @@ def test_exact_match_forgives_case_and_full_stop_only():
     ],
 )
 def test_names_in_a_question_are_traced_to_things(text, expected):
-    found = [(end, number) for end, number in mentions(text, MOVING)]
+    found = [(end, number) for _, end, number in mentions(text, MOVING)]
     assert [number for _, number in found] == [number for _, number in expected]
     for (end, _), (name, _) in zip(found, expected, strict=True):
         assert text[:end].endswith(name)

@@ -20,21 +20,21 @@ _NAME = re.compile(
 )
 
 
-def mentions(question: str, scene: Scene) -> list[tuple[int, int | None]]:
-    """(end of the name in ``question``, number of the thing) for every name; None: no such thing is there.
+def mentions(text: str, scene: Scene) -> list[tuple[int, int, int | None]]:
+    """(start, end, number of the thing) for every name in ``text``; None: no such thing is there.
 
     A name that fits several things is left out, and so is one that fits only what a thing becomes.
     """
-    found: list[tuple[int, int | None]] = []
-    for match in _NAME.finditer(question):
+    found: list[tuple[int, int, int | None]] = []
+    for match in _NAME.finditer(text):
         colour, form = (match["colour"] or "").lower(), match["noun"].lower()
         same = [n for n, thing in enumerate(scene.things) if noun(thing.form).lower() == form]
         fitting = [n for n in same if colour in ("", scene.things[n].colour)]
         later = [n for n in same if colour == scene.things[n].deed.colour]
         if len(fitting) == 1:
-            found.append((match.end(), fitting[0]))
+            found.append((*match.span(), fitting[0]))
         elif not fitting and not later:
-            found.append((match.end(), None))
+            found.append((*match.span(), None))
     return found
 
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from vidllava.nano.lessons import Lesson
 from vidllava.nano.mentions import mentions, said_deed
 from vidllava.nano.model import SIDE
-from vidllava.nano.questions import Question
+from vidllava.nano.questions import FREE_KINDS, Question
 from vidllava.nano.scene import Scene
 from vidllava.nano.tokenizer import IM_END, IM_START, build_tokenizer
 from vidllava.prompting.conversation import CHATML
@@ -43,7 +43,8 @@ class Packed:
     kinds            the kind of every question, in the order of the targets' numbers
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
                      where a lesson shows one scene
-    asked            int64 [K, 3]: the same at the row where the answer starts, if the question has one name
+    asked            int64 [K, 3]: the same where the answer starts, if the question has one name, and in free
+                     answers where the next thing must be chosen
     claims           int64 [C, 5]: text row where the claim of a yes-or-no question ends, 1 if it is true, the
                      class of the deed it speaks of (-1: none), lesson, thing
     """
@@ -142,6 +143,8 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
                 # In the answer too; there the line end before the text has no row.
                 named += [(first + token, row, thing) for token, thing in _named(made.answer, scene)]
                 asked_of += [(first, row, thing) for _, thing in names if len(names) == 1]
+                if made.kind in FREE_KINDS:
+                    asked_of += [(first + token, row, thing) for token, thing in _next(made.answer, scene)]
                 claims += [
                     (start + token, int(made.answer == "yes"), said_deed(made.claim), row, thing)
                     for token in _claimed(made)
@@ -179,8 +182,18 @@ def _claimed(made: Question) -> list[int]:
 def _named(question: str, scene: Scene) -> list[tuple[int, int]]:
     """(token that ends a name, thing or -1)."""
     ends = _ends(question)
-    found = ((ends.get(end), thing) for end, thing in mentions(question, scene))
+    found = ((ends.get(end), thing) for _, end, thing in mentions(question, scene))
     return [(token, -1 if thing is None else thing) for token, thing in found if token is not None]
+
+
+def _next(answer: str, scene: Scene) -> list[tuple[int, int]]:
+    """(token, thing) for the two tokens before each name, and (last token, -1): what a list must decide."""
+    ends = _ends(answer)
+    steps = [(len(ends) - 1, -1)]
+    for start, _, thing in mentions(answer, scene):
+        token = ends.get(start - 1, 0)
+        steps += [(before, -1 if thing is None else thing) for before in (token - 1, token) if before >= 0]
+    return steps
 
 
 def _fitting(lesson: Lesson, budget: int) -> list[tuple[Question, tuple[int, ...], tuple[int, ...]]]:
