@@ -24,6 +24,7 @@ from vidllava.nano.lessons import Lesson, Setting, make_lesson
 from vidllava.nano.model import IMAGE_SIZE
 from vidllava.nano.optimizer import Optimizer
 from vidllava.nano.packing import Packed, pack
+from vidllava.nano.questions import FREE_KINDS
 from vidllava.nano.student import Read, WatchHeads, naming_loss, read, watching_loss
 from vidllava.nano.words import Split
 
@@ -43,6 +44,7 @@ _FRAMES = (4, 5, 6, 7, 8, 12, 16, 20)
 _FRAME_SHARES = (0.28, 0.17, 0.13, 0.1, 0.25, 0.03, 0.02, 0.02)
 # Two clips, or a clip and a picture, must leave room for questions.
 _SHORT_FRAMES, _SHORT_SHARES = (4, 5, 6, 8), (0.55, 0.2, 0.15, 0.1)
+_SINGLE_WEIGHT, _ANSWER_WEIGHT = 4.0, 3.0
 _THINGS = (0.32, 0.36, 0.32)
 
 
@@ -107,7 +109,7 @@ def school(model: OneVision, settings: SchoolSettings, folder: Path) -> Iterator
         result = read(model, batch, pixels, tower_learns=settings.tower_learns)
         watching, seen = watching_loss(heads, result.watched, lessons)
         naming, known, judged = naming_loss(heads, result, batch, lessons)
-        norm = optimizer.step(result.losses.mean() + watching + naming)
+        norm = optimizer.step(_answer_loss(result, batch) + watching + naming)
         step += 1
         if step % settings.log_every == 0:
             loss, right = result.losses.mean().item(), result.right.float().mean().item()
@@ -120,6 +122,14 @@ def school(model: OneVision, settings: SchoolSettings, folder: Path) -> Iterator
             yield {"step": step, "marks": examine(model, settings.validation_lessons).shares()}
     _save(state_file, model, heads, optimizer, step, time.monotonic() - start)
     yield {"step": step, "marks": examine(model, settings.validation_lessons).shares()}
+
+
+def _answer_loss(result: Read, batch: Packed) -> torch.Tensor:
+    """Mean over tokens, those of single facts weighing more: else the long free answers drown them, and the
+    many extra labels drown the answers."""
+    single = torch.tensor([kind not in FREE_KINDS for kind in batch.kinds])
+    weight = torch.where(single[batch.targets[:, 2]], _SINGLE_WEIGHT, 1.0)
+    return _ANSWER_WEIGHT * (result.losses * weight).sum() / weight.sum()
 
 
 def examine(model: OneVision, lessons: int, *, split: Split = "val") -> Marks:
