@@ -42,7 +42,7 @@ def test_ask(capsys: pytest.CaptureFixture[str]):
 
 
 def test_frames_without_torch():
-    code = "import sys, runpy; runpy.run_path(sys.argv[1], run_name='__main__'); "
+    code = "import sys, runpy; runpy.run_path(sys.argv.pop(), run_name='__main__'); "
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code, str(EXAMPLES / "frames.py")], capture_output=True, text=True, timeout=120
