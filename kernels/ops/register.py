@@ -162,14 +162,15 @@ rotate_op.register_autograd(_rotate_gradients, setup_context=_rotate_save)
 
 
 class _Rotate(torch.autograd.Function):
-    """The operator's own recording, without the operator: a fifth of the time per call, and one per layer."""
+    """The operator's recording without the operator, which costs as much again as rotating one token."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = implementation("rotate", q.device).rotate(q, k, cos, sin, inverse)
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        # Saving here, not in a setup_context of its own, halves what a call costs.
+        result: tuple[Tensor, Tensor] = implementation("rotate", inputs[0].device).rotate(*inputs)
+        _rotate_save(ctx, inputs, result)
         return result
 
-    setup_context = staticmethod(_rotate_save)
     backward = staticmethod(_rotate_gradients)
 
 
