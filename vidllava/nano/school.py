@@ -44,7 +44,7 @@ _FRAMES = (4, 5, 6, 7, 8, 12, 16, 20)
 _FRAME_SHARES = (0.28, 0.17, 0.13, 0.1, 0.25, 0.03, 0.02, 0.02)
 # Two clips, or a clip and a picture, must leave room for questions.
 _SHORT_FRAMES, _SHORT_SHARES = (4, 5, 6, 8), (0.55, 0.2, 0.15, 0.1)
-_SINGLE_WEIGHT, _ANSWER_WEIGHT = 4.0, 3.0
+_SINGLE_WEIGHT, _ANSWER_WEIGHT = 2.0, 4.0
 _THINGS = (0.32, 0.36, 0.32)
 
 
