@@ -130,7 +130,15 @@ class _Maker:
         number = 4 if self.rng.random() < 0.12 else self.num_things()
         return Exhibit("picture", still_scene(self.rng, self.split, number), np.zeros(1))
 
-    def ask(self, asked: list[Question], kind: str, scene: Scene, medium: Medium, locator: str = "") -> None:
+    def ask(
+        self,
+        asked: list[Question],
+        kind: str,
+        scene: Scene,
+        medium: Medium,
+        locator: str = "",
+        about: int = 0,
+    ) -> None:
         """Add one question, unless the scene has none of this kind or it was asked before."""
         if self.kinds is not None and kind not in self.kinds:
             return
@@ -139,7 +147,7 @@ class _Maker:
             return
         text = styled(made.text, self.rng)
         if all(text.lower() != other.text.lower() for other in asked):
-            asked.append(replace(made, text=text))
+            asked.append(replace(made, text=text, about=about))
 
     def any_kind(self, medium: Medium) -> str:
         weights = _CLIP_WEIGHTS if medium == "video" else _PICTURE_WEIGHTS
@@ -201,7 +209,7 @@ def _several(*media: Literal["video", "picture"]) -> Callable[[_Maker], _Made]:
             index = int(maker.rng.integers(len(shown)))
             medium = media[index]
             kind = _FREE[medium] if turn % 5 == 0 else maker.any_kind(medium)
-            maker.ask(asked, kind, shown[index].scene, medium, _locator(maker.rng, media, index))
+            maker.ask(asked, kind, shown[index].scene, medium, _locator(maker.rng, media, index), index)
         return shown, asked
 
     return make

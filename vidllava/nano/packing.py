@@ -24,12 +24,13 @@ from vidllava.nano.lessons import Lesson
 from vidllava.nano.mentions import mentions, said_deed
 from vidllava.nano.model import SIDE
 from vidllava.nano.questions import FREE_KINDS, Question
-from vidllava.nano.scene import Scene
+from vidllava.nano.scene import Scene, Thing
 from vidllava.nano.tokenizer import IM_END, IM_START, build_tokenizer
 from vidllava.prompting.conversation import CHATML
 from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
 
 _HIDDEN = -1e9
+_MOST_THINGS = 16  # of one exhibit
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,16 +136,19 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
             positions[row, span] = prefix + np.arange(len(spelt))
             first = row * text + at - prefix + len(asked) - 1
             targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
+            start = row * text + at - prefix
+            scene = lessons[row].exhibits[made.about].scene
+            names = _named(made.text, scene)
+            # Only after the question's end is it certain which of two clips it asks about.
+            asked_of += [
+                (first + token, row, _code(made.about, thing))
+                for token, thing in [(0, thing) for _, thing in names if len(names) == 1]
+                + (_next(made.answer, scene) if made.kind in FREE_KINDS else [])
+            ]
             if lessons[row].one_scene:
-                start = row * text + at - prefix
-                scene = lessons[row].exhibits[0].scene
-                names = _named(made.text, scene)
                 named += [(start + token, row, thing) for token, thing in names]
                 # In the answer too; there the line end before the text has no row.
                 named += [(first + token, row, thing) for token, thing in _named(made.answer, scene)]
-                asked_of += [(first, row, thing) for _, thing in names if len(names) == 1]
-                if made.kind in FREE_KINDS:
-                    asked_of += [(first + token, row, thing) for token, thing in _next(made.answer, scene)]
                 claims += [
                     (start + token, int(made.answer == "yes"), said_deed(made.claim), row, thing)
                     for token in _claimed(made)
@@ -164,6 +168,18 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
         torch.tensor(claims, dtype=torch.int64).reshape(-1, 5),
         prefix,
     )
+
+
+def _code(exhibit: int, thing: int) -> int:
+    """One number for a thing of one of several exhibits; ``thing_of`` undoes it."""
+    return -1 if thing < 0 else exhibit * _MOST_THINGS + thing
+
+
+def thing_of(lesson: Lesson, code: int) -> Thing | None:
+    """The thing that a number in ``mentions``, ``asked`` or ``claims`` stands for."""
+    if code < 0:
+        return None
+    return lesson.exhibits[code // _MOST_THINGS].scene.things[code % _MOST_THINGS]
 
 
 def _ends(question: str) -> dict[int, int]:

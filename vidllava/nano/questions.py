@@ -44,12 +44,14 @@ class Question:
     """A question and its true answer. ``text`` is lower case and without a question mark: see ``styled``.
 
     ``claim``: what a yes-or-no question says of its thing ("moves left", "red"), as it stands in the text.
+    ``about``: which exhibit of its lesson it asks about.
     """
 
     kind: str
     text: str
     answer: str
     claim: str = ""
+    about: int = 0
 
 
 def question(

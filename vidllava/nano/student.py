@@ -19,7 +19,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, apply_ro
 from vidllava.nano.dense import DEEDS, NOTHING_COLOUR, NOTHING_DEED, NOTHING_FORM, DenseLabels, dense_labels
 from vidllava.nano.lessons import Exhibit, Lesson
 from vidllava.nano.model import SIDE
-from vidllava.nano.packing import Packed
+from vidllava.nano.packing import Packed, thing_of
 from vidllava.nano.tower import see
 from vidllava.nano.words import COLOURS, FORMS
 from vidllava.prompting.layout import VisualLayout
@@ -235,9 +235,9 @@ def _thing_loss(
 
 
 def _thing_labels(lesson: Lesson, number: int) -> tuple[int, int, int]:
-    if number < 0:
+    thing = thing_of(lesson, number)
+    if thing is None:
         return NOTHING_FORM, NOTHING_COLOUR, NOTHING_DEED
-    thing = lesson.exhibits[0].scene.things[number]
     deed = thing.deed.direction if thing.deed.verb == "moves" else thing.deed.verb
     return FORMS.index(thing.form), tuple(COLOURS).index(thing.colour), DEEDS.index(str(deed))
 
