@@ -117,9 +117,9 @@ def test_a_few_held_out_lessons_are_answered_as_well_as_the_card_says(nano):
     """A small sample (a full score takes minutes): well below the card's figures would be a regression."""
     asked = list(ask_held_out(nano, ("test", "combos"), lessons=6, questions=4, seed=3))
     report = summary(asked)
-    for split in ("test", "combos"):
-        assert report[split]["single_fact"]["exact"] >= 0.75
-        assert report[split]["free"]["f1"] >= 0.65
+    for split, single, free in (("test", 0.75, 0.5), ("combos", 0.6, 0.4)):
+        assert report[split]["single_fact"]["exact"] >= single
+        assert report[split]["free"]["f1"] >= free
 
 
 def test_the_report_counts_kinds_and_settings_apart():
