@@ -151,6 +151,10 @@ def _media_and_question(media: list[str], text: str) -> tuple[list[str], str]:
             "is a file, but there is no question" if Path(text).is_file() else "is a question, but no media"
         )
         raise UsageError(text, what, 'the question comes last: vidllava ask clip.mp4 "what happens"')
+    if Path(text).is_file():
+        raise UsageError(
+            text, "is a file, but there is no question", 'for example: vidllava ask clip.mp4 "what happens"'
+        )
     if text == "-":
         text = _read_question()
     if not text.strip():
@@ -225,7 +229,8 @@ def _tell_afterwards(
     for note in answer.notes:
         console.warn(note)
     if not answer.stopped:
-        console.warn(f"the answer was cut at --max-new-tokens {max_new_tokens}")
+        which = "--max-new-tokens" if answer.completion_tokens == max_new_tokens else "the end of the context"
+        console.warn(f"the answer was cut at {which}, after {answer.completion_tokens} tokens")
     console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
 
 
@@ -246,6 +251,7 @@ def _as_json(answer: Answer, model: str, seconds: dict[str, float]) -> dict[str,
             "total_tokens": answer.prompt_tokens + answer.completion_tokens,
             "visual_tokens": question.budget.visual_tokens,
         },
+        "finish_reason": "stop" if answer.stopped else "length",
         "budget": question.budget.to_json(),
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
         "notes": [*question.notes, *answer.notes],

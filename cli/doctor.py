@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import vidllava
@@ -81,20 +82,16 @@ def _decisions() -> dict[str, dict[str, Any]]:
     """Every choice that depends on the machine, made by the code that a run would use."""
     import torch
 
-    from vidllava.backbone.load import choose_device, choose_dtype
+    from vidllava.backbone.load import choose_device, choose_dtype, choose_kernels
     from vidllava.backbone.locate import locate
-    from vidllava.kernels import choose
     from vidllava.media.decode import choose_backend
 
     device, why_device = choose_device("auto")
     dtype, why_dtype = choose_dtype("auto", device)
-    kernels, why_kernels = choose(device)
-    backend, why_backend = choose_backend(None)
+    kernels, why_kernels = _or_none(lambda: choose_kernels(device))
+    backend, why_backend = _or_none(lambda: choose_backend(None))
     asked = os.environ.get("VIDLLAVA_MODEL", "auto")
-    try:
-        model, why_model = (str(part) for part in locate(asked))
-    except VidllavaError as fault:
-        model, why_model = "none", str(fault)
+    model, why_model = _or_none(lambda: locate(asked))
     found = {
         "device": (str(device), why_device),
         "dtype": (str(dtype).removeprefix("torch."), why_dtype),
@@ -104,3 +101,12 @@ def _decisions() -> dict[str, dict[str, Any]]:
         "threads": (str(torch.get_num_threads()), f"{os.cpu_count()} CPU cores"),
     }
     return {name: {"choice": choice, "reason": reason} for name, (choice, reason) in found.items()}
+
+
+def _or_none(decide: Callable[[], tuple[object, object]]) -> tuple[str, str]:
+    """A decision, or "none" and what stands against it: a diagnosis must not end at what it should find."""
+    try:
+        choice, reason = decide()
+    except VidllavaError as fault:
+        return "none", str(fault)
+    return str(choice), str(reason)

@@ -32,6 +32,8 @@ def as_expected(fault: Exception) -> VidllavaError:
         thing = fault.filename or "output"
         what = "no space left on the disk" if fault.errno in _DISK_FULL else "no permission"
         return ResourceError(thing, what, "another folder")
+    if isinstance(fault, OSError) and fault.errno == errno.ENAMETOOLONG:
+        return UsageError(fault.filename or "path", "is too long a name for this file system")
     # torch.OutOfMemoryError by name: this module must not import torch.
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return ResourceError("memory", "not enough for this model and these frames", _SMALLER)

@@ -25,7 +25,7 @@ from vidllava.errors import UsageError
 
 app = typer.Typer(
     name="vidllava",
-    help="Ask questions of video, fine-tune on mixed images and video, benchmark frame rates.",
+    help="Ask questions of video, fine-tune on mixed images and video, count the frames that fit.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

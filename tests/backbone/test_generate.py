@@ -12,7 +12,7 @@ from vidllava.backbone.generate import GenerateOptions, choose_token, generate, 
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import SampleInput, collate
-from vidllava.errors import UsageError
+from vidllava.errors import ModelError, UsageError
 from vidllava.prompting.conversation import IGNORE, TokenizedPrompt
 
 
@@ -86,8 +86,30 @@ def test_top_p_keeps_the_smallest_set_that_holds_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}]
+    "wrong",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"seed": 2**63},
+    ],
 )
 def test_options_outside_their_bounds_name_the_flag(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="--" + next(iter(wrong)).replace("_", "-")):
         GenerateOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_that_computes_nan_is_told_apart_from_one_with_nothing_to_say(checkpoint: Path) -> None:
+    broken = load_backbone(str(checkpoint))
+    torch.nn.init.constant_(broken.hf.lm_head.weight, float("nan"))
+    with pytest.raises(ModelError, match="computes NaN or Inf"):
+        list(generate(broken, collate([sample(10, 11)]), rope_factor=1.0, options=GenerateOptions()))
+
+
+def test_nonsense_in_the_kernels_variable_is_wrong_usage(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDLLAVA_KERNELS", "nonsense")
+    with pytest.raises(UsageError, match="VIDLLAVA_KERNELS: 'nonsense' is none of"):
+        load_backbone(str(checkpoint))

@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicCache
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import PackedBatch
+from vidllava.errors import ModelError
 
 
 def stop_ids(backbone: Backbone) -> frozenset[int]:
@@ -46,6 +47,10 @@ def generate_batch(
     generator = torch.Generator(device=backbone.device).manual_seed(options.seed)
     stops = stop_ids(backbone)
     logits = backbone.next_token_logits(batch, rope_factor=rope_factor, features=features, cache=cache)
+    if not bool(torch.isfinite(logits).all()):
+        raise ModelError(
+            backbone.settings.name, "computes NaN or Inf", "its training diverged, or --dtype float32"
+        )
     lengths = torch.tensor(batch.lengths, device=logits.device)
     mask = _prefix_mask(lengths, batch.length)
     alive = [True] * len(batch.lengths)

@@ -26,3 +26,5 @@ class GenerateOptions:
             raise UsageError("--temperature", f"{self.temperature} is outside 0 to 100", "0 is greedy")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError("--top-p", f"{self.top_p} is outside (0, 1]", "1 keeps every token")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("--seed", f"{self.seed} is outside 0 to 2^63 - 1")

@@ -18,6 +18,7 @@ from vidllava.backbone.model import Backbone
 from vidllava.backbone.settings import ModelSettings, read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
+from vidllava.kernels import choose
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,6 +53,15 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     return DTYPES[name], "as asked"
 
 
+def choose_kernels(device: torch.device) -> tuple[str, str]:
+    """The kernels that ``device`` runs, and why. Raises UsageError for an impossible VIDLLAVA_KERNELS."""
+    try:
+        return choose(device)
+    except ValueError as fault:
+        variable, _, what = str(fault).partition(": ")
+        raise UsageError(variable, what, "auto, torch, or triton on a CUDA device") from None
+
+
 def load_backbone(
     name: str,
     *,
@@ -68,6 +78,7 @@ def load_backbone(
     """
     place, _ = choose_device(device)
     weights_dtype, _ = choose_dtype(dtype, place)
+    choose_kernels(place)
     shown, folder = locate(name, download=download, revision=revision)
     settings = read_settings(folder, shown)
     codec = read_codec(folder)
@@ -84,12 +95,15 @@ def load_weights(
 ) -> LlavaOnevisionForConditionalGeneration:
     """transformers' own model from ``folder``: local files only, safetensors only, nothing left random."""
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # its own report of odd weights; ours is one line
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     try:
         loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation=attn_implementation, **options
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as fault:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as fault:  # whatever a checkpoint that is not whole makes transformers raise
         raise ModelError(folder, f"cannot be loaded: {_first_line(fault)}") from fault
     hf, report = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -181,6 +181,8 @@ class Backbone(nn.Module):
         """Write a checkpoint that plain ``from_pretrained`` loads, and that remembers its preset."""
         folder.mkdir(parents=True, exist_ok=True)
         self.hf.save_pretrained(folder)
+        for weights in folder.glob("*.safetensors"):
+            shutil.copymode(folder / "config.json", weights)  # safetensors writes for the owner alone
         source = self.settings.folder
         for name in COMPANION_FILES:
             if source is not None and (source / name).is_file() and source != folder:

@@ -68,7 +68,7 @@ class TokenBudget:
     @property
     def notice(self) -> str | None:
         """One line for the user where `auto` had to raise the factor."""
-        if not self.is_auto or self.rope_factor == 1:
+        if not self.is_auto or self.rope_factor == 1 or not self.fits:
             return None
         return (
             f"RoPE factor {self.rope_factor}: {self._sum()} exceed the trained context {self.context_limit}"
@@ -230,7 +230,7 @@ class _Cost:
         if needed <= MAX_AUTO_FACTOR:
             found.append(f"--rope-factor {needed}")
         if not found and self.fixed_tokens >= limit:
-            found.append("less text or a smaller reserve")
+            found.append("less text")
         elif not found:
             found.append("fewer or smaller media")
         return tuple(found)

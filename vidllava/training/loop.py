@@ -81,6 +81,9 @@ class Trainer:
                 ):
                     save(done)
                 data_before = time.perf_counter()
+        if self._nonfinite_in_a_row:
+            what = "the last step had NaN or Inf gradients: these weights are not worth keeping"
+            raise DivergedError(f"step {self.total_steps}", what, "a lower --learning-rate")
         return Outcome(self.total_steps)
 
     def _data(self, start: int) -> Iterable[StepBatch]:

@@ -102,8 +102,11 @@ class TrainingSettings:
         )
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"):
             _check(name, getattr(self, name), 1)
-        for name in ("save_steps", "dataloader_num_workers", "seed"):
+        for name in ("save_steps", "dataloader_num_workers"):
             _check(name, getattr(self, name), 0)
+        for name in ("seed", "data_seed"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), 0, 2**63 - 1)
         for name in ("max_steps", "save_total_limit", "max_nonfinite_steps"):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), 1)
