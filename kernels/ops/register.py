@@ -121,7 +121,7 @@ def _splice_gradients(ctx: Any, grad_rows: Tensor, *_tables: Tensor | None) -> t
         )
     if wants_embedding:
         at, ids = plain[: ctx.num_text].unbind(1)
-        # The gradient of a plain embedding layer: sorted by id on CUDA, so its order is fixed there too.
+        # The gradient of a plain embedding layer, which adds without atomics on CUDA too.
         grads[1] = torch.ops.aten.embedding_dense_backward(
             grad_rows.index_select(0, at), ids, ctx.num_vocabulary, -1, False
         ).to(ctx.embedding_dtype)
