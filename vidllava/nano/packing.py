@@ -123,8 +123,7 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     ids, positions, owner = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
     ids[:, :prefix], positions[:, :prefix], owner[:, :prefix] = head, np.arange(prefix), 0
     targets: list[tuple[int, int, int]] = []
-    named: list[tuple[int, int, int]] = []
-    asked_of: list[tuple[int, int, int]] = []
+    named, asked_of = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
     claims: list[tuple[int, int, int, int, int]] = []
     kinds: list[str] = []
     for row, own in enumerate(turns):

@@ -68,6 +68,7 @@ def train_tower(
     batch_size: int = 64,
     learning_rate: float = 6e-3,
     every: int = 100,
+    max_steps: int | None = None,
 ) -> Iterator[TowerProgress]:
     """Train tower and projector of ``model`` for so many minutes of wall time; yields every ``every`` steps.
 
@@ -86,7 +87,7 @@ def train_tower(
         adam_lr=1.5e-3,
     )
     start, step, index = time.monotonic(), 0, 0
-    while (elapsed := (time.monotonic() - start) / 60) < minutes:
+    while (elapsed := (time.monotonic() - start) / 60) < minutes and step != max_steps:
         optimizer.set_share(_share(elapsed / minutes, step))
         pixels, labels = _batch("train", index, batch_size)
         index += batch_size
