@@ -112,6 +112,29 @@ def _turn(question: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]
     return asked, (*_encode(answer), end)
 
 
+def _extra_labels(
+    made: Question, lesson: Lesson, row: int, start: int, first: int
+) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int, int, int, int]]]:
+    """Labels beside the answer's own: named, asked_of and claims of ``Packed`` for one question."""
+    scene = lesson.exhibits[made.about].scene
+    names = _named(made.text, scene)
+    # Only after the question's end is it certain which of two clips it asks about.
+    alone = [(0, thing) for _, thing in names if len(names) == 1]
+    listed = _next(made.answer, scene) if made.kind in FREE_KINDS else []
+    asked_of = [(first + token, row, _code(made.about, thing)) for token, thing in alone + listed]
+    if not lesson.one_scene:
+        return [], asked_of, []
+    named = [(start + token, row, thing) for token, thing in names]
+    # In the answer too; there the line end before the text has no row.
+    named += [(first + token, row, thing) for token, thing in _named(made.answer, scene)]
+    claims = [
+        (start + token, int(made.answer == "yes"), said_deed(made.claim), row, thing)
+        for token in _claimed(made)
+        for _, thing in names[:1]
+    ]
+    return named, asked_of, claims
+
+
 def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     """Pack lessons of one setting and frame count; questions beyond ``budget`` text rows are left out."""
     visuals = layouts(lessons[0], tile)
@@ -136,23 +159,8 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
             first = row * text + at - prefix + len(asked) - 1
             targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
             start = row * text + at - prefix
-            scene = lessons[row].exhibits[made.about].scene
-            names = _named(made.text, scene)
-            # Only after the question's end is it certain which of two clips it asks about.
-            asked_of += [
-                (first + token, row, _code(made.about, thing))
-                for token, thing in [(0, thing) for _, thing in names if len(names) == 1]
-                + (_next(made.answer, scene) if made.kind in FREE_KINDS else [])
-            ]
-            if lessons[row].one_scene:
-                named += [(start + token, row, thing) for token, thing in names]
-                # In the answer too; there the line end before the text has no row.
-                named += [(first + token, row, thing) for token, thing in _named(made.answer, scene)]
-                claims += [
-                    (start + token, int(made.answer == "yes"), said_deed(made.claim), row, thing)
-                    for token in _claimed(made)
-                    for _, thing in names[:1]
-                ]
+            more = _extra_labels(made, lessons[row], row, start, first)
+            named, asked_of, claims = named + more[0], asked_of + more[1], claims + more[2]
             kinds.append(made.kind)
             at += len(spelt)
     return Packed(
