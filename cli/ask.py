@@ -211,9 +211,13 @@ def _answer(
     start = time.perf_counter()
     with collector_paused():
         from vidllava.backbone.answer import answer_question
-        from vidllava.backbone.load import load_backbone
+        from vidllava.backbone.load import choose_threads, load_backbone
     imported = time.perf_counter()
     backbone = load_backbone(**model)
+    if (threads := choose_threads(backbone)) is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     loaded = time.perf_counter()
     on_text = None if stream_to is None else lambda piece: stream_to.write(piece, end="")
     answer = answer_question(backbone, question, chosen, on_text=on_text)

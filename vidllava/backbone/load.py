@@ -6,6 +6,7 @@ backbone = load_backbone("checkpoints/mine", device="cuda", dtype="bfloat16")
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.kernels import choose
 
+SMALL_MODEL_PARAMETERS = 50_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -51,6 +53,18 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     if name not in DTYPES:
         raise UsageError(f"--dtype {name}", "no such type", f"auto, {', '.join(DTYPES)}")
     return DTYPES[name], "as asked"
+
+
+def choose_threads(backbone: Backbone) -> int | None:
+    """How many CPU threads suit a model; None leaves torch's choice.
+
+    A model of a few million parameters gains nothing from a second thread, and loses much where another
+    program holds a core: on two cores, one of them busy, nano answers in 0.1 s with one thread and in 2 s with
+    two. OMP_NUM_THREADS goes first.
+    """
+    few = sum(parameter.numel() for parameter in backbone.parameters()) < SMALL_MODEL_PARAMETERS
+    asked = "OMP_NUM_THREADS" in os.environ
+    return 1 if few and backbone.device.type == "cpu" and not asked else None
 
 
 def choose_kernels(device: torch.device) -> tuple[str, str]:
