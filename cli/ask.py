@@ -233,8 +233,9 @@ def _tell_afterwards(
     for note in answer.notes:
         console.warn(note)
     if not answer.stopped:
-        which = "--max-new-tokens" if answer.completion_tokens == max_new_tokens else "the end of the context"
-        console.warn(f"the answer was cut at {which}, after {answer.completion_tokens} tokens")
+        asked_for = answer.completion_tokens == max_new_tokens
+        place = f"--max-new-tokens {max_new_tokens}" if asked_for else "the end of the context"
+        console.warn(f"the answer was cut at {place}")
     console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
 
 

@@ -59,8 +59,8 @@ def choose_threads(backbone: Backbone) -> int | None:
     """How many CPU threads suit a model; None leaves torch's choice.
 
     A model of a few million parameters gains nothing from a second thread, and loses much where another
-    program holds a core: on two cores, one of them busy, nano answers in 0.1 s with one thread and in 2 s with
-    two. OMP_NUM_THREADS goes first.
+    program holds a core: on two cores, one of them busy, nano answers in 0.1 s with one thread and in 2 s
+    with two. OMP_NUM_THREADS goes first.
     """
     few = sum(parameter.numel() for parameter in backbone.parameters()) < SMALL_MODEL_PARAMETERS
     asked = "OMP_NUM_THREADS" in os.environ
