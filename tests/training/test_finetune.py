@@ -204,6 +204,15 @@ def test_a_row_of_nan_steps_ends_the_run_and_names_the_samples(
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_a_run_that_ends_in_nan_steps_leaves_no_weights(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    poison(monkeypatch, {2, 3})
+    with pytest.raises(DivergedError, match="the last 2 steps had NaN or Inf"):
+        run(tmp_path, max_steps=3)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_too_many_bad_samples_end_the_run(run: Run, tmp_path: Path):
     with pytest.raises(DatasetError, match=r"samples could not be used.*--max-bad-fraction above 0"):
         run(tmp_path, world=World(EVERYTHING, 6, bad={3}), max_steps=20, max_bad_fraction=0.0)

@@ -81,8 +81,8 @@ class Trainer:
                 ):
                     save(done)
                 data_before = time.perf_counter()
-        if self._nonfinite_in_a_row:
-            what = "the last step had NaN or Inf gradients: these weights are not worth keeping"
+        if self._nonfinite_in_a_row > 1:  # one alone is bad luck, and was not applied
+            what = f"the last {self._nonfinite_in_a_row} steps had NaN or Inf gradients"
             raise DivergedError(f"step {self.total_steps}", what, "a lower --learning-rate")
         return Outcome(self.total_steps)
 
