@@ -219,3 +219,16 @@ def test_names_in_a_question_are_traced_to_things(text, expected):
     assert [number for _, number in found] == [number for _, number in expected]
     for (end, _), (name, _) in zip(found, expected, strict=True):
         assert text[:end].endswith(name)
+
+
+def test_a_picture_beside_a_clip_is_a_square_as_ask_has_it():
+    source = world_source("2-ov?size=400")
+    beside = [source.sample(index) for index in range(400) if source.modality(index) == "video"]
+    mixed = [sample for sample in beside if {visual.kind for visual in sample.visuals} != {"video"}]
+    assert len(mixed) > 5
+    assert all({visual.kind for visual in sample.visuals} == {"video", "pictures"} for sample in mixed)
+
+
+def test_another_seed_is_other_data_to_a_resumed_run():
+    assert world_source("2-ov").fingerprint == world_source("2-ov").fingerprint
+    assert world_source("2-ov").fingerprint != world_source("2-ov?seed=1").fingerprint

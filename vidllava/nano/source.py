@@ -44,6 +44,8 @@ class WorldSource:
         self.name = f"nano-world:{stage}"
         self.stage, self.seed, self.size, self.turns = stage, seed, size, turns
         self.split, self.pixels = split, pixels
+        self.fingerprint = f"{stage} {seed} {size} {turns} {split} {pixels} {clips}"
+        """What a resumed run compares: another world is other data."""
         self._settings, self._shares = _mixture(stage, clips)
 
     def __len__(self) -> int:
@@ -74,9 +76,9 @@ class WorldSource:
         turns = [
             turn for made in questions for turn in (Turn("user", made.text), Turn("assistant", made.answer))
         ]
-        # As `ask` has it: one picture is tiled, also beside a clip; several are squares.
-        single = sum(exhibit.medium == "picture" for exhibit in lesson.exhibits) == 1
-        visuals = tuple(_visual(exhibit, self.pixels, rng, single=single) for exhibit in lesson.exhibits)
+        # As `ask` has it: a picture is tiled where it is alone in its prompt, else a square.
+        alone = len(lesson.exhibits) == 1
+        visuals = tuple(_visual(exhibit, self.pixels, rng, alone=alone) for exhibit in lesson.exhibits)
         return Sample(id=f"{self.name}/{self.split}/{self.seed}/{index}", turns=tuple(turns), visuals=visuals)
 
     def _setting(self, index: int) -> tuple[Setting, int]:
@@ -102,12 +104,12 @@ def _mixture(stage: str, clips: float) -> tuple[tuple[Setting, ...], np.ndarray]
     return tuple(shares), weights / weights.sum()
 
 
-def _visual(exhibit: Exhibit, pixels: int, rng: np.random.Generator, *, single: bool) -> Visual:
+def _visual(exhibit: Exhibit, pixels: int, rng: np.random.Generator, *, alone: bool) -> Visual:
     frames = draw(exhibit.scene, exhibit.times, pixels)
     frames = weather(frames, rng) if pixels % 2 == 0 else to_bytes(frames)
     if exhibit.medium == "video":
         return Visual(kind="video", frames=frames, timestamps_seconds=exhibit.timestamps_seconds)
-    return Visual(kind="picture" if single else "pictures", frames=frames)
+    return Visual(kind="picture" if alone else "pictures", frames=frames)
 
 
 def world_source(spec: str) -> WorldSource:
