@@ -1,4 +1,4 @@
-"""nano from nothing: ``python -m vidllava.nano.train`` (``make nano``), about two hours on one core.
+"""nano from nothing: ``python -m vidllava.nano.train`` (``make nano``), planned for two hours on one core.
 
     tower       the vision tower and the projector learn what covers every patch        (16 minutes)
     school      the language model learns to answer, from packed lessons                (90 minutes)
