@@ -15,6 +15,7 @@ _VERBS = ("moves", "stays", "turns", "grows", "shrinks", "appears", "vanishes", 
 _WEIGHTS = np.array([0.34, 0.12, 0.10, 0.09, 0.09, 0.08, 0.08, 0.10])
 _MOMENTS = np.linspace(0.0, 1.0, 7)  # where the room between things is checked
 _EDGE, _GAP = 0.015, 0.045  # free space to the border and between things, as parts of the side
+_CONTRAST, _NAMELESS = 90.0, 55.0  # RGB levels between a tint and the ground, and the named colours
 # Radii by number of things: few things may be large, many must be small.
 _RADII = {1: (0.15, 0.22), 2: (0.14, 0.19), 3: (0.135, 0.165), 4: (0.13, 0.145)}
 
@@ -87,6 +88,27 @@ def views_scene(rng: np.random.Generator, split: Split, num_things: int) -> tupl
         for offset in offsets
     )
     return scene, (left, right)
+
+
+def tinted(rng: np.random.Generator, scene: Scene, share: float) -> Scene:
+    """``scene`` with this share of its things in random colours, clear of the ground and of every named
+    colour (so that no held-out combination is shown by chance)."""
+    named = np.array(list(COLOURS.values()), np.float64)
+    things = []
+    for thing in scene.things:
+        if rng.random() < share:
+            rgb = _nameless(rng, scene.ground[0], named)
+            thing = replace(thing, tint=rgb)
+        things.append(thing)
+    return replace(scene, things=tuple(things))
+
+
+def _nameless(rng: np.random.Generator, grey: float, named: np.ndarray) -> tuple[float, float, float]:
+    while True:
+        rgb = rng.uniform(10, 250, 3)
+        apart = np.linalg.norm(named - rgb, axis=1).min()
+        if apart > _NAMELESS and np.abs(rgb - grey).max() > _CONTRAST:
+            return float(rgb[0]), float(rgb[1]), float(rgb[2])
 
 
 def _finish(rng: np.random.Generator, things: list[Thing]) -> Scene:

@@ -16,6 +16,7 @@ from vidllava.nano.words import COLOURS, FORMS, VERBS
 
 _PALETTE = tuple(COLOURS)
 NOTHING_FORM, NOTHING_COLOUR = len(FORMS), len(_PALETTE)
+NO_NAME = -100  # the colour of a tinted thing: no label, and what torch's cross entropy leaves out
 # One class per verb, but four for "moves": left, right, up, down come first; then "nothing here".
 DEEDS = ("left", "right", "up", "down", *(verb for verb in VERBS if verb != "moves"))
 NOTHING_DEED = len(DEEDS)
@@ -28,11 +29,11 @@ _VISIBLE = {"moves": 0.06, "turns": 12.0, "grows": 0.10, "shrinks": 0.10}
 class DenseLabels:
     """Labels of T frames on a side x side grid.
 
-    form, colour, deed: int64 [T, side, side]; measures float32 [T, side, side, 5]: the thing's centre
-    (x, y in -1..1), log of its radius / 0.14, and cos and sin of its angle times its symmetry (0, 0 where a
-    turn cannot be seen); change float32 [T, side, side, 4]: what has changed since the first frame: shift to
-    the right and down (3 per side), log ratio of the radii (times 2), turn (1 per 90 degrees). Zeros where
-    there is nothing.
+    form, colour, deed: int64 [T, side, side] (colour NO_NAME where a tint has none); measures float32
+    [T, side, side, 5]: the thing's centre (x, y in -1..1), log of its radius / 0.14, and cos and sin of its
+    angle times its symmetry (0, 0 where a turn cannot be seen); change float32 [T, side, side, 4]: what has
+    changed since the first frame: shift to the right and down (3 per side), log ratio of the radii (times 2),
+    turn (1 per 90 degrees). Zeros where there is nothing.
     """
 
     form: np.ndarray
@@ -77,6 +78,8 @@ def dense_labels(scene: Scene, times: np.ndarray, centres: np.ndarray) -> DenseL
 
 def _hues(thing: Thing, times: np.ndarray) -> np.ndarray:
     """Palette index at every moment: it changes in the middle of the fade."""
+    if thing.tint is not None:
+        return np.full(len(times), NO_NAME)
     if thing.deed.colour is None:
         return np.full(len(times), _PALETTE.index(thing.colour))
     return np.where(

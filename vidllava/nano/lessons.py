@@ -25,14 +25,14 @@ Setting = Literal[
 _CLIP_WEIGHTS = {
     "colour": 0.8,
     "shape": 0.5,
-    "count": 1.0,
-    "count_form": 2.0,
+    "count": 1.4,
+    "count_form": 2.6,
     "count_colour": 0.8,
-    "count_start": 0.3,
-    "count_end": 0.4,
+    "count_start": 0.5,
+    "count_end": 0.6,
     "direction": 1.0,
     "event": 1.8,
-    "who": 2.0,
+    "who": 2.8,
     "colour_start": 0.8,
     "colour_end": 0.8,
     "letter": 0.4,
@@ -52,7 +52,7 @@ _PICTURE_WEIGHTS = {
     "number": 0.7,
     "is_there": 2.2,
     "is_colour": 1.8,
-    "where": 1.2,
+    "where": 2.0,
 }
 _FREE: dict[Medium, str] = {"video": "happens", "picture": "caption", "changed": "different"}
 

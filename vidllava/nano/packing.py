@@ -26,6 +26,7 @@ from vidllava.nano.model import SIDE
 from vidllava.nano.questions import FREE_KINDS, Question
 from vidllava.nano.scene import Scene, Thing
 from vidllava.nano.tokenizer import IM_END, IM_START, build_tokenizer
+from vidllava.nano.unseen import unseen_tokens
 from vidllava.prompting.conversation import CHATML
 from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
 
@@ -40,7 +41,8 @@ class Packed:
     ids, positions   int64 [B, L]; visual rows hold 0
     mask             float32 [B, 1, L - P, L], added to the scores of the text rows
     visuals          where each visual's rows start in the prefix, and their layout
-    targets          int64 [N, 3]: row among the B * (L - P) text rows, wanted id, number of the question
+    targets          int64 [N, 4]: row among the B * (L - P) text rows, wanted id, number of the question, id
+                     that is no choice here (-1: none; see ``unseen``)
     kinds            the kind of every question, in the order of the targets' numbers
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
                      where a lesson shows one scene
@@ -145,7 +147,7 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
     shape = (len(lessons), prefix + text)
     ids, positions, owner = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
     ids[:, :prefix], positions[:, :prefix], owner[:, :prefix] = head, np.arange(prefix), 0
-    targets: list[tuple[int, int, int]] = []
+    targets: list[tuple[int, int, int, int]] = []
     named, asked_of = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
     claims: list[tuple[int, int, int, int, int]] = []
     kinds: list[str] = []
@@ -157,7 +159,10 @@ def pack(lessons: Sequence[Lesson], *, tile: int, budget: int = 150) -> Packed:
             ids[row, span], owner[row, span] = spelt, number
             positions[row, span] = prefix + np.arange(len(spelt))
             first = row * text + at - prefix + len(asked) - 1
-            targets += [(first + offset, wanted, len(kinds)) for offset, wanted in enumerate(answer)]
+            barred = unseen_tokens(_tokenizer(), made, answer)
+            targets += [
+                (first + offset, wanted, len(kinds), barred[offset]) for offset, wanted in enumerate(answer)
+            ]
             start = row * text + at - prefix
             more = _extra_labels(made, lessons[row], row, start, first)
             named, asked_of, claims = named + more[0], asked_of + more[1], claims + more[2]

@@ -63,6 +63,7 @@ class Thing:
     radius: float
     angle: float = 0.0
     shade: float = 1.0  # brightness of this very thing; its colour keeps its name
+    tint: tuple[float, float, float] | None = None  # RGB that has no name, drawn instead of the colour
     deed: Deed = Deed()
 
     @property
@@ -84,7 +85,7 @@ class Thing:
         deed, same = self.deed, np.ones_like(times)
         done = np.clip((times - deed.start) / max(deed.end - deed.start, 1e-6), 0.0, 1.0)
         x, y, radius, angle, alpha = self.x * same, self.y * same, self.radius * same, self.angle * same, same
-        rgb = np.outer(same, COLOURS[self.colour])
+        rgb = np.outer(same, self.tint or COLOURS[self.colour])
         if deed.verb in ("moves", "meets"):
             assert deed.direction is not None
             step_x, step_y = _STEP[deed.direction]

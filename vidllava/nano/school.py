@@ -30,14 +30,14 @@ from vidllava.nano.words import Split
 
 # How often each setting is drawn: clips are the main job, and motion is what takes longest to learn.
 _SETTINGS: dict[Setting, float] = {
-    "clip": 0.50,
-    "picture": 0.13,
-    "different": 0.06,
-    "views": 0.03,
-    "two pictures": 0.08,
-    "two clips": 0.09,
+    "clip": 0.40,
+    "picture": 0.14,
+    "different": 0.04,
+    "views": 0.06,
+    "two pictures": 0.11,
+    "two clips": 0.13,
     "picture, clip": 0.06,
-    "clip, picture": 0.05,
+    "clip, picture": 0.06,
 }
 # Most clips are short, for speed; a few fill the context that nano declares.
 _FRAMES = (4, 5, 6, 7, 8, 12, 16, 20)

@@ -21,6 +21,7 @@ from vidllava.nano.lessons import Exhibit, Lesson
 from vidllava.nano.model import SIDE
 from vidllava.nano.packing import Packed, thing_of
 from vidllava.nano.tower import see
+from vidllava.nano.unseen import without, without_unseen_colours, without_unseen_forms
 from vidllava.nano.words import COLOURS, FORMS
 from vidllava.prompting.layout import VisualLayout
 
@@ -93,7 +94,7 @@ def read(model: OneVision, batch: Packed, pixels: torch.Tensor, *, tower_learns:
     text = language.norm(rows).flatten(0, 1)[batch.targets[:, 0]]
     logits = F.linear(text, language.embed_tokens.weight)
     wanted = batch.targets[:, 1]
-    losses = F.cross_entropy(logits, wanted, reduction="none")
+    losses = F.cross_entropy(without(logits, batch.targets[:, 3]), wanted, reduction="none")
     return Read(losses, logits.argmax(1) == wanted, watched, named, asked, said, claimed)
 
 
@@ -170,16 +171,19 @@ def watching_loss(
 
     total, accuracies = rows.new_zeros(()), []
     shows = torch.ones(len(rows))
-    for name, nothing in (("form", NOTHING_FORM), ("colour", NOTHING_COLOUR), ("deed", NOTHING_DEED)):
-        wanted, logits = column(name), getattr(heads, name)(rows)
+    form, colour = column("form"), column("colour")
+    for wanted, logits, nothing in (
+        (form, without_unseen_forms(heads.form(rows), colour), NOTHING_FORM),
+        (colour, without_unseen_colours(heads.colour(rows), form), NOTHING_COLOUR),
+        (column("deed"), heads.deed(rows), NOTHING_DEED),
+    ):
         shows = (wanted != nothing).float()
         weight = shows + _EMPTY_WEIGHT * (1 - shows)
         losses = F.cross_entropy(logits, wanted, reduction="none")
         total = total + (losses * weight).sum() / weight.sum()
         accuracies.append(float(((logits.argmax(1) == wanted) * shows).sum() / shows.sum()))
     error = (heads.change(rows) - column("change")).square().mean(1)
-    form, colour, deed = accuracies
-    return total + (error * shows).sum() / shows.sum(), (form, colour, deed)
+    return total + (error * shows).sum() / shows.sum(), (accuracies[0], accuracies[1], accuracies[2])
 
 
 def naming_loss(
@@ -226,9 +230,14 @@ def _thing_loss(
         return rows.new_zeros(()), 1.0
     wanted = torch.tensor([_thing_labels(lessons[row], thing) for _, row, thing in places.tolist()])
     normal = F.rms_norm(rows, rows.shape[-1:])
+    form, colour, deed = (head(normal) for head in heads)
+    choices = (
+        without_unseen_forms(form, wanted[:, 1]),
+        without_unseen_colours(colour, wanted[:, 0]),
+        deed,
+    )
     total, right = rows.new_zeros(()), torch.ones(len(rows), dtype=torch.bool)
-    for number, head in enumerate(heads):
-        logits = head(normal)
+    for number, logits in enumerate(choices):
         total = total + F.cross_entropy(logits, wanted[:, number])
         right &= logits.argmax(1) == wanted[:, number]
     return total, right.float().mean().item()

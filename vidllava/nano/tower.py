@@ -18,16 +18,18 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 
-from vidllava.nano.compose import still_scene
+from vidllava.nano.compose import still_scene, tinted
 from vidllava.nano.dense import NOTHING_FORM, DenseLabels, dense_labels
 from vidllava.nano.draw import draw, weather
 from vidllava.nano.model import IMAGE_SIZE, SIDE
 from vidllava.nano.optimizer import Optimizer
+from vidllava.nano.unseen import without_unseen_colours, without_unseen_forms
 from vidllava.nano.words import COLOURS, FORMS, Split, generator
 
 _CENTRES = (np.arange(SIDE) + 0.5) / SIDE
 _NOW = np.zeros(1)
 _THINGS = (0.1, 0.25, 0.35, 0.3)  # how likely 1, 2, 3, 4 things are: many things, many labels
+_TINTED = 0.5  # so many things have a colour without a name: a form must not depend on its colour
 _EMPTY_WEIGHT = 0.3  # most patches are empty and easily told
 
 
@@ -115,6 +117,8 @@ def _example(split: Split, index: int) -> tuple[np.ndarray, DenseLabels]:
     rng = generator(split, 100, index)
     number = 1 + int(rng.choice(len(_THINGS), p=_THINGS))
     scene = still_scene(rng, split, number, wild=True)
+    if split == "train":
+        scene = tinted(rng, scene, _TINTED)
     return weather(draw(scene, _NOW, IMAGE_SIZE), rng), dense_labels(scene, _NOW, _CENTRES)
 
 
@@ -134,7 +138,8 @@ def _losses(
     )
     shows = (form != NOTHING_FORM).float()
     weight = shows + _EMPTY_WEIGHT * (1 - shows)
-    form_logits, colour_logits = heads.form(rows), heads.colour(rows)
+    form_logits = without_unseen_forms(heads.form(rows), colour)
+    colour_logits = without_unseen_colours(heads.colour(rows), form)
     error = (heads.measures(rows) - measures).square().mean(1)
     loss = (
         _mean(F.cross_entropy(form_logits, form, reduction="none"), weight)
