@@ -33,6 +33,7 @@ LAYERS = {
     "vidllava.media.pixels": 3,
     "vidllava.media.decord_reader": 3,
     "vidllava.media.pyav_reader": 3,
+    "vidllava.media.sampler": 3,
     "vidllava.backbone.presets": 2,
     "vidllava.backbone.generate_options": 2,
     "vidllava.backbone.settings": 3,

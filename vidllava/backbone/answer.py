@@ -20,9 +20,9 @@ from vidllava.backbone.model import Backbone
 from vidllava.backbone.question import MediaItem, Question
 from vidllava.backbone.splice import SampleInput, VisualInput, collate
 from vidllava.errors import ResourceError
-from vidllava.media.decode import decode
 from vidllava.media.frames import FramePlan
 from vidllava.media.pixels import padded_square, picture_tiles
+from vidllava.media.sampler import IN_PROCESS, Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,7 @@ def answer_question(
     options: GenerateOptions | None = None,
     *,
     on_text: Callable[[str], None] | None = None,
+    sampler: Sampler = IN_PROCESS,
 ) -> Answer:
     """Answer one question; ``on_text`` receives each piece of text as it is generated.
 
@@ -82,7 +83,7 @@ def answer_question(
     options = _within_limit(options or GenerateOptions(), question)
     clock = StageClock(backbone.device)
     with clock.stage("decode"):
-        loaded = [load_visual(item, backbone.settings.image_size) for item in question.items]
+        loaded = [load_visual(item, backbone.settings.image_size, sampler) for item in question.items]
     visuals = tuple(visual for visual, _, _ in loaded)
     batch = collate([SampleInput(question.prompt, visuals)]).to(backbone.device)
     pieces: list[str] = []
@@ -146,10 +147,12 @@ class _Tokens:
             yield token
 
 
-def load_visual(item: MediaItem, size: int) -> tuple[VisualInput, FramePlan | None, tuple[str, ...]]:
+def load_visual(
+    item: MediaItem, size: int, sampler: Sampler = IN_PROCESS
+) -> tuple[VisualInput, FramePlan | None, tuple[str, ...]]:
     """Decode one planned item to what the tower reads: pixels uint8 [n, 3, size, size], the frames, notes."""
     if item.info is not None and item.plan is not None and item.backend is not None:
-        frames = decode(item.info, item.plan, backend=item.backend, size=size)
+        frames = sampler.decode(item.info, item.plan, backend=item.backend, size=size)
         pixels = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2).contiguous()
         return VisualInput(pixels, item.layout), frames.plan, frames.notes
     assert item.picture is not None  # a planned item is a clip or a picture

@@ -20,7 +20,8 @@ from vidllava.errors import UsageError
 from vidllava.media.decode import choose_backend
 from vidllava.media.frames import FramePlan
 from vidllava.media.picture import load_picture
-from vidllava.media.probe import VideoInfo, media_kind, probe
+from vidllava.media.probe import VideoInfo, media_kind
+from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.prompting.budget import RopeFactor, TokenBudget, budget
 from vidllava.prompting.conversation import (
@@ -94,6 +95,7 @@ def plan_question(
     options: AskOptions | None = None,
     *,
     require_fit: bool = True,
+    sampler: Sampler = IN_PROCESS,
 ) -> Question:
     """Plan ``text`` about ``media`` (paths, in the order in which the question speaks of them).
 
@@ -109,7 +111,7 @@ def plan_question(
         pool_mode=options.pool_mode,
         newline_mode=options.newline_mode,
     )
-    items = plan_media(media, rules, options)
+    items = plan_media(media, rules, options, sampler)
     kinds = [item.kind for item in items]
     instructions = [_instruction(item) for item in items] if options.time_instruction else []
     turns = build_prompt(text, kinds, options.system, time_instructions=instructions)
@@ -130,7 +132,9 @@ def plan_question(
     return Question(text=text, items=items, prompt=prompt, budget=counted, notes=tuple(notes))
 
 
-def plan_media(media: Sequence[str], rules: VisualRules, options: AskOptions) -> tuple[MediaItem, ...]:
+def plan_media(
+    media: Sequence[str], rules: VisualRules, options: AskOptions, sampler: Sampler = IN_PROCESS
+) -> tuple[MediaItem, ...]:
     """Look at every file and plan its frames. A picture alone in its prompt is tiled, others are squares."""
     request = _request(options, rules)
     backend, _ = choose_backend(options.video_backend)
@@ -139,7 +143,9 @@ def plan_media(media: Sequence[str], rules: VisualRules, options: AskOptions) ->
         _refuse_frame_options(options)
     alone = len(media) == 1
     return tuple(
-        _plan_clip(path, request, rules, backend) if kind == "video" else _plan_picture(path, rules, alone)
+        _plan_clip(path, request, rules, backend, sampler)
+        if kind == "video"
+        else _plan_picture(path, rules, alone)
         for path, kind in zip(media, kinds, strict=True)
     )
 
@@ -165,8 +171,10 @@ def _refuse_frame_options(options: AskOptions) -> None:
             raise UsageError(flag, "is for videos, and there is none among the media", f"leave out {flag}")
 
 
-def _plan_clip(path: str, request: SamplingRequest, rules: VisualRules, backend: str) -> MediaItem:
-    info = probe(path)
+def _plan_clip(
+    path: str, request: SamplingRequest, rules: VisualRules, backend: str, sampler: Sampler
+) -> MediaItem:
+    info = sampler.probe(path)
     plan = plan_frames(info.frame_times, request, source=path)
     return MediaItem(
         path=path,

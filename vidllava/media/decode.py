@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from vidllava.errors import ResourceError, UsageError
 from vidllava.media.decord_reader import decode_with_decord
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.probe import VideoInfo
 from vidllava.media.pyav_reader import decode_with_pyav
+
+# Told the place of each frame in the plan as soon as its pixels are final, and the array they lie in; told
+# None where a pass starts again and everything reported so far is void. May be called from any thread.
+OnReady = Callable[[int | None, npt.NDArray[np.uint8]], None]
 
 BACKENDS = ("pyav", "decord")
 BACKEND_VARIABLE = "VIDLLAVA_VIDEO_BACKEND"
@@ -44,11 +50,20 @@ def choose_backend(name: str | None) -> tuple[str, str]:
     return name, f"asked for by {asked_by}"
 
 
-def decode(info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: int | None = None) -> FrameBatch:
+def decode(
+    info: VideoInfo,
+    plan: FramePlan,
+    *,
+    backend: str = "pyav",
+    size: int | None = None,
+    out: npt.NDArray[np.uint8] | None = None,
+    on_ready: OnReady | None = None,
+) -> FrameBatch:
     """The planned frames of a probed file: always ``len(plan)`` of them, in the order of the plan.
 
     ``size`` None gives frames as they are displayed, [T, info.height, info.width, 3]; ``size`` S resizes
-    each to [S, S] (``pixels.resize_frames``) as soon as it is converted.
+    each to [S, S] (``pixels.resize_frames``) as soon as it is converted. ``out`` receives the pixels, where
+    the caller has room for them; ``on_ready`` hears of each frame when it is final (see ``OnReady``).
 
     A planned frame that damage has destroyed is replaced by the one that a player would still be showing:
     the last good frame before it. The batch's plan, times and notes say so. ``backend="decord"`` is
@@ -60,12 +75,20 @@ def decode(info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: int
     _check(info, plan, size)
     if backend not in BACKENDS:
         raise UsageError("backend", f"{backend!r} is unknown", " or ".join(BACKENDS))
+    shape = (len(plan), *((info.height, info.width) if size is None else (size, size)), 3)
+    pixels = np.empty(shape, dtype=np.uint8) if out is None else out
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise ValueError(f"out must be uint8 {list(shape)}, got {pixels.dtype} {list(pixels.shape)}")
+    hear: OnReady = on_ready or (lambda place, pixels: None)
     if backend == "pyav":
-        return decode_with_pyav(info, plan, size)
+        return decode_with_pyav(info, plan, size, pixels, hear)
     batch, why_not = decode_with_decord(info, plan, size)
     if batch is not None:
-        return batch
-    batch = decode_with_pyav(info, plan, size)
+        pixels[:] = batch.pixels
+        for place in range(len(plan)):
+            hear(place, pixels)
+        return replace(batch, pixels=pixels)
+    batch = decode_with_pyav(info, plan, size, pixels, hear)
     return replace(batch, notes=(f"decord was not used: {why_not}; decoded with PyAV", *batch.notes))
 
 

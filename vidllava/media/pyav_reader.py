@@ -6,7 +6,7 @@ Only planned frames are converted, and resized at once where a size is given: me
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import av
@@ -30,12 +30,17 @@ _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
 Picture = npt.NDArray[np.uint8]
 
 
-def decode_with_pyav(info: VideoInfo, plan: FramePlan, size: int | None) -> FrameBatch:
-    """``len(plan)`` frames, stand-ins for lost ones included and noted. See ``decode.decode``."""
+def decode_with_pyav(
+    info: VideoInfo,
+    plan: FramePlan,
+    size: int | None,
+    pixels: Picture,
+    on_ready: Callable[[int | None, Picture], None],
+) -> FrameBatch:
+    """The planned frames in ``pixels``, stand-ins for lost ones noted. See ``decode.decode``."""
     convert = _Converter(info, size)
-    pixels = np.empty((len(plan), *convert.shape, 3), dtype=np.uint8)
     names = list(plan.indices) if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
-    found, damage = _collect(info, list(enumerate(names)), pixels, convert)
+    found, damage = _collect(info, list(enumerate(names)), pixels, convert, on_ready)
     damage.check(info.path, info.num_frames)
     lost = [place for place, name in enumerate(names) if name not in found.taken]
     if not found.seen or (damage.num_lost and len(lost) > MAX_LOST_FRAMES * len(names)):
@@ -49,7 +54,9 @@ def decode_with_pyav(info: VideoInfo, plan: FramePlan, size: int | None) -> Fram
         for place in lost:
             earlier = (name for name in found.seen if name < names[place])
             names[place] = max(earlier, default=min(found.seen))
-        _collect(info, [(place, names[place]) for place in lost], pixels, convert)
+        _collect(info, [(place, names[place]) for place in lost], pixels, convert, lambda place, _: None)
+        for place in lost:
+            on_ready(place, pixels)
         plan = _with_stand_ins(info, plan, names, lost)
         notes.append(f"{len(lost)} planned frames cannot be decoded: the last good one before each is shown")
     silent = found.num_missing(info) - damage.num_lost
@@ -81,7 +88,11 @@ class _Found:
 
 
 def _collect(
-    info: VideoInfo, places: list[tuple[int, int]], pixels: Picture, convert: _Converter
+    info: VideoInfo,
+    places: list[tuple[int, int]],
+    pixels: Picture,
+    convert: _Converter,
+    on_ready: Callable[[int | None, Picture], None],
 ) -> tuple[_Found, Damage]:
     """Write the frames of ``places`` (place in ``pixels``, name) to ``pixels`` in one pass."""
     wanted: dict[int, list[int]] = {}
@@ -91,6 +102,7 @@ def _collect(
 
     def visit(frames: Iterator[VideoFrame]) -> _Found:
         found, last, beyond = _Found(), max(wanted), 0
+        on_ready(None, pixels)
         for number, frame in enumerate(frames):
             name = frame.pts if by_stamp else number
             if name is None:
@@ -99,6 +111,8 @@ def _collect(
             if name in wanted and name not in found.taken:
                 found.taken.add(name)
                 pixels[wanted[name]] = convert(frame)
+                for place in wanted[name]:
+                    on_ready(place, pixels)
             beyond += name > last
             if len(found.taken) == len(wanted) or beyond > _REORDER_DEPTH:
                 found.to_the_end = False

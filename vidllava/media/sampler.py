@@ -1,0 +1,58 @@
+"""Who looks into files and decodes them? The seam between asking for frames and where the work is done.
+
+    IN_PROCESS.probe("clip.mp4")                       # here and now: tests, training workers
+    IN_PROCESS.decode(info, plan, size=384).pixels
+
+Another sampler does the same in a child process that can be killed when a decoder hangs.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vidllava.media import decode as decoding
+from vidllava.media import probe as probing
+from vidllava.media.decode import OnReady
+from vidllava.media.frames import FrameBatch, FramePlan
+from vidllava.media.probe import VideoInfo
+
+
+class Sampler(Protocol):
+    """What `ask`, `chat` and the benchmarks need of one."""
+
+    def probe(self, path: str) -> VideoInfo:
+        """See ``probe.probe``."""
+
+    def decode(
+        self,
+        info: VideoInfo,
+        plan: FramePlan,
+        *,
+        backend: str = "pyav",
+        size: int | None = None,
+        on_ready: OnReady | None = None,
+    ) -> FrameBatch:
+        """See ``decode.decode``."""
+
+
+class InProcess:
+    """Probe and decode in the calling process."""
+
+    def probe(self, path: str) -> VideoInfo:
+        """See ``probe.probe``."""
+        return probing.probe(path)
+
+    def decode(
+        self,
+        info: VideoInfo,
+        plan: FramePlan,
+        *,
+        backend: str = "pyav",
+        size: int | None = None,
+        on_ready: OnReady | None = None,
+    ) -> FrameBatch:
+        """See ``decode.decode``."""
+        return decoding.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
+
+
+IN_PROCESS = InProcess()
