@@ -16,6 +16,7 @@ from tests.clips import numbered_picture
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media import container as container_module
 from vidllava.media import probe as probe_module
+from vidllava.media.limits import Limits
 from vidllava.media.picture import load_picture
 from vidllava.media.probe import media_kind, probe
 
@@ -46,11 +47,9 @@ def test_sound_with_a_cover_picture_has_no_video(tmp_path):
     assert error_of(path).startswith("has no video stream: its only picture is cover art")
 
 
-def test_a_frame_over_the_pixel_limit_is_refused_before_decoding(clip, monkeypatch):
-    monkeypatch.setattr(container_module, "MAX_FRAME_PIXELS", 128 * 96 - 1)
-    probe.__globals__["_probe"].cache_clear()
+def test_a_frame_over_the_pixel_limit_is_refused_before_decoding(clip):
     with pytest.raises(ResourceError, match="128x96, over the limit of 12,287 pixels"):
-        probe(clip("constant.mp4"))
+        probe(clip("constant.mp4"), Limits(max_frame_pixels=128 * 96 - 1))
 
 
 def test_paths_that_are_no_regular_file_are_never_opened(tmp_path):

@@ -16,8 +16,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vidllava.errors import MediaError, ResourceError
+from vidllava.errors import MediaError
 from vidllava.media.files import absolute, impostor, picture_format, read_head
+from vidllava.media.limits import DEFAULT_LIMITS, Limits
 
 _OPTIONS = {
     "protocol_whitelist": "file",
@@ -25,8 +26,6 @@ _OPTIONS = {
     "asf,mxf,ivf,h264,hevc",
 }
 
-# An 8K frame has 33 million pixels; beyond twice that a file is hostile or not meant for this.
-MAX_FRAME_PIXELS = 1 << 26
 _NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _MAX_THREADS = 4
 
@@ -58,13 +57,16 @@ def _unreadable(path: str, head: bytes) -> MediaError:
     return MediaError(path, "is no video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read")
 
 
-def choose_stream(container: InputContainer, path: str) -> VideoStream:
+def choose_stream(
+    container: InputContainer, path: str, limits: Limits = DEFAULT_LIMITS
+) -> VideoStream:
     """The one video stream that is meant, by one rule for all backends.
 
     Of the streams flagged default (of all, where none is), the one with most pixels; the first of equals.
     Cover pictures, thumbnails and codecs that FFmpeg does not know never count. Raises MediaError where no
-    stream is left.
+    stream is left, ResourceError over a limit.
     """
+    limits.check_streams(path, len(container.streams))
     videos = [stream for stream in container.streams.video if not stream.disposition & _NOT_THE_VIDEO]
     # PyAV's stubs do not say so, but a stream of an unknown codec has no context.
     streams = [stream for stream in videos if stream.codec_context is not None]
@@ -77,13 +79,7 @@ def choose_stream(container: InputContainer, path: str) -> VideoStream:
         raise MediaError(path, f"has no video stream{cover}", "give a file with a video stream")
     flagged = [stream for stream in streams if stream.disposition & Disposition.default]
     stream = max(flagged or streams, key=lambda each: each.codec_context.width * each.codec_context.height)
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_FRAME_PIXELS:
-        raise ResourceError(
-            path,
-            f"has frames of {width}x{height}, over the limit of {MAX_FRAME_PIXELS:,} pixels",
-            "scale it down",
-        )
+    limits.check_picture(path, stream.codec_context.width, stream.codec_context.height)
     return stream
 
 

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from vidllava.errors import MediaError
 from vidllava.media.container import choose_stream, open_container
 from vidllava.media.files import absolute, check_file, media_kind
+from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
 from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
 
@@ -70,26 +71,28 @@ class VideoInfo:
     """What a reader must know about the picture or the file: damage, header lies, HDR, interlacing."""
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
     """Look into a video file. Results are kept in memory until the file's size or time changes.
 
     Raises MediaError, in one line, for a path that is no regular file, a file that is no video, has no
-    video stream, or holds no frame that can be decoded; ResourceError for absurdly large frames.
+    video stream, or holds no frame that can be decoded; ResourceError for one over the ``limits``.
     """
     status = check_file(path)
-    return _probe(str(path), absolute(path), status.st_size, status.st_mtime_ns)
+    limits.check_file(str(path), status.st_size)
+    return _probe(str(path), absolute(path), status.st_size, status.st_mtime_ns, limits)
 
 
 @lru_cache(maxsize=64)
-def _probe(path: str, real_path: str, size: int, modified_ns: int) -> VideoInfo:
+def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limits) -> VideoInfo:
     """``real_path``, ``size`` and ``modified_ns`` only name one version of a file to the cache."""
     with open_container(path) as container:
-        stream = choose_stream(container, path)
+        stream = choose_stream(container, path, limits)
         found = scan(container, stream)
         first = found.first_frame
         if first is None or found.encrypted:
             raise _no_frame(path, stream, found)
         times, ticks, notes = _timeline(path, container, stream, found)
+        limits.check_frames(path, len(times))
         turn, turn_note = _orientation(first)
         time_base = Fraction(stream.time_base or 1)
         # Where packets are not frames, a packet's duration is not a frame's either.
