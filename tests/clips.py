@@ -73,6 +73,7 @@ def write_clip(
     start_seconds: float = 0.0,
     pixel_format: str | None = None,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """A clip of numbered frames; the container follows the suffix, the codec too unless named.
 
@@ -82,7 +83,7 @@ def write_clip(
     time_base = Fraction(1, fps) if times_ms is None else _MILLISECONDS
     stamps = range(num_frames) if times_ms is None else times_ms
     offset = round(start_seconds / time_base)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options={**_quality(codec), **(options or {})})
         stream.width, stream.height = width, height
         stream.pix_fmt = pixel_format or ("rgb8" if codec == "gif" else "yuv420p")

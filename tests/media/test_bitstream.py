@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vidllava.media.bitstream import is_clean_key, is_hidden
+from vidllava.media.bitstream import is_hidden, start_kind
+from vidllava.media.packets import CLEAN_START, NO_START, OPEN_START
 from vidllava.media.probe import probe
 
 
@@ -40,26 +41,50 @@ def test_open_gops_have_not(clip, name):
 
 
 @pytest.mark.parametrize(
-    ("codec", "extradata", "data", "clean"),
+    ("codec", "extradata", "data", "kind"),
     [
-        ("h264", bytes([1, 0, 0, 0, 0xFF]), bytes([0, 0, 0, 1, 0x06, 0, 0, 0, 1, 0x65]), True),  # SEI, IDR
-        ("h264", bytes([1, 0, 0, 0, 0xFF]), bytes([0, 0, 0, 1, 0x06, 0, 0, 0, 1, 0x61]), False),  # SEI, slice
-        ("h264", b"", bytes([0, 0, 1, 0x09, 0, 0, 0, 1, 0x25, 7]), True),
-        ("hevc", bytes([1] + [0] * 20 + [3]), bytes([0, 0, 0, 1, 19 << 1]), True),
-        ("hevc", bytes([1] + [0] * 20 + [3]), bytes([0, 0, 0, 1, 21 << 1]), False),  # CRA
+        (
+            "h264",
+            bytes([1, 0, 0, 0, 0xFF]),
+            bytes([0, 0, 0, 1, 0x06, 0, 0, 0, 1, 0x65]),
+            CLEAN_START,
+        ),  # SEI, IDR
+        (
+            "h264",
+            bytes([1, 0, 0, 0, 0xFF]),
+            bytes([0, 0, 0, 1, 0x06, 0, 0, 0, 1, 0x61]),
+            NO_START,
+        ),  # SEI, slice
+        ("h264", b"", bytes([0, 0, 1, 0x09, 0, 0, 0, 1, 0x25, 7]), CLEAN_START),
+        # A recovery point: at once and exact; at once but approximate; after some frames; behind another SEI.
+        ("h264", b"", bytes([0, 0, 1, 0x06, 6, 1, 0b11000100, 0x80]), OPEN_START),
+        ("h264", b"", bytes([0, 0, 1, 0x06, 6, 1, 0b10000100, 0x80]), NO_START),
+        ("h264", b"", bytes([0, 0, 1, 0x06, 6, 1, 0b01000100, 0x80]), NO_START),
+        ("h264", b"", bytes([0, 0, 1, 0x06, 5, 2, 9, 9, 6, 1, 0b11000100, 0x80]), OPEN_START),
+        ("h264", b"", bytes([0, 0, 1, 0x06, 255, 255]), NO_START),
+        # AV1: temporal delimiter, sequence header, frame that is a shown key frame; shown inter; hidden key.
+        ("av1", b"", bytes([0x12, 0, 0x0A, 1, 0, 0x32, 1, 0b00010000]), CLEAN_START),
+        ("av1", b"", bytes([0x12, 0, 0x0A, 1, 0, 0x32, 1, 0b00110000]), NO_START),
+        ("av1", b"", bytes([0x12, 0, 0x0A, 1, 0, 0x32, 1, 0b00000000]), NO_START),
+        ("av1", b"", bytes([0x12, 0, 0x32, 1, 0b00010000]), NO_START),  # no sequence header
+        ("av1", b"", bytes([0x0A, 0xFF, 0xFF, 0xFF]), NO_START),
+        ("mpeg2video", b"", b"x", OPEN_START),
+        ("vp9", b"", b"x", CLEAN_START),
+        ("hevc", bytes([1] + [0] * 20 + [3]), bytes([0, 0, 0, 1, 19 << 1]), CLEAN_START),
+        ("hevc", bytes([1] + [0] * 20 + [3]), bytes([0, 0, 0, 1, 21 << 1]), OPEN_START),  # CRA
         (
             "h264",
             bytes([1, 0, 0, 0, 0xFF]),
             bytes([0xFF, 0xFF, 0xFF, 0xFF, 0x65]),
-            True,
+            CLEAN_START,
         ),  # length beyond the end
-        ("h264", bytes([1, 0, 0, 0, 0xFF]), bytes([0, 0]), False),
-        ("rv40", b"", b"x", False),
+        ("h264", bytes([1, 0, 0, 0, 0xFF]), bytes([0, 0]), NO_START),
+        ("rv40", b"", b"x", NO_START),
     ],
 )
-def test_only_a_reset_is_clean(codec, extradata, data, clean):
-    assert is_clean_key(codec, extradata, memoryview(data)) is clean
+def test_where_decoding_may_start(codec, extradata, data, kind):
+    assert start_kind(codec, extradata, memoryview(data)) == kind
 
 
 def test_a_zero_length_unit_does_not_loop_for_ever():
-    assert not is_clean_key("h264", bytes([1, 0, 0, 0, 0xFF]), memoryview(bytes(4000)))
+    assert start_kind("h264", bytes([1, 0, 0, 0, 0xFF]), memoryview(bytes(4000))) == NO_START

@@ -94,7 +94,8 @@ def test_everything_else_is_read_and_equals_a_sequential_decode(path):
     if batch is None or info.num_frames * info.width * info.height > MAX_COMPARED_PIXELS:
         return
     if path.name in DAMAGED:
-        assert any(note.startswith("damaged") for note in batch.notes)
+        past_it = batch.method.startswith("decoded at most")
+        assert past_it or any(note.startswith("damaged") for note in batch.notes)
         return
     assert batch.notes == ()
     with av.open(str(path)) as container:

@@ -1,9 +1,19 @@
-"""What a compressed packet says of itself where its container does not: is it shown? is it a clean start?"""
+"""What a compressed packet says of itself where its container does not: is it shown? may decoding start?"""
 
 from __future__ import annotations
 
-_IDR_H264 = 5  # ITU-T H.264, table 7-1
+from collections.abc import Iterator
+
+from vidllava.media.packets import CLEAN_START, NO_START, OPEN_START, Start
+
+_IDR_H264, _SEI_H264 = 5, 6  # ITU-T H.264, table 7-1
+_RECOVERY_POINT = 6  # ITU-T H.264, D.1
 _IDR_HEVC = (19, 20)  # ITU-T H.265, table 7-1: IDR_W_RADL, IDR_N_LP
+_CRA_OR_BLA_HEVC = (16, 17, 18, 21)
+_OBU_SEQUENCE, _OBU_FRAMES = 1, (3, 6)  # AV1, 6.2.2: frame header, frame
+_ALWAYS_CLEAN = ("vp8", "vp9", "mjpeg", "png", "prores", "dnxhd", "rawvideo", "ffv1")
+_ALWAYS_OPEN = ("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1")  # B pictures may lead an I picture
+_NAL_BYTES, _OBU_BYTES = 256, 512  # more than the headers that are read here
 _VP8_KEY = b"\x9d\x01\x2a"
 _VP9_MARKER = 0b10
 _START_CODE = b"\x00\x00\x01"
@@ -26,33 +36,105 @@ def is_hidden(codec: str, data: memoryview) -> bool:
     return not shows_existing and not first >> (bit - 2) & 1
 
 
-def is_clean_key(codec: str, extradata: bytes, data: memoryview) -> bool:
-    """True where a packet flagged as key resets the decoder, so that nothing after it refers to before it.
+def start_kind(codec: str, extradata: bytes, data: memoryview) -> Start:
+    """Whether decoding may start at a packet that its container flags as key (see ``packets``).
 
-    Containers flag more than that: an H.264 recovery point, an HEVC open GOP. Unknown codecs answer False,
-    but for those whose key frames are clean by definition.
+    Containers flag more than that: an H.264 recovery point of a gradual refresh, an AV1 forward key frame.
+    Codecs of which nothing is known here answer ``NO_START``.
     """
-    if codec in ("h264", "hevc"):
-        for nal_byte in _nal_bytes(extradata, data, hevc=codec == "hevc"):
-            if nal_byte & 0x1F == _IDR_H264 if codec == "h264" else nal_byte >> 1 & 0x3F in _IDR_HEVC:
-                return True
-        return False
-    return codec in ("vp8", "vp9", "mjpeg", "png", "gif")
+    if codec == "h264":
+        return _h264_start(_nal_units(extradata, data, hevc=False))
+    if codec == "hevc":
+        return _hevc_start(_nal_units(extradata, data, hevc=True))
+    if codec == "av1":
+        return CLEAN_START if _shows_av1_key(bytes(data[:_OBU_BYTES])) else NO_START
+    if codec in _ALWAYS_CLEAN:
+        return CLEAN_START
+    return OPEN_START if codec in _ALWAYS_OPEN else NO_START
 
 
-def _nal_bytes(extradata: bytes, data: memoryview, *, hevc: bool) -> list[int]:
-    """The header byte of each NAL unit: length-prefixed where ``extradata`` is an avcC or hvcC box."""
-    found = []
+def has_known_starts(codec: str) -> bool:
+    """Whether ``start_kind`` can tell for this codec."""
+    return codec in ("h264", "hevc", "av1", *_ALWAYS_CLEAN, *_ALWAYS_OPEN)
+
+
+def _h264_start(units: Iterator[bytes]) -> Start:
+    found: Start = NO_START
+    for unit in units:
+        kind = unit[0] & 0x1F
+        if kind == _IDR_H264:
+            return CLEAN_START
+        if kind == _SEI_H264 and _is_exact_recovery_point(unit[1:]):
+            found = OPEN_START
+    return found
+
+
+def _is_exact_recovery_point(messages: bytes) -> bool:
+    """SEI messages with a recovery point of frame count 0 and an exact match (ITU-T H.264, D.1.8)."""
+    at = 0
+    while at + 2 < len(messages):
+        kind = size = 0
+        while at < len(messages) and messages[at] == 0xFF:
+            kind, at = kind + 255, at + 1
+        kind, at = kind + messages[at], at + 1
+        while at < len(messages) and messages[at] == 0xFF:
+            size, at = size + 255, at + 1
+        if at + 1 >= len(messages):
+            return False
+        size, at = size + messages[at], at + 1
+        if kind == _RECOVERY_POINT:
+            # "1" is zero frames as an Exp-Golomb code, the bit after it says that the match is exact.
+            return messages[at] >> 6 == 0b11
+        at += size
+    return False
+
+
+def _hevc_start(units: Iterator[bytes]) -> Start:
+    for unit in units:
+        kind = unit[0] >> 1 & 0x3F
+        if kind in _IDR_HEVC:
+            return CLEAN_START
+        if kind in _CRA_OR_BLA_HEVC:
+            return OPEN_START
+    return NO_START
+
+
+def _shows_av1_key(data: bytes) -> bool:
+    """A temporal unit with a sequence header and then a key frame that is shown (AV1, 5.3 to 5.9)."""
+    at, sequence = 0, False
+    while at < len(data):
+        head = data[at]
+        kind, extension, sized = head >> 3 & 15, head >> 2 & 1, head >> 1 & 1
+        at += 1 + extension
+        size, shift = 0, 0
+        while sized and at < len(data):
+            size |= (data[at] & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if not data[at - 1] & 0x80:
+                break
+        if kind == _OBU_SEQUENCE:
+            # A reduced still picture header has no such bits in its frames.
+            sequence = at < len(data) and not data[at] >> 3 & 1
+        elif kind in _OBU_FRAMES:
+            # show_existing_frame 0, frame_type 00 (key), show_frame 1
+            return sequence and at < len(data) and data[at] >> 4 == 0b0001
+        if not sized:
+            return False
+        at += size
+    return False
+
+
+def _nal_units(extradata: bytes, data: memoryview, *, hevc: bool) -> Iterator[bytes]:
+    """The first bytes of each NAL unit: length-prefixed where ``extradata`` is an avcC or hvcC box."""
     if extradata[:1] == b"\x01":
         width = (extradata[21 if hevc else 4] & 3) + 1
         start = 0
         while start + width < len(data):
-            found.append(data[start + width])
+            yield bytes(data[start + width : start + width + _NAL_BYTES])
             start += width + int.from_bytes(data[start : start + width], "big")
-        return found
+        return
     raw = bytes(data)
     start = raw.find(_START_CODE)
     while 0 <= start < len(raw) - 3:
-        found.append(raw[start + 3])
+        yield raw[start + 3 : start + 3 + _NAL_BYTES]
         start = raw.find(_START_CODE, start + 3)
-    return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +17,9 @@ import numpy.typing as npt
 
 from vidllava.errors import ResourceError, UsageError
 from vidllava.media.decord_reader import decode_with_decord
-from vidllava.media.frames import FrameBatch, FramePlan
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 from vidllava.media.pyav_reader import decode_with_pyav
-
-# Told the place of each frame in the plan as soon as its pixels are final, and the array they lie in; told
-# None where a pass starts again and everything reported so far is void. May be called from any thread.
-OnReady = Callable[[int | None, npt.NDArray[np.uint8]], None]
 
 BACKENDS = ("pyav", "decord")
 BACKEND_VARIABLE = "VIDLLAVA_VIDEO_BACKEND"

@@ -8,12 +8,16 @@ nobody has to compute a time from an index again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# Told the place of each frame in the plan as soon as its pixels are final, and the array they lie in; told
+# None where a pass starts again and everything reported so far is void. May be called from any thread.
+OnReady = Callable[[int | None, npt.NDArray[np.uint8]], None]
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class FrameBatch:
     """What was really decoded: equal to the plan asked for unless ``notes`` says otherwise."""
     backend: str = "pyav"
     """The decoder that produced the pixels."""
+    method: str = ""
+    """How the frames were found, for those who ask: how much was decoded, or why from the first frame on."""
     notes: tuple[str, ...] = ()
     """Whatever a reader of the result must know: damage, substituted frames, a fall-back."""
 

@@ -22,10 +22,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
+from vidllava.media.bitstream import has_known_starts
 from vidllava.media.container import choose_stream, open_container
 from vidllava.media.files import absolute, check_file, media_kind
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
+from vidllava.media.packets import PacketIndex
 from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
 
 __all__ = ["VideoInfo", "media_kind", "probe"]
@@ -62,6 +64,10 @@ class VideoInfo:
     pixel_format: str
     clean_keys: bool
     """Every key frame resets the decoder, so that decoding may start there; else a seek may show grey."""
+    sequential_because: str
+    """Why frames are found by decoding from the first one on; empty where the sampler may seek."""
+    packets: PacketIndex = field(repr=False)
+    """Where decoding may start, and what must be decoded for a frame."""
     frame_ticks: npt.NDArray[np.int64] | None = field(repr=False)
     """[num_frames] stamps in units of ``time_base`` that name each frame in the stream, or None where
     stamps cannot name them (missing, repeated, AVI): then frame i is the i-th to leave the decoder."""
@@ -105,7 +111,7 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
         return VideoInfo(
             path=path,
             container=container.format.name,
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             width=width,
             height=height,
             rotation=turn.rotation,
@@ -118,6 +124,8 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
             num_video_streams=len(container.streams.video),
             pixel_format=first.format.name,
             clean_keys=found.clean_keys,
+            sequential_because=_why_sequential(container, stream, found, ticks),
+            packets=found.index(),
             frame_ticks=ticks,
             time_base=time_base,
             notes=notes,
@@ -151,11 +159,28 @@ def _timeline(
     else:
         times = (ticks - ticks[0]) * time_base.numerator / time_base.denominator
         notes = found.damage.notes()
-        num_cut = len(found.stamps) - len(ticks)
+        num_cut = int(np.count_nonzero(found.shown)) - len(ticks)
         if num_cut:
             notes += (f"the first {num_cut} frames need a picture that is missing: they are not counted",)
     times.setflags(write=False)
     return times, ticks, notes
+
+
+def _why_sequential(
+    container: InputContainer, stream: VideoStream, found: Scan, ticks: npt.NDArray[np.int64] | None
+) -> str:
+    """The first reason why no part of this stream may be skipped, or an empty string."""
+    if ticks is None:
+        return "the stamps of this file do not name its frames"
+    if found.num_discarded:
+        return "an edit list hides some of its packets"
+    if found.damage.notes():
+        return "it is damaged"
+    if len(ticks) < int(np.count_nonzero(found.shown)):
+        return "its first frames cannot be decoded"
+    if not has_known_starts(stream.codec_context.codec.canonical_name):
+        return f"it is not known where {stream.codec_context.codec.canonical_name} may be cut"
+    return ""
 
 
 def _typical_gap(times: npt.NDArray[np.float64]) -> float:

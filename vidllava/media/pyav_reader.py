@@ -6,17 +6,16 @@ Only planned frames are converted, and resized at once where a size is given: me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
-import av
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from vidllava.errors import MediaError
-from vidllava.media.frames import FrameBatch, FramePlan
-from vidllava.media.orientation import Orientation
+from vidllava.media.convert import Converter, Picture
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.planned_reader import UnverifiedError, collect_planned
 from vidllava.media.probe import VideoInfo
 from vidllava.media.reader import Damage, walk
 
@@ -25,9 +24,6 @@ MAX_LOST_FRAMES = 0.5
 
 # A decoder holds back at most 16 frames (H.264 and HEVC): a stamp this far past means the wanted one is lost.
 _REORDER_DEPTH = 16
-_UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
-
-Picture = npt.NDArray[np.uint8]
 
 
 def decode_with_pyav(
@@ -35,10 +31,49 @@ def decode_with_pyav(
     plan: FramePlan,
     size: int | None,
     pixels: Picture,
-    on_ready: Callable[[int | None, Picture], None],
+    on_ready: OnReady,
 ) -> FrameBatch:
     """The planned frames in ``pixels``, stand-ins for lost ones noted. See ``decode.decode``."""
-    convert = _Converter(info, size)
+    because = info.sequential_because
+    if not because:
+        try:
+            return _planned(info, plan, size, pixels, on_ready)
+        except UnverifiedError as doubt:
+            because = str(doubt)
+    batch = _sequential(info, plan, size, pixels, on_ready)
+    return replace(batch, method=f"decoded from the first frame on: {because}")
+
+
+def _planned(
+    info: VideoInfo, plan: FramePlan, size: int | None, pixels: Picture, on_ready: OnReady
+) -> FrameBatch:
+    assert info.frame_ticks is not None  # else there is a reason to decode in sequence
+    convert = Converter(info, size)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(plan.indices):
+        places.setdefault(int(info.frame_ticks[index]), []).append(place)
+
+    def take(frame: VideoFrame) -> None:
+        assert frame.pts is not None  # it is one of ours
+        mine = places[frame.pts]
+        pixels[mine] = convert(frame)
+        for place in mine:
+            on_ready(place, pixels)
+
+    on_ready(None, pixels)
+    done = collect_planned(info, list(places), take)
+    times = np.array(plan.timestamps_seconds, dtype=np.float64)
+    method = (
+        f"decoded at most {done.num_packets} of {len(info.packets)} packets, in {done.num_runs} runs "
+        f"on {done.num_threads} threads"
+    )
+    return FrameBatch(pixels, times, plan, backend="pyav", notes=tuple(convert.notes()), method=method)
+
+
+def _sequential(
+    info: VideoInfo, plan: FramePlan, size: int | None, pixels: Picture, on_ready: OnReady
+) -> FrameBatch:
+    convert = Converter(info, size)
     names = list(plan.indices) if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
     found, damage = _collect(info, list(enumerate(names)), pixels, convert, on_ready)
     damage.check(info.path, info.num_frames)
@@ -91,8 +126,8 @@ def _collect(
     info: VideoInfo,
     places: list[tuple[int, int]],
     pixels: Picture,
-    convert: _Converter,
-    on_ready: Callable[[int | None, Picture], None],
+    convert: Converter,
+    on_ready: OnReady,
 ) -> tuple[_Found, Damage]:
     """Write the frames of ``places`` (place in ``pixels``, name) to ``pixels`` in one pass."""
     wanted: dict[int, list[int]] = {}
@@ -136,48 +171,3 @@ def _with_stand_ins(info: VideoInfo, plan: FramePlan, names: list[int], lost: li
         indices[place] = min(max(index, 0), info.num_frames - 1)
         times[place] = float(info.frame_times[indices[place]])
     return FramePlan(plan.instants_seconds, tuple(indices), tuple(times), plan.reason)
-
-
-class _Converter:
-    """From a decoded frame to upright RGB: [info.height, info.width, 3], or [size, size, 3]."""
-
-    def __init__(self, info: VideoInfo, size: int | None) -> None:
-        self.shape = (info.height, info.width) if size is None else (size, size)
-        self.num_rescaled = 0
-        """Frames of another size than the first: a stream may change it on its way."""
-        self.num_untagged = 0
-        """Frames whose colour matrix swscale does not know."""
-        self._size = size
-        self._turn = Orientation(info.rotation, info.mirrored)
-        # Turning the upright size once more gives the stored one.
-        self._stored = self._turn.size(info.width, info.height)
-
-    def __call__(self, frame: VideoFrame) -> Picture:
-        self.num_rescaled += (frame.width, frame.height) != self._stored
-        picture = self._turn.apply(self._to_rgb(frame))
-        if self._size is None:
-            return picture
-        from vidllava.media.pixels import resize_frames
-
-        return resize_frames(picture[None], self._size)[0].permute(1, 2, 0).numpy()
-
-    def _to_rgb(self, frame: VideoFrame) -> Picture:
-        width, height = self._stored
-        try:
-            stored = frame.to_ndarray(format="rgb24", width=width, height=height)
-        except av.error.FFmpegError:
-            # Reserved and exotic matrices are refused outright; FFmpeg's own default is for untagged video.
-            frame.colorspace = _UNTAGGED
-            self.num_untagged += 1
-            stored = frame.to_ndarray(format="rgb24", width=width, height=height)
-        return stored.astype(np.uint8, copy=False)
-
-    def notes(self) -> list[str]:
-        """What had to be changed about the pictures."""
-        found = []
-        if self.num_rescaled:
-            width, height = self._stored
-            found.append(f"the picture size changes on the way: frames are scaled to {width}x{height}")
-        if self.num_untagged:
-            found.append("the colour matrix is unknown: converted as if there were no colour tags")
-        return found

@@ -12,8 +12,7 @@ from typing import Protocol
 
 from vidllava.media import decode as decoding
 from vidllava.media import probe as probing
-from vidllava.media.decode import OnReady
-from vidllava.media.frames import FrameBatch, FramePlan
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 
 

@@ -18,10 +18,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
-from vidllava.media.bitstream import is_clean_key, is_hidden
+from vidllava.media.bitstream import is_hidden, start_kind
+from vidllava.media.packets import CLEAN_START, NO_STAMP, NO_START, PacketIndex
 from vidllava.media.reader import Damage, decode_packet, read_frames, read_packets
 
-_NO_STAMP = -(1 << 63)
 _WHOLE_FRAMES = ("mov", "matroska")  # containers whose samples are whole frames, never single fields
 FALLBACK_FPS = 25.0
 
@@ -30,11 +30,14 @@ FALLBACK_FPS = 25.0
 class Scan:
     """What one pass over the packets of a stream found."""
 
-    stamps: array[int] = field(default_factory=lambda: array("q"))
-    """Presentation stamp of each packet that shows a picture, in file order."""
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    starts: array[int] = field(default_factory=lambda: array("B"))
+    shown: array[int] = field(default_factory=lambda: array("B"))
+    """One item for each packet, in file order: see ``PacketIndex``."""
     first_frame: VideoFrame | None = None
     """The first picture that could be decoded."""
-    num_packets: int = 0
     num_discarded: int = 0
     """Packets that an edit list hides."""
     last_duration: int = 0
@@ -42,32 +45,46 @@ class Scan:
     encrypted: bool = False
     """At least one packet is."""
     clean_keys: bool = True
-    """Every key frame resets the decoder (``bitstream.is_clean_key``)."""
+    """Every key frame resets the decoder (``CLEAN_START``)."""
     damage: Damage = field(default_factory=Damage)
+
+    @property
+    def num_packets(self) -> int:
+        """Packets that hold anything."""
+        return len(self.pts)
+
+    def index(self) -> PacketIndex:
+        """The packets as arrays."""
+        columns = (np.frombuffer(column, dtype=np.int64) for column in (self.pts, self.dts, self.sizes))
+        starts = np.frombuffer(self.starts, dtype=np.uint8)
+        return PacketIndex(*columns, starts=starts, shown=np.frombuffer(self.shown, dtype=np.bool_))
 
 
 def scan(container: InputContainer, stream: VideoStream) -> Scan:
     """Read all packets of ``stream``; decode up to its first picture and no further."""
     found = Scan()
-    codec, extradata = stream.codec_context.name, stream.codec_context.extradata or b""
+    codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
     stream.thread_type = "NONE"
-    latest = _NO_STAMP
+    latest = NO_STAMP
     for packet in read_packets(container, stream, found.damage):
         if found.first_frame is None:
             found.first_frame = next(iter(decode_packet(packet, found.damage)), None)
         if packet.size == 0:
             continue
-        found.num_packets += 1
+        data = memoryview(packet)
         found.encrypted |= packet.has_sidedata("encryption_info")
-        if packet.is_keyframe:
-            found.clean_keys &= is_clean_key(codec, extradata, memoryview(packet))
-        if packet.is_discard:
-            found.num_discarded += 1
-        elif not is_hidden(codec, memoryview(packet)):
-            stamp = _NO_STAMP if packet.pts is None else packet.pts
-            found.stamps.append(stamp)
-            if stamp > latest:
-                latest, found.last_duration = stamp, packet.duration or 0
+        start = start_kind(codec, extradata, data) if packet.is_keyframe else NO_START
+        found.clean_keys &= start == CLEAN_START or not packet.is_keyframe
+        found.num_discarded += packet.is_discard
+        shown = not packet.is_discard and not is_hidden(codec, data)
+        stamp = NO_STAMP if packet.pts is None else packet.pts
+        found.pts.append(stamp)
+        found.dts.append(NO_STAMP if packet.dts is None else packet.dts)
+        found.sizes.append(packet.size)
+        found.starts.append(start)
+        found.shown.append(shown)
+        if shown and stamp > latest:
+            latest, found.last_duration = stamp, packet.duration or 0
     return found
 
 
@@ -78,10 +95,11 @@ def frame_ticks(container: InputContainer, found: Scan) -> npt.NDArray[np.int64]
         return None
     if first.interlaced_frame and not names.startswith(_WHOLE_FRAMES):
         return None
-    ticks = np.sort(np.frombuffer(found.stamps, dtype=np.int64))
+    index = found.index()
+    ticks = np.sort(index.pts[index.shown])
     # Pictures before the first decodable one (a cut open GOP) never leave the decoder.
-    ticks = ticks[(ticks >= first.pts) | (ticks == _NO_STAMP)]
-    if len(ticks) == 0 or ticks[0] == _NO_STAMP or bool(np.any(np.diff(ticks) == 0)):
+    ticks = ticks[(ticks >= first.pts) | (ticks == NO_STAMP)]
+    if len(ticks) == 0 or ticks[0] == NO_STAMP or bool(np.any(np.diff(ticks) == 0)):
         return None
     return ticks
 
