@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import tempfile
@@ -12,7 +13,14 @@ import pytest
 _EMPTY_HOME = tempfile.mkdtemp(prefix="vidllava-tests-")
 for _name in [name for name in os.environ if name.startswith(("VIDLLAVA_", "HF_", "TRANSFORMERS_"))]:
     del os.environ[_name]
+_CACHES = itertools.count()
 os.environ.update(HF_HOME=_EMPTY_HOME, HF_HUB_OFFLINE="1", NO_COLOR="1", TERMINAL_WIDTH="100")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins with an empty feature cache; the folder is made where something is written to it."""
+    monkeypatch.setenv("VIDLLAVA_CACHE", os.path.join(_EMPTY_HOME, f"cache-{next(_CACHES)}"))
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,10 @@ LAYERS = {
     "vidllava.media.convert": 3,
     "vidllava.media.planned_reader": 3,
     "vidllava.media.sampler": 3,
+    "vidllava.media.serve": 3,
+    "vidllava.media.worker": 3,
+    "vidllava.media.worker_child": 3,
+    "vidllava.media.worker_process": 3,
     "vidllava.backbone.presets": 2,
     "vidllava.backbone.generate_options": 2,
     "vidllava.backbone.settings": 3,
@@ -46,6 +50,7 @@ LAYERS = {
     "vidllava.backbone.question": 4,
     "vidllava.backbone": 5,
     "vidllava.backbone.answer": 6,
+    "vidllava.backbone.chat": 6,
     "vidllava.data": 7,
     "vidllava.training": 8,
     "vidllava.evaluation": 9,
@@ -65,6 +70,7 @@ RESERVED = {
 # Arithmetic and words only.
 PURE = (
     "vidllava.errors",
+    "vidllava.cache_folder",
     "vidllava.prompting",
     "vidllava.media.timeline",
     "vidllava.media.frames",
@@ -75,6 +81,7 @@ PURE = (
 LIGHT = (
     *PURE,
     "vidllava.media.probe",
+    "vidllava.media.content",
     "vidllava.media.decode",
     "vidllava.media.picture",
     "vidllava.backbone.settings",

@@ -53,7 +53,8 @@ def test_the_answer_reports_the_frames_it_used(backbone: Backbone, media: dict[s
     assert [read_number(picture) for picture in pixels] == [0, 19, 39, 59]
     assert answer.prompt_tokens == question.budget.total_tokens - question.budget.reserve_tokens
     assert answer.completion_tokens <= 4
-    assert set(answer.seconds) == {"decode", "vision", "prefill", "generate"}
+    stages = {"cache", "decode", "vision", "overlap", "prefill", "generate"}
+    assert set(answer.seconds) == stages
 
 
 def test_the_pieces_streamed_are_the_answer(backbone: Backbone, media: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ def test_json_has_the_documented_keys(run: Run, clip: Path):
     report = json.loads(run("ask", clip, "what happens", "--num-frames", 4, "--json", *SHORT).out)
     assert set(report) >= {"answer", "model", "media", "usage", "seconds"}
     assert set(report["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens", "visual_tokens"}
-    stages = {"import", "load", "decode", "vision", "prefill", "generate", "total"}
+    stages = {"import", "load", "cache", "decode", "vision", "overlap", "prefill", "generate", "total"}
     assert set(report["seconds"]) == stages
     (item,) = report["media"]
     assert [frame["index"] for frame in item["frames"]] == [0, 19, 39, 59]

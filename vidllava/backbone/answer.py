@@ -8,20 +8,21 @@ answer.text, answer.frames[0].timestamps_seconds, answer.seconds
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from vidllava.backbone.generate import GenerateOptions, generate
+from vidllava.backbone.clock import StageClock
+from vidllava.backbone.feature_cache import FeatureCache
+from vidllava.backbone.generate import GenerateOptions, generate_after
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import MediaItem, Question
-from vidllava.backbone.splice import SampleInput, VisualInput, collate
+from vidllava.backbone.prefill import PromptMemory
+from vidllava.backbone.question import Question
+from vidllava.backbone.see import Seen, Sight, see
 from vidllava.errors import ResourceError
 from vidllava.media.frames import FramePlan
-from vidllava.media.pixels import padded_square, picture_tiles
 from vidllava.media.sampler import IN_PROCESS, Sampler
 
 
@@ -33,7 +34,7 @@ class Answer:
     question: Question
     frames: tuple[FramePlan | None, ...]
     """Per media item the frames really decoded; None for a picture."""
-    visuals: tuple[VisualInput, ...] = field(repr=False)
+    visuals: tuple[Seen, ...] = field(repr=False)
     """Per media item what the vision tower saw."""
     notes: tuple[str, ...]
     """What a reader of the answer must know: damage, fall-backs."""
@@ -42,31 +43,10 @@ class Answer:
     stopped: bool
     """False if the answer was cut by max_new_tokens."""
     seconds: dict[str, float]
-    """decode, vision, prefill, generate: wall time of each stage."""
+    """cache, decode, vision, overlap, prefill, generate: wall time of each stage. Decoding and the tower ran
+    together for ``overlap`` seconds: decode + vision - overlap is the wall time of both."""
 
 
-class StageClock:
-    """Wall seconds per stage, with the device idle at both ends of each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to stage ``name``."""
-        self._wait()
-        start = time.perf_counter()
-        yield
-        self._wait()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-
-@torch.inference_mode()
 def answer_question(
     backbone: Backbone,
     question: Question,
@@ -74,51 +54,97 @@ def answer_question(
     *,
     on_text: Callable[[str], None] | None = None,
     sampler: Sampler = IN_PROCESS,
+    cache: FeatureCache | None = None,
+    reuse_frames: bool = True,
+    keep_pixels: bool = True,
 ) -> Answer:
     """Answer one question; ``on_text`` receives each piece of text as it is generated.
 
-    Raises MediaError if a file turns out to be unusable while decoding (a question is never answered
+    ``cache`` finds and keeps features; it never changes an answer. ``reuse_frames`` and ``keep_pixels``: see
+    ``see``. Raises MediaError if a file turns out to be unusable while decoding (a question is never answered
     without its media), ResourceError if memory runs out.
     """
-    options = _within_limit(options or GenerateOptions(), question)
     clock = StageClock(backbone.device)
-    with clock.stage("decode"):
-        loaded = [load_visual(item, backbone.settings.image_size, sampler) for item in question.items]
-    visuals = tuple(visual for visual, _, _ in loaded)
-    batch = collate([SampleInput(question.prompt, visuals)]).to(backbone.device)
-    pieces: list[str] = []
-    tokens = _Tokens()
-    try:
-        with clock.stage("vision"):
-            features = backbone.encode(batch.pixels)
-        steps = generate(
-            backbone, batch, rope_factor=question.budget.rope_factor, options=options, features=features
+    with memory_told(backbone, question):
+        sight = see(
+            backbone,
+            question.items,
+            clock,
+            sampler=sampler,
+            cache=cache,
+            reuse_frames=reuse_frames,
+            keep_pixels=keep_pixels,
         )
-        # The generator runs its prefill before its first token: the stage ends when that token is here.
+    answer = answer_seen(backbone, question, sight, PromptMemory(backbone), clock, options, on_text=on_text)
+    if cache is None:
+        return answer
+    with clock.stage("cache"):
+        cache.flush()  # after the answer: nobody waits for a disk
+    return replace(answer, seconds=stage_seconds(clock))
+
+
+@torch.inference_mode()
+def answer_seen(
+    backbone: Backbone,
+    question: Question,
+    sight: Sight,
+    memory: PromptMemory,
+    clock: StageClock,
+    options: GenerateOptions | None = None,
+    *,
+    on_text: Callable[[str], None] | None = None,
+) -> Answer:
+    """The rest of the way, from features on. What ``memory`` holds of the prompt is not read again."""
+    options = _within_limit(options or GenerateOptions(), question)
+    factor = question.budget.rope_factor
+    visuals = [seen.visual for seen in sight.visuals]
+    pieces: list[str] = []
+    tokens = _Counted()
+    with memory_told(backbone, question):
         with clock.stage("prefill"):
-            tokens.take(next(steps, None))
+            logits = memory.read(question.prompt, visuals, sight.features, rope_factor=factor)
+        prompt_tokens = memory.num_rows
+        steps = generate_after(
+            backbone, logits, memory.cache, prompt_tokens, rope_factor=factor, options=options
+        )
         with clock.stage("generate"):
-            for piece in backbone.codec.stream(tokens.follow(steps)):
+            for piece in backbone.codec.stream(tokens.count(steps)):
                 pieces.append(piece)
                 if on_text is not None:
                     on_text(piece)
-    except torch.OutOfMemoryError:
-        raise ResourceError(
-            str(backbone.device),
-            f"out of memory at {batch.length} tokens",
-            "fewer --num-frames, a larger --pool-stride, or a smaller model",
-        ) from None
     return Answer(
         text="".join(pieces).strip(),
         question=question,
-        frames=tuple(plan for _, plan, _ in loaded),
-        visuals=visuals,
-        notes=tuple(note for _, _, notes in loaded for note in notes),
-        prompt_tokens=batch.length,
-        completion_tokens=tokens.count,
-        stopped=tokens.count < options.max_new_tokens,
-        seconds=clock.seconds,
+        frames=tuple(seen.frames for seen in sight.visuals),
+        visuals=sight.visuals,
+        notes=tuple(note for seen in sight.visuals for note in seen.notes),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=tokens.number,
+        stopped=tokens.number < options.max_new_tokens,
+        seconds=stage_seconds(clock),
     )
+
+
+def stage_seconds(clock: StageClock) -> dict[str, float]:
+    """The stages of an answer, in order, whether they took place or not."""
+    spent = clock.seconds
+    seconds = {stage: spent.get(stage, 0.0) for stage in ("cache", "decode", "vision")}
+    seconds["overlap"] = clock.overlap("decode", "vision")
+    return seconds | {stage: spent.get(stage, 0.0) for stage in ("prefill", "generate")}
+
+
+@contextmanager
+def memory_told(backbone: Backbone, question: Question) -> Iterator[None]:
+    """Where the device's memory runs out, one line that says what would help."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        counted = question.budget.total_tokens - question.budget.reserve_tokens
+        raise ResourceError(
+            str(backbone.device),
+            f"out of memory at {counted} tokens",
+            "fewer --num-frames, a larger --pool-stride, or a smaller model",
+        ) from None
 
 
 def _within_limit(options: GenerateOptions, question: Question) -> GenerateOptions:
@@ -127,35 +153,13 @@ def _within_limit(options: GenerateOptions, question: Question) -> GenerateOptio
     return replace(options, max_new_tokens=min(options.max_new_tokens, question.budget.limit - used))
 
 
-class _Tokens:
-    """Tokens as they come: the first is drawn alone, because its time is the prefill's."""
+class _Counted:
+    """How many tokens have passed."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._first: int | None = None
+        self.number = 0
 
-    def take(self, token: int | None) -> None:
-        self._first = token
-
-    def follow(self, steps: Iterator[int]) -> Iterator[int]:
-        if self._first is None:
-            return
-        self.count = 1
-        yield self._first
+    def count(self, steps: Iterator[int]) -> Iterator[int]:
         for token in steps:
-            self.count += 1
+            self.number += 1
             yield token
-
-
-def load_visual(
-    item: MediaItem, size: int, sampler: Sampler = IN_PROCESS
-) -> tuple[VisualInput, FramePlan | None, tuple[str, ...]]:
-    """Decode one planned item to what the tower reads: pixels uint8 [n, 3, size, size], the frames, notes."""
-    if item.info is not None and item.plan is not None and item.backend is not None:
-        frames = sampler.decode(item.info, item.plan, backend=item.backend, size=size)
-        pixels = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2).contiguous()
-        return VisualInput(pixels, item.layout), frames.plan, frames.notes
-    assert item.picture is not None  # a planned item is a clip or a picture
-    if item.layout.kind == "pictures":
-        return VisualInput(padded_square(item.picture, size), item.layout), None, ()
-    return VisualInput(picture_tiles(item.picture, item.pinpoints, size), item.layout), None, ()

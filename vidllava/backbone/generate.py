@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 from transformers import PretrainedConfig
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache
 
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
@@ -44,16 +44,48 @@ def generate_batch(
     rows only.
     """
     cache = DynamicCache(config=cast(PretrainedConfig, backbone.hf.config.text_config))
-    generator = torch.Generator(device=backbone.device).manual_seed(options.seed)
-    stops = stop_ids(backbone)
     logits = backbone.next_token_logits(batch, rope_factor=rope_factor, features=features, cache=cache)
+    lengths = torch.tensor(batch.lengths, device=logits.device)
+    mask = _prefix_mask(lengths, batch.length)
+    yield from _steps(backbone, logits, cache, lengths, rope_factor=rope_factor, options=options, mask=mask)
+
+
+@torch.inference_mode()
+def generate_after(
+    backbone: Backbone,
+    logits: torch.Tensor,
+    cache: Cache,
+    num_rows: int,
+    *,
+    rope_factor: float,
+    options: GenerateOptions,
+) -> Iterator[int]:
+    """Yield the tokens of one answer to a prompt of ``num_rows`` rows that ``cache`` holds; ``logits`` [1, V]
+    are those after it. ``cache`` holds the answer too, afterwards, but for its last token."""
+    lengths = torch.tensor([num_rows], device=logits.device)
+    for (token,) in _steps(backbone, logits, cache, lengths, rope_factor=rope_factor, options=options):
+        if token is not None:
+            yield token
+
+
+def _steps(
+    backbone: Backbone,
+    logits: torch.Tensor,
+    cache: Cache,
+    lengths: torch.Tensor,
+    *,
+    rope_factor: float,
+    options: GenerateOptions,
+    mask: torch.Tensor | None = None,
+) -> Iterator[list[int | None]]:
+    """One token per sample and step; int64 [B] ``lengths`` are the samples' rows in ``cache``."""
     if not bool(torch.isfinite(logits).all()):
         raise ModelError(
             backbone.settings.name, "computes NaN or Inf", "its training diverged, or --dtype float32"
         )
-    lengths = torch.tensor(batch.lengths, device=logits.device)
-    mask = _prefix_mask(lengths, batch.length)
-    alive = [True] * len(batch.lengths)
+    generator = torch.Generator(device=backbone.device).manual_seed(options.seed)
+    stops = stop_ids(backbone)
+    alive = [True] * len(lengths)
     for step in range(options.max_new_tokens):
         tokens = choose_token(logits, options, generator)
         chosen = tokens.tolist()

@@ -169,7 +169,7 @@ class Backbone(nn.Module):
         cache: Cache,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[B, vocabulary] after one more token each: ``tokens`` and ``position_ids`` int64 [B, 1]."""
+        """[B, vocabulary] after S more tokens each: ``tokens`` and ``position_ids`` int64 [B, S]."""
         rows = F.embedding(tokens, self._embedding)
         with self.rotary.using(rope_factor):
             hidden = self._language_model(

@@ -29,6 +29,7 @@ from vidllava.prompting.conversation import (
     Encoder,
     MediaKind,
     TokenizedPrompt,
+    Turn,
     build_prompt,
     time_instruction,
     tokenize,
@@ -103,18 +104,26 @@ def plan_question(
     that does not fit (unless ``require_fit`` is False: then ``budget.fits`` says so).
     """
     options = options or AskOptions()
+    items = plan_media(media, visual_rules(settings, options), options, sampler)
+    return plan_turn(items, text, settings, encoder, options, require_fit=require_fit)
+
+
+def plan_turn(
+    items: Sequence[MediaItem],
+    text: str,
+    settings: ModelSettings,
+    encoder: Encoder,
+    options: AskOptions,
+    *,
+    history: Sequence[tuple[str, str]] = (),
+    require_fit: bool = True,
+) -> Question:
+    """Plan ``text`` about planned media, after the (question, answer) pairs of ``history``.
+
+    The media stand in the conversation's first question. Raises as ``plan_question``.
+    """
     preset = named_preset(options.preset) or settings.preset
-    rules = VisualRules.of(
-        settings,
-        preset=preset,
-        pool_stride=options.pool_stride,
-        pool_mode=options.pool_mode,
-        newline_mode=options.newline_mode,
-    )
-    items = plan_media(media, rules, options, sampler)
-    kinds = [item.kind for item in items]
-    instructions = [_instruction(item) for item in items] if options.time_instruction else []
-    turns = build_prompt(text, kinds, options.system, time_instructions=instructions)
+    turns = _conversation(items, text, options, history)
     prompt = tokenize(turns, TEMPLATES[preset.template], encoder, add_generation_prompt=True)
     trained = preset.trained_context or settings.trained_context
     counted = budget(
@@ -129,7 +138,30 @@ def plan_question(
     notes = [note for item in items if item.info is not None for note in item.info.notes]
     if counted.notice is not None:
         notes.append(counted.notice)
-    return Question(text=text, items=items, prompt=prompt, budget=counted, notes=tuple(notes))
+    return Question(text=text, items=tuple(items), prompt=prompt, budget=counted, notes=tuple(notes))
+
+
+def _conversation(
+    items: Sequence[MediaItem], text: str, options: AskOptions, history: Sequence[tuple[str, str]]
+) -> list[Turn]:
+    kinds = [item.kind for item in items]
+    instructions = [_instruction(item) for item in items] if options.time_instruction else []
+    first, *later = [*(question for question, _ in history), text]
+    turns = list(build_prompt(first, kinds, options.system, time_instructions=instructions))
+    for (_, answer), question in zip(history, later, strict=True):
+        turns += [Turn("assistant", answer), *build_prompt(question, [])]
+    return turns
+
+
+def visual_rules(settings: ModelSettings, options: AskOptions) -> VisualRules:
+    """How visuals become rows under ``options``. Raises UsageError for a preset that does not exist."""
+    return VisualRules.of(
+        settings,
+        preset=named_preset(options.preset) or settings.preset,
+        pool_stride=options.pool_stride,
+        pool_mode=options.pool_mode,
+        newline_mode=options.newline_mode,
+    )
 
 
 def plan_media(

@@ -28,13 +28,17 @@ def encode(
     weight = tower.embeddings.patch_embedding.weight
     if pixels.shape[0] == 0:
         return weight.new_empty(0, projector.linear_2.out_features)
-    step = max(1, CELLS_PER_CHUNK // settings.side**2)
     chunks = []
-    for chunk in pixels.split(step):
+    for chunk in pixels.split(grids_per_chunk(settings)):
         values = normalise(chunk.to(weight.device), settings.image_mean, settings.image_std, weight.dtype)
         hidden = tower_states(tower, values, hf.config.vision_feature_layer)
         chunks.append(projector(hidden).flatten(0, 1))
     return torch.cat(chunks)
+
+
+def grids_per_chunk(settings: ModelSettings) -> int:
+    """Frames and tiles that the tower reads at once. Whoever calls it chunk by chunk gets the same bits."""
+    return max(1, CELLS_PER_CHUNK // settings.side**2)
 
 
 def tower_states(tower: SiglipVisionModel, values: torch.Tensor, layer: int | list[int]) -> torch.Tensor:
