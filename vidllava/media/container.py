@@ -57,9 +57,7 @@ def _unreadable(path: str, head: bytes) -> MediaError:
     return MediaError(path, "is no video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read")
 
 
-def choose_stream(
-    container: InputContainer, path: str, limits: Limits = DEFAULT_LIMITS
-) -> VideoStream:
+def choose_stream(container: InputContainer, path: str, limits: Limits = DEFAULT_LIMITS) -> VideoStream:
     """The one video stream that is meant, by one rule for all backends.
 
     Of the streams flagged default (of all, where none is), the one with most pixels; the first of equals.

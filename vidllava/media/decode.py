@@ -67,7 +67,7 @@ def decode(
     Raises UsageError for a plan of another file; MediaError where more than 10 % of the packets or half of
     the planned frames cannot be decoded; ResourceError where the frames would exceed ``MAX_BATCH_BYTES``.
     """
-    _check(info, plan, size)
+    check_plan(info, plan, size, bounded=out is None)
     if backend not in BACKENDS:
         raise UsageError("backend", f"{backend!r} is unknown", " or ".join(BACKENDS))
     shape = (len(plan), *((info.height, info.width) if size is None else (size, size)), 3)
@@ -87,7 +87,8 @@ def decode(
     return replace(batch, notes=(f"decord was not used: {why_not}; decoded with PyAV", *batch.notes))
 
 
-def _check(info: VideoInfo, plan: FramePlan, size: int | None) -> None:
+def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: bool = True) -> None:
+    """Raises what ``decode`` raises before it decodes; ``bounded`` by ``MAX_BATCH_BYTES``."""
     if plan.indices[-1] >= info.num_frames:
         raise UsageError(
             info.path,
@@ -100,7 +101,7 @@ def _check(info: VideoInfo, plan: FramePlan, size: int | None) -> None:
     if size is not None and size < 1:
         raise UsageError("size", f"must be at least 1, got {size}")
     frame_bytes = 3 * (size * size if size is not None else info.width * info.height)
-    if len(plan) * frame_bytes > MAX_BATCH_BYTES:
+    if bounded and len(plan) * frame_bytes > MAX_BATCH_BYTES:
         raise ResourceError(
             info.path,
             f"{len(plan)} frames need {len(plan) * frame_bytes / 2**30:.1f} GiB, over the limit of "

@@ -1,4 +1,4 @@
-"""How much of a file is looked at before it is refused: size, streams, pixels, frames, and seconds of waiting.
+"""How much of a file is looked at before it is refused: bytes, streams, pixels, frames, seconds.
 
     Limits(decode_seconds=10).check_file("clip.mp4", num_bytes=3 << 40)   # ResourceError: over the limit
 
@@ -72,7 +72,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def parse_size(text: str, flag: str = "--max-file-size") -> int:
-    """Bytes of ``"500M"``, ``"1.5 GiB"`` or ``"1000"``; K, M, G and T are powers of 1024. Raises UsageError."""
+    """Bytes of ``"500M"``, ``"1.5 GiB"`` or ``"1000"``; units are powers of 1024. Raises UsageError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(flag, f"{text!r} is no size", "for example 500M or 64G")

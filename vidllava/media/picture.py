@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media.files import check_file, impostor, picture_format, read_head
+from vidllava.media.limits import DEFAULT_LIMITS, Limits
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _HINTS = {
@@ -25,14 +26,15 @@ _HINTS = {
 }
 
 
-def load_picture(path: str | Path) -> npt.NDArray[np.uint8]:
+def load_picture(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3], upright (EXIF orientation applied), alpha over white, 16-bit scaled down.
 
     Raises MediaError for a path that is no readable file, an unknown or refused format, and truncated or
-    damaged data; ResourceError for a picture over Pillow's limit of about 89 million pixels.
+    damaged data; ResourceError for a picture over the ``limits`` (and over 178 million pixels, whatever they
+    say: Pillow's own bound).
     """
     name = str(path)
-    check_file(path)
+    limits.check_file(name, check_file(path).st_size)
     head = read_head(path)
     kind, found = picture_format(head), impostor(head)
     if found is not None:
@@ -41,14 +43,16 @@ def load_picture(path: str | Path) -> npt.NDArray[np.uint8]:
         raise MediaError(name, f"is a {kind} picture, a format that is not read", _HINTS[kind])
     try:
         with warnings.catch_warnings():
-            # Pillow only warns between one and two times its limit; its other warnings are about odd tags.
+            # Pillow warns of odd tags, and of pictures above a limit that is not ours.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
+                limits.check_picture(name, *image.size)
                 return _upright_rgb(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = Image.MAX_IMAGE_PIXELS
-        raise ResourceError(name, f"has more than the limit of {limit:,} pixels", "scale it down") from None
+    except Image.DecompressionBombError:
+        what = f"has more than the limit of {limits.max_frame_pixels:,} pixels"
+        raise ResourceError(name, what, "scale it down") from None
+    except ResourceError:
+        raise
     except Exception as error:
         # Pillow's parsers raise whatever a damaged file makes them stumble over (struct, zlib, Syntax, ...).
         raise _unreadable(name, kind) from error

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from vidllava.media import decode as decoding
 from vidllava.media import probe as probing
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.probe import VideoInfo
 
 
@@ -21,6 +25,9 @@ class Sampler(Protocol):
 
     def probe(self, path: str) -> VideoInfo:
         """See ``probe.probe``."""
+
+    def picture(self, path: str) -> npt.NDArray[np.uint8]:
+        """See ``picture.load_picture``."""
 
     def decode(
         self,
@@ -37,9 +44,18 @@ class Sampler(Protocol):
 class InProcess:
     """Probe and decode in the calling process."""
 
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+
     def probe(self, path: str) -> VideoInfo:
         """See ``probe.probe``."""
-        return probing.probe(path)
+        return probing.probe(path, self.limits)
+
+    def picture(self, path: str) -> npt.NDArray[np.uint8]:
+        """See ``picture.load_picture``."""
+        from vidllava.media.picture import load_picture
+
+        return load_picture(path, self.limits)
 
     def decode(
         self,
