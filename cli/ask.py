@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidllava.cli import options, outputs
+from vidllava.cache_folder import CacheFolder
+from vidllava.cli import loading, options, outputs
 from vidllava.cli.console import Console
-from vidllava.cli.startup import STARTED, collector_paused
+from vidllava.cli.report import answer_json
+from vidllava.cli.startup import STARTED
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ def ask(
     start: options.Start = None,
     end: options.End = None,
     video_backend: options.VideoBackend = None,
+    no_reuse_frames: options.NoReuseFrames = False,
+    no_cache: options.NoCache = False,
     preset: options.Preset = None,
     pool_stride: options.PoolStride = None,
     pool_mode: options.PoolMode = None,
@@ -126,6 +130,7 @@ def ask(
     chosen = options.generate_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
+    folder = None if no_cache else CacheFolder.of_environment()
     shown, planned = _plan(paths, text, asked, model, console, download=download, revision=revision)
     to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream
     answer, seconds = _answer(
@@ -134,9 +139,12 @@ def ask(
         | {"attn_implementation": attn_implementation},
         chosen=chosen,
         stream_to=console if to_screen else None,
+        folder=folder,
+        reuse_frames=not no_reuse_frames,
+        keep_pixels=contact_sheet is not None,
     )
     if as_json:
-        console.write(json.dumps(_as_json(answer, shown, seconds), indent=2, ensure_ascii=False))
+        console.write(json.dumps(answer_json(answer, shown, seconds), indent=2, ensure_ascii=False))
     elif not to_screen:
         console.write(answer.text)
     _tell_afterwards(answer, seconds, max_new_tokens, console)
@@ -205,25 +213,25 @@ def _plan(
 
 
 def _answer(
-    question: Question, *, model: dict[str, Any], chosen: GenerateOptions, stream_to: Console | None
+    question: Question,
+    *,
+    model: dict[str, Any],
+    chosen: GenerateOptions,
+    stream_to: Console | None,
+    folder: CacheFolder | None,
+    **seeing: bool,
 ) -> tuple[Answer, dict[str, float]]:
     """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come."""
-    start = time.perf_counter()
-    with collector_paused():
-        from vidllava.backbone.answer import answer_question
-        from vidllava.backbone.load import choose_threads, load_backbone
-    imported = time.perf_counter()
-    backbone = load_backbone(**model)
-    if (threads := choose_threads(backbone)) is not None:
-        import torch
+    backbone, loading_seconds = loading.load(**model)
+    from vidllava.backbone.answer import answer_question
+    from vidllava.backbone.feature_cache import FeatureCache
 
-        torch.set_num_threads(threads)
-    loaded = time.perf_counter()
     on_text = None if stream_to is None else lambda piece: stream_to.write(piece, end="")
-    answer = answer_question(backbone, question, chosen, on_text=on_text)
+    cache = None if folder is None else FeatureCache(backbone, folder)
+    answer = answer_question(backbone, question, chosen, on_text=on_text, cache=cache, **seeing)
     if stream_to is not None:
         stream_to.write("")
-    seconds = {"import": imported - start, "load": loaded - imported, **answer.seconds}
+    seconds = {**loading_seconds, **answer.seconds}
     return answer, {**seconds, "total": time.perf_counter() - STARTED}
 
 
@@ -236,31 +244,22 @@ def _tell_afterwards(
         asked_for = answer.completion_tokens == max_new_tokens
         place = f"--max-new-tokens {max_new_tokens}" if asked_for else "the end of the context"
         console.warn(f"the answer was cut at {place}")
+    tell_sight(answer, console)
     console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
 
 
-def _as_json(answer: Answer, model: str, seconds: dict[str, float]) -> dict[str, Any]:
-    """The object that README documents. Programs rely on it: keys are added, never renamed."""
-    from vidllava.cli.report import media_json
-
-    question = answer.question
-    pairs = zip(question.items, answer.frames, strict=True)
-    return {
-        "answer": answer.text,
-        "model": model,
-        "question": question.text,
-        "media": [media_json(item, used) for item, used in pairs],
-        "usage": {
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
-            "visual_tokens": question.budget.visual_tokens,
-        },
-        "finish_reason": "stop" if answer.stopped else "length",
-        "budget": question.budget.to_json(),
-        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        "notes": [*question.notes, *answer.notes],
-    }
+def tell_sight(answer: Answer, console: Console) -> None:
+    """Where the features of each item are from, and what went wrong with the cache."""
+    for item, seen in zip(answer.question.items, answer.visuals, strict=True):
+        came = {
+            "tower": "read by the tower",
+            "memory": "features remembered",
+            "disk": "features from the cache",
+        }
+        repeated = f"; {seen.num_repeated} of {item.layout.num_grids} pictures repeat an earlier one's pixels"
+        console.detail(f"{item.path}: {came[seen.source]}" + (repeated if seen.num_repeated else ""))
+    for note in answer.cache_notes:
+        console.note(note)
 
 
 def _draw(answer: Answer, path: Path, console: Console) -> None:
@@ -269,6 +268,7 @@ def _draw(answer: Answer, path: Path, console: Console) -> None:
 
     strips = []
     for item, used, visual in zip(answer.question.items, answer.frames, answer.visuals, strict=True):
+        assert visual.pixels is not None  # they were asked for
         pixels = visual.pixels.permute(0, 2, 3, 1).cpu().numpy()
         if used is not None:
             pairs = zip(used.indices, used.timestamps_seconds, strict=True)

@@ -51,6 +51,22 @@ VideoBackend = Annotated[
     Literal["auto", "pyav", "decord"] | None,
     typer.Option(help="Decoder. Also VIDLLAVA_VIDEO_BACKEND.", rich_help_panel=_FRAMES),
 ]
+NoReuseFrames = Annotated[
+    bool,
+    typer.Option(
+        "--no-reuse-frames",
+        help="Encode every frame, also one with the very pixels of an earlier one.",
+        rich_help_panel=_FRAMES,
+    ),
+]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Neither use nor keep what the vision tower made of a clip (see vidllava cache).",
+        rich_help_panel=_FRAMES,
+    ),
+]
 
 # Tokens: what do frames cost, and how far does the context reach?
 PoolStride = Annotated[

@@ -1,14 +1,17 @@
-"""What `--json` says about media: the same keys in `frames` and in `ask`.
+"""What `--json` says about media and answers: the same keys in every command.
 
 A picture is a clip of one frame at 0 s, so that a program needs no second case.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidllava.backbone.question import MediaItem
 from vidllava.media.frames import FramePlan
+
+if TYPE_CHECKING:
+    from vidllava.backbone.answer import Answer
 
 PICTURE_BACKEND = "pillow"
 
@@ -36,3 +39,25 @@ def frames_json(plan: FramePlan | None) -> list[dict[str, Any]]:
         return [{"index": 0, "timestamp_seconds": 0.0}]
     pairs = zip(plan.indices, plan.timestamps_seconds, strict=True)
     return [{"index": index, "timestamp_seconds": round(seconds, 6)} for index, seconds in pairs]
+
+
+def answer_json(answer: Answer, model: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """What ``ask`` says of an answer, as README documents it: keys are added, never renamed."""
+    question = answer.question
+    pairs = zip(question.items, answer.frames, strict=True)
+    return {
+        "answer": answer.text,
+        "model": model,
+        "question": question.text,
+        "media": [media_json(item, used) for item, used in pairs],
+        "usage": {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
+            "visual_tokens": question.budget.visual_tokens,
+        },
+        "finish_reason": "stop" if answer.stopped else "length",
+        "budget": question.budget.to_json(),
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "notes": [*question.notes, *answer.notes],
+    }

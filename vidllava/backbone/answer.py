@@ -45,6 +45,8 @@ class Answer:
     seconds: dict[str, float]
     """cache, decode, vision, overlap, prefill, generate: wall time of each stage. Decoding and the tower ran
     together for ``overlap`` seconds: decode + vision - overlap is the wall time of both."""
+    cache_notes: tuple[str, ...] = ()
+    """What went wrong with the feature cache, which never changes an answer."""
 
 
 def answer_question(
@@ -80,7 +82,7 @@ def answer_question(
         return answer
     with clock.stage("cache"):
         cache.flush()  # after the answer: nobody waits for a disk
-    return replace(answer, seconds=stage_seconds(clock))
+    return replace(answer, seconds=stage_seconds(clock), cache_notes=cache.take_notes())
 
 
 @torch.inference_mode()

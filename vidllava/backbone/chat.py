@@ -83,10 +83,11 @@ class Conversation:
                 self.exchanges.append(Exchange(question, part, None))
             raise
         self.exchanges.append(Exchange(question, answer.text, answer))
-        if self._cache is not None:
-            with clock.stage("cache"):
-                self._cache.flush()
-        return replace(answer, seconds=stage_seconds(clock))
+        if self._cache is None:
+            return answer
+        with clock.stage("cache"):
+            self._cache.flush()
+        return replace(answer, seconds=stage_seconds(clock), cache_notes=self._cache.take_notes())
 
     def _see(self, clock: StageClock) -> Sight:
         if self._sight is None:

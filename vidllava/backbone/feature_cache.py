@@ -75,8 +75,7 @@ class FeatureCache:
         self._memory: OrderedDict[str, Entry] = OrderedDict()
         self._unwritten: list[tuple[Key, Entry]] = []
         self._model = _model_identity(backbone)
-        self.notes: list[str] = []
-        """What went wrong with the folder, for people; it never changes an answer."""
+        self._notes: list[str] = []
 
     def key(self, item: MediaItem, *, reuse_frames: bool) -> Key | None:
         """The key of one planned item; None where it cannot be named surely. Raises MediaError."""
@@ -136,8 +135,13 @@ class FeatureCache:
             try:
                 self._folder.write(key.name, pack(entry, key))
             except OSError as fault:
-                self.notes.append(f"features were not cached: {self._folder.path}: {fault.strerror}")
+                self._notes.append(f"features were not cached: {self._folder.path}: {fault.strerror}")
                 self._folder = None
+
+    def take_notes(self) -> tuple[str, ...]:
+        """What went wrong with the folder since the last call, for people; it never changes an answer."""
+        notes, self._notes = tuple(self._notes), []
+        return notes
 
     def _remember(self, key: Key, entry: Entry) -> None:
         entry = _on(entry, self._backbone.device)
