@@ -38,6 +38,7 @@ LAYERS = {
     "vidllava.media.planned_reader": 3,
     "vidllava.media.sampler": 3,
     "vidllava.media.serve": 3,
+    "vidllava.media.torchcodec_reader": 3,
     "vidllava.media.worker": 3,
     "vidllava.media.worker_child": 3,
     "vidllava.media.worker_process": 3,
@@ -63,6 +64,7 @@ LAYERS = {
 RESERVED = {
     "av": ("vidllava.media",),
     "decord": ("vidllava.media",),
+    "torchcodec": ("vidllava.media",),
     "transformers": ("vidllava.backbone", "vidllava.nano"),
     "rich": ("vidllava.cli.console",),
     "pickle": (),
@@ -91,7 +93,7 @@ LIGHT = (
     "vidllava.backbone.question",
 )
 SLOW = {"torch", "transformers", "accelerate"}
-HEAVY = SLOW | {"av", "decord", "PIL", "triton", "tokenizers"}
+HEAVY = SLOW | {"av", "decord", "torchcodec", "PIL", "triton", "tokenizers"}
 
 
 def modules() -> Iterator[tuple[str, str]]:

@@ -207,5 +207,5 @@ def test_a_thousand_opens_leak_nothing(where, tmp_path):
             if number == 200:
                 early = used()
         for (files, size), (files_now, size_now) in zip(early, used(), strict=True):
-            assert files_now <= files
+            assert files_now <= files + 1  # the child may just be closing one
             assert size_now - size < 8 << 20

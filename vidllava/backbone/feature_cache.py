@@ -198,8 +198,8 @@ def _reading(item: MediaItem) -> dict[str, Any]:
     assert plan is not None
     ticks = None if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
     versions = decoder_versions()
-    if item.backend == "decord":
-        versions["decord"] = importlib.metadata.version("decord")
+    if item.backend in ("decord", "torchcodec"):
+        versions[item.backend] = importlib.metadata.version(item.backend)
     return {
         "indices": plan.indices,
         "timestamps_seconds": plan.timestamps_seconds,

@@ -20,8 +20,10 @@ from vidllava.media.decord_reader import decode_with_decord
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 from vidllava.media.pyav_reader import decode_with_pyav
+from vidllava.media.torchcodec_reader import INSTALL, decode_with_torchcodec
 
-BACKENDS = ("pyav", "decord")
+BACKENDS = ("pyav", "decord", "torchcodec")
+_OPTIONAL = {"decord": "pip install decord; it has wheels for Linux x86-64", "torchcodec": INSTALL}
 BACKEND_VARIABLE = "VIDLLAVA_VIDEO_BACKEND"
 MAX_BATCH_BYTES = 4 << 30
 
@@ -29,7 +31,7 @@ MAX_BATCH_BYTES = 4 << 30
 def choose_backend(name: str | None) -> tuple[str, str]:
     """(backend, reason) for ``name``, else for VIDLLAVA_VIDEO_BACKEND, else PyAV. ``auto`` is PyAV too.
 
-    Raises UsageError for an unknown name, or decord where it is not installed.
+    Raises UsageError for an unknown name, or decord or torchcodec where it is not installed.
     """
     asked_by = "--video-backend"
     if name is None and os.environ.get(BACKEND_VARIABLE):
@@ -37,11 +39,9 @@ def choose_backend(name: str | None) -> tuple[str, str]:
     if name is None or name == "auto":
         return "pyav", "default: exact on every container, and always installed"
     if name not in BACKENDS:
-        raise UsageError(asked_by, f"{name!r} is unknown", "auto, pyav or decord")
-    if name == "decord" and importlib.util.find_spec("decord") is None:
-        raise UsageError(
-            asked_by, "decord is not installed", "pip install decord; it has wheels for Linux x86-64"
-        )
+        raise UsageError(asked_by, f"{name!r} is unknown", "auto, pyav, decord or torchcodec")
+    if name in _OPTIONAL and importlib.util.find_spec(name) is None:
+        raise UsageError(asked_by, f"{name} is not installed", _OPTIONAL[name])
     return name, f"asked for by {asked_by}"
 
 
@@ -61,8 +61,8 @@ def decode(
     the caller has room for them; ``on_ready`` hears of each frame when it is final (see ``OnReady``).
 
     A planned frame that damage has destroyed is replaced by the one that a player would still be showing:
-    the last good frame before it. The batch's plan, times and notes say so. ``backend="decord"`` is
-    checked against the probe and falls back to PyAV, with a note, where it cannot be relied upon.
+    the last good frame before it. The batch's plan, times and notes say so. decord and torchcodec are
+    checked against the probe, and fall back to PyAV, with a note, where they cannot be relied upon.
 
     Raises UsageError for a plan of another file; MediaError where more than 10 % of the packets or half of
     the planned frames cannot be decoded; ResourceError where the frames would exceed ``MAX_BATCH_BYTES``.
@@ -77,14 +77,15 @@ def decode(
     hear: OnReady = on_ready or (lambda place, pixels: None)
     if backend == "pyav":
         return decode_with_pyav(info, plan, size, pixels, hear)
-    batch, why_not = decode_with_decord(info, plan, size)
+    other = decode_with_decord if backend == "decord" else decode_with_torchcodec
+    batch, why_not = other(info, plan, size)
     if batch is not None:
         pixels[:] = batch.pixels
         for place in range(len(plan)):
             hear(place, pixels)
         return replace(batch, pixels=pixels)
     batch = decode_with_pyav(info, plan, size, pixels, hear)
-    return replace(batch, notes=(f"decord was not used: {why_not}; decoded with PyAV", *batch.notes))
+    return replace(batch, notes=(f"{backend} was not used: {why_not}; decoded with PyAV", *batch.notes))
 
 
 def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: bool = True) -> None:
