@@ -22,6 +22,7 @@ from vidllava.cli import loading, options, outputs
 from vidllava.cli.console import Console
 from vidllava.cli.report import answer_json
 from vidllava.cli.startup import STARTED
+from vidllava.cli.telling import tell_cut, tell_work
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ def ask(
         console.write(json.dumps(answer_json(answer, shown, seconds), indent=2, ensure_ascii=False))
     elif not to_screen:
         console.write(answer.text)
-    _tell_afterwards(answer, seconds, max_new_tokens, console)
+    for note in answer.notes:
+        console.warn(note)
+    tell_cut(answer, max_new_tokens, console)
+    tell_work(answer, seconds, console)
     if contact_sheet is not None:
         _draw(answer, contact_sheet, console)
 
@@ -233,33 +237,6 @@ def _answer(
         stream_to.write("")
     seconds = {**loading_seconds, **answer.seconds}
     return answer, {**seconds, "total": time.perf_counter() - STARTED}
-
-
-def _tell_afterwards(
-    answer: Answer, seconds: dict[str, float], max_new_tokens: int, console: Console
-) -> None:
-    for note in answer.notes:
-        console.warn(note)
-    if not answer.stopped:
-        asked_for = answer.completion_tokens == max_new_tokens
-        place = f"--max-new-tokens {max_new_tokens}" if asked_for else "the end of the context"
-        console.warn(f"the answer was cut at {place}")
-    tell_sight(answer, console)
-    console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
-
-
-def tell_sight(answer: Answer, console: Console) -> None:
-    """Where the features of each item are from, and what went wrong with the cache."""
-    for item, seen in zip(answer.question.items, answer.visuals, strict=True):
-        came = {
-            "tower": "read by the tower",
-            "memory": "features remembered",
-            "disk": "features from the cache",
-        }
-        repeated = f"; {seen.num_repeated} of {item.layout.num_grids} pictures repeat an earlier one's pixels"
-        console.detail(f"{item.path}: {came[seen.source]}" + (repeated if seen.num_repeated else ""))
-    for note in answer.cache_notes:
-        console.note(note)
 
 
 def _draw(answer: Answer, path: Path, console: Console) -> None:

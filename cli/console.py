@@ -40,6 +40,11 @@ class Console:
         if not self.quiet:
             self._say("note", message)
 
+    def reply(self, text: str) -> None:
+        """What was asked for in a session, line by line on stderr: stdout holds answers only."""
+        if sys.stderr is not None:
+            print(printable(text), file=sys.stderr, flush=True)
+
     def warn(self, message: str) -> None:
         """Something that changed the result."""
         self._say("warning", message)

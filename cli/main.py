@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import vidllava
-from vidllava.cli import ask, doctor, faults, finetune, frames, models, startup
+from vidllava.cli import ask, cache, chat, doctor, faults, finetune, frames, models, startup
 from vidllava.cli.console import Console
 from vidllava.errors import UsageError
 
@@ -36,9 +36,11 @@ app = typer.Typer(
     },
 )
 app.command("ask")(ask.ask)
+app.command("chat")(chat.chat)
 app.command("frames")(frames.frames)
 app.command("finetune")(finetune.finetune)
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.doctor)
 
 

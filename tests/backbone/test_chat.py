@@ -130,7 +130,7 @@ def test_other_frames_are_read_and_the_talk_goes_on(nano: Backbone, logits: list
     chat = talk(nano)
     chat.ask(chat.plan(QUESTIONS[0]))
     fewer = AskOptions(num_frames=4, context_limit=2000)
-    chat.look_at(plan_media([CLIP], visual_rules(nano.settings, fewer), fewer))
+    chat.look_at(plan_media([CLIP], visual_rules(nano.settings, fewer), fewer), fewer)
     answer = chat.ask(chat.plan(QUESTIONS[1]))
     assert answer.frames[0] is not None
     assert len(answer.frames[0]) == 4

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
-COMMANDS = ("", "ask", "frames", "finetune", "models", "models list", "models where", "models pull", "doctor")
+COMMANDS = (
+    "",
+    "ask",
+    "chat",
+    "frames",
+    "finetune",
+    "models",
+    "models list",
+    "models where",
+    "models pull",
+    "cache",
+    "cache clear",
+    "doctor",
+)
 HEAD = "# Every command and option\n\nWritten by `make docs` from `--help`; do not edit.\n"
 # The page must not depend on the terminal, the colours or the settings of whoever writes it.
 PLAIN = {
@@ -49,11 +62,13 @@ def test_the_page_says_what_help_says(command: str):
 @pytest.mark.no_model
 def test_every_command_has_its_section():
     from vidllava.cli.main import app
-    from vidllava.cli.models import app as models
 
     names = {str(command.name) for command in app.registered_commands}
-    names |= {f"models {command.name}" for command in models.registered_commands}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        names |= {f"{group.name} {command.name}" for command in group.typer_instance.registered_commands}
     assert names < set(COMMANDS)
+    assert "cache clear" in names
 
 
 if __name__ == "__main__":

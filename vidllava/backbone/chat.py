@@ -106,8 +106,14 @@ class Conversation:
         """Forget what was said. What was seen is kept, and so is what the language model read of it."""
         self.exchanges.clear()
 
-    def look_at(self, items: Sequence[MediaItem]) -> None:
-        """Go on about other frames or another range; what was said stays said."""
-        self.items = tuple(items)
+    def look_at(self, items: Sequence[MediaItem], options: AskOptions) -> None:
+        """Go on about other frames or another range; what was said stays said.
+
+        Raises OverBudget, and changes nothing, if not even a word more would fit then.
+        """
+        settings, codec = self._backbone.settings, self._backbone.codec
+        history = [(exchange.question.text, exchange.text) for exchange in self.exchanges]
+        plan_turn(items, "?", settings, codec, options, history=history)
+        self.items, self._options = tuple(items), options
         self._sight = None
         self._memory.forget()

@@ -1,0 +1,64 @@
+"""``vidllava cache``: where features of earlier questions lie, how much that is, and how to clear them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from vidllava.cache_folder import CacheFolder, Usage
+from vidllava.cli import options
+from vidllava.cli.console import Console
+
+app = typer.Typer(help="Say where features are kept and how much they take; clear them.")
+
+
+@app.callback(invoke_without_command=True)
+def show(context: typer.Context, as_json: options.Json = False) -> None:
+    """Where features are kept, so that the next question about a clip need not decode it, and their size.
+
+    The folder is VIDLLAVA_CACHE, else vidllava in XDG_CACHE_HOME or ~/.cache. VIDLLAVA_CACHE_LIMIT bounds it
+    (500M, 2G, ...; 2G by default, 0 keeps nothing); what was not used for longest makes room.
+
+    \b
+    vidllava cache
+    vidllava cache clear
+    """
+    if context.invoked_subcommand is not None:
+        return
+    folder = CacheFolder.of_environment()
+    usage = folder.usage()
+    if as_json:
+        limit = {"limit_bytes": folder.limit_bytes}
+        Console().write(json.dumps(_as_json(folder, usage) | limit, indent=2))
+        return
+    rows = [
+        ("folder", folder.path),
+        ("entries", usage.num_entries),
+        ("size", _megabytes(usage.num_bytes)),
+        ("limit", _megabytes(folder.limit_bytes)),
+    ]
+    Console().table(("what", "value"), rows)
+
+
+@app.command("clear")
+def clear(as_json: options.Json = False) -> None:
+    """Delete every entry. A question that is being answered meanwhile is answered all the same.
+
+    vidllava cache clear
+    """
+    folder = CacheFolder.of_environment()
+    usage = folder.clear()
+    if as_json:
+        Console().write(json.dumps(_as_json(folder, usage), indent=2))
+        return
+    Console().write(f"deleted {usage.num_entries} entries, {_megabytes(usage.num_bytes)}: {folder.path}")
+
+
+def _as_json(folder: CacheFolder, usage: Usage) -> dict[str, Any]:
+    return {"folder": str(folder.path), "entries": usage.num_entries, "bytes": usage.num_bytes}
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"
