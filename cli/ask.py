@@ -223,7 +223,8 @@ def _answer(
     chosen: GenerateOptions,
     stream_to: Console | None,
     folder: CacheFolder | None,
-    **seeing: bool,
+    reuse_frames: bool,
+    keep_pixels: bool,
 ) -> tuple[Answer, dict[str, float]]:
     """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come."""
     backbone, loading_seconds = loading.load(**model)
@@ -232,7 +233,15 @@ def _answer(
 
     on_text = None if stream_to is None else lambda piece: stream_to.write(piece, end="")
     cache = None if folder is None else FeatureCache(backbone, folder)
-    answer = answer_question(backbone, question, chosen, on_text=on_text, cache=cache, **seeing)
+    answer = answer_question(
+        backbone,
+        question,
+        chosen,
+        on_text=on_text,
+        cache=cache,
+        reuse_frames=reuse_frames,
+        keep_pixels=keep_pixels,
+    )
     if stream_to is not None:
         stream_to.write("")
     seconds = {**loading_seconds, **answer.seconds}

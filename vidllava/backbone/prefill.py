@@ -112,6 +112,9 @@ class PromptMemory:
             self.forget()
             return
         for layer in self.cache.layers:
+            assert isinstance(layer, DynamicLayer)  # others are never kept
+            assert layer.keys is not None
+            assert layer.values is not None
             layer.keys = layer.keys[..., : self.num_rows, :]
             layer.values = layer.values[..., : self.num_rows, :]
 
