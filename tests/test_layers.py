@@ -34,6 +34,7 @@ LAYERS = {
     "vidllava.media.decord_reader": 3,
     "vidllava.media.pyav_reader": 3,
     "vidllava.media.packets": 1,
+    "vidllava.media.hdr": 1,
     "vidllava.media.convert": 3,
     "vidllava.media.planned_reader": 3,
     "vidllava.media.sampler": 3,

@@ -98,6 +98,7 @@ def test_everything_else_is_read_and_equals_a_sequential_decode(path):
         assert past_it or any(note.startswith("damaged") for note in batch.notes)
         return
     assert batch.notes == ()
+    is_hdr = any(note.startswith("HDR") for note in info.notes)
     with av.open(str(path)) as container:
         decoded = list(container.decode(container.streams[info.stream_index]))
         assert len(decoded) == info.num_frames
@@ -106,6 +107,7 @@ def test_everything_else_is_read_and_equals_a_sequential_decode(path):
         ):
             frame = decoded[index]
             upright = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-            assert np.array_equal(picture, upright)
+            # HDR pictures are brought to an ordinary screen (tests/media/test_hdr.py).
+            assert is_hdr or np.array_equal(picture, upright)
             if info.frame_ticks is not None:
                 assert seconds == pytest.approx(float((frame.pts - decoded[0].pts) * frame.time_base))

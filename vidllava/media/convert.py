@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from vidllava.media.hdr import TRANSFERS, Transfer, to_sdr
 from vidllava.media.orientation import Orientation
 from vidllava.media.probe import VideoInfo
 
 _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
+_BT2020 = 9  # AVCOL_PRI_BT2020
+_EIGHT = 8  # bits: a picture of so few cannot hold HDR, whatever it is tagged
 
 Picture = npt.NDArray[np.uint8]
 
@@ -35,23 +38,35 @@ class Converter:
     def __call__(self, frame: VideoFrame) -> Picture:
         if (frame.width, frame.height) != self._stored:
             self._count("num_rescaled")
-        picture = self._turn.apply(self._to_rgb(frame))
+        transfer = TRANSFERS.get(int(frame.color_trc))
+        if transfer is not None and frame.format.components[0].bits > _EIGHT:
+            return self._turn.apply(self._from_hdr(frame, transfer))
+        picture = self._turn.apply(self._to_rgb(frame).to_ndarray())
         if self._size is None:
             return picture
         from vidllava.media.pixels import resize_frames
 
         return resize_frames(picture[None], self._size)[0].permute(1, 2, 0).numpy()
 
-    def _to_rgb(self, frame: VideoFrame) -> Picture:
+    def _from_hdr(self, frame: VideoFrame, transfer: Transfer) -> Picture:
+        """sRGB as stored; where a size is given, resized first: curves on a 4K picture take a second."""
+        width, height = self._stored
+        coded = frame.reformat(width, height, "rgb48le", threads=1).to_ndarray()
+        if self._size is not None:
+            from vidllava.media.pixels import resize_coded
+
+            coded = resize_coded(coded, self._size)
+        return to_sdr(coded, transfer, wide=int(frame.color_primaries) == _BT2020)
+
+    def _to_rgb(self, frame: VideoFrame) -> VideoFrame:
         width, height = self._stored
         try:
-            stored = frame.to_ndarray(format="rgb24", width=width, height=height)
+            return frame.reformat(width, height, "rgb24", threads=1)
         except av.error.FFmpegError:
             # Reserved and exotic matrices are refused outright; FFmpeg's own default is for untagged video.
             frame.colorspace = _UNTAGGED
             self._count("num_untagged")
-            stored = frame.to_ndarray(format="rgb24", width=width, height=height)
-        return stored.astype(np.uint8, copy=False)
+            return frame.reformat(width, height, "rgb24", threads=1)
 
     def _count(self, name: str) -> None:
         with self._lock:

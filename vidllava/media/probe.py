@@ -25,14 +25,13 @@ from vidllava.errors import MediaError
 from vidllava.media.bitstream import has_known_starts
 from vidllava.media.container import choose_stream, open_container
 from vidllava.media.files import absolute, check_file, media_kind
+from vidllava.media.hdr import TRANSFERS
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
 from vidllava.media.packets import PacketIndex
 from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
 
 __all__ = ["VideoInfo", "media_kind", "probe"]
-
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,9 +195,9 @@ def _orientation(frame: VideoFrame) -> tuple[Orientation, str | None]:
 
 def _picture_notes(frame: VideoFrame, stream: VideoStream) -> list[str]:
     notes = []
-    transfer = _HDR_TRANSFERS.get(stream.codec_context.color_trc)
-    if transfer is not None:
-        notes.append(f"HDR ({transfer}): converted to 8 bits without tone mapping, colours look flat")
+    transfer = TRANSFERS.get(int(stream.codec_context.color_trc))
+    if transfer is not None and frame.format.components[0].bits > 8:
+        notes.append(f"HDR ({transfer}): shown as SDR, highlights rolled off (BT.2390)")
     if frame.interlaced_frame:
         notes.append("interlaced: the two fields of a frame are shown together")
     aspect = stream.sample_aspect_ratio
