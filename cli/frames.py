@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,18 +15,24 @@ import typer
 
 from vidllava.cli import options, outputs
 from vidllava.cli.console import Console
+from vidllava.cli.intake import open_media
 from vidllava.errors import ModelError
+from vidllava.media.limits import DEFAULT_LIMITS
+from vidllava.media.sources import URL_SECONDS
 
 if TYPE_CHECKING:
     from vidllava.backbone.question import MediaItem, Question
     from vidllava.backbone.settings import ModelSettings
+    from vidllava.media.sampler import Sampler
     from vidllava.prompting.conversation import Encoder
 
 FRAMES_AT_ONCE = 8  # decoded at full size and held together while saving
 
 
 def frames(
-    media: Annotated[str, typer.Argument(metavar="MEDIA", help="A video or a picture.", show_default=False)],
+    media: Annotated[
+        str, typer.Argument(metavar="MEDIA", help="A video or a picture; - reads it.", show_default=False)
+    ],
     num_frames: options.NumFrames = None,
     fps: options.Fps = None,
     max_frames: options.MaxFrames = None,
@@ -48,6 +55,13 @@ def frames(
         typer.Option(metavar="DIR", help="Write the frames there, at display size, as frame_<index>.png."),
     ] = None,
     overwrite: options.Overwrite = False,
+    max_pixels: options.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
+    max_file_frames: options.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
+    max_file_size: options.MaxFileSize = "64G",
+    max_streams: options.MaxStreams = DEFAULT_LIMITS.max_streams,
+    decode_timeout: options.DecodeTimeout = None,
+    allow_url: options.AllowUrl = False,
+    url_timeout: options.UrlTimeout = URL_SECONDS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -60,33 +74,24 @@ def frames(
     vidllava frames clip.mp4 --num-frames 16 --save pictures
     vidllava frames clip.mp4 --model onevision-0.5b --context-limit 4096 --num-frames 64
     """
+    given = locals()
     console = Console(quiet=quiet, verbose=verbose)
-    asked = options.ask_options(
-        num_frames=num_frames,
-        fps=fps,
-        max_frames=max_frames,
-        start=start,
-        end=end,
-        video_backend=video_backend,
-        preset=preset,
-        pool_stride=pool_stride,
-        pool_mode=pool_mode,
-        newline_mode=newline_mode,
-        rope_factor=rope_factor,
-        context_limit=context_limit,
-        time_instruction=time_instruction,
-        system=system,
-    )
-    from vidllava.backbone.question import plan_question
-    from vidllava.media.probe import media_kind
+    limits = options.limits(**options.pick(given, options.LIMITS))
+    with open_media([media], limits, allow_url=allow_url, url_seconds=url_timeout) as intake:
+        asked = options.ask_options(**options.pick(given, options.ASK))
+        from vidllava.backbone.question import plan_question
+        from vidllava.media.probe import media_kind
 
-    media_kind(media)  # before the model: a wrong path is the likelier slip
-    settings, encoder = _settings(model, revision, console)
-    planned = plan_question([media], question, settings, encoder, asked, require_fit=False)
-    for note in planned.notes:
-        console.warn(note)
-    if save is not None:
-        _save(planned.items[0], save, overwrite=overwrite, console=console)
+        media_kind(intake.paths[0])  # before the model: a wrong path is the likelier slip
+        settings, encoder = _settings(model, revision, console)
+        planned = plan_question(
+            intake.paths, question, settings, encoder, asked, require_fit=False, sampler=intake.sampler
+        )
+        for note in planned.notes:
+            console.warn(note)
+        if save is not None:
+            _save(planned.items[0], save, intake.sampler, overwrite=overwrite, console=console)
+    planned = replace(planned, items=(replace(planned.items[0], path=intake.shown(intake.paths[0])),))
     if as_json:
         console.write(json.dumps(_as_json(planned), indent=2, ensure_ascii=False))
     else:
@@ -151,7 +156,7 @@ def _show(planned: Question, model: str, console: Console) -> None:
         console.write(f"would fit: {', or '.join(budget.remedies)}")
 
 
-def _save(item: MediaItem, folder: Path, *, overwrite: bool, console: Console) -> None:
+def _save(item: MediaItem, folder: Path, sampler: Sampler, *, overwrite: bool, console: Console) -> None:
     """Write each frame as a PNG at its display size, whole or not at all; all names are checked first."""
     from PIL import Image
 
@@ -160,14 +165,13 @@ def _save(item: MediaItem, folder: Path, *, overwrite: bool, console: Console) -
     outputs.check_folder(folder)
     for name in names:
         outputs.check_file("--save", name, overwrite=overwrite)
-    for name, pixels in zip(names, _full_size(item), strict=True):
+    for name, pixels in zip(names, _full_size(item, sampler), strict=True):
         outputs.write_picture(Image.fromarray(pixels), name)
     console.note(f"{len(names)} frames written to {folder}")
 
 
-def _full_size(item: MediaItem) -> Iterator[Any]:
+def _full_size(item: MediaItem, sampler: Sampler) -> Iterator[Any]:
     """uint8 [H, W, 3] of each planned frame, a few at a time: a long plan at 4K must not fill the memory."""
-    from vidllava.media.decode import decode
     from vidllava.media.frames import FramePlan
 
     if item.info is None or item.plan is None:
@@ -179,4 +183,4 @@ def _full_size(item: MediaItem) -> Iterator[Any]:
         few = FramePlan(
             plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
         )
-        yield from decode(item.info, few, backend=item.backend or "pyav").pixels
+        yield from sampler.decode(item.info, few, backend=item.backend or "pyav").pixels

@@ -19,7 +19,6 @@ from vidllava.backbone.visuals import VisualRules, named_preset
 from vidllava.errors import UsageError
 from vidllava.media.decode import choose_backend
 from vidllava.media.frames import FramePlan
-from vidllava.media.picture import load_picture
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.media.timeline import SamplingRequest, plan_frames
@@ -177,7 +176,7 @@ def plan_media(
     return tuple(
         _plan_clip(path, request, rules, backend, sampler)
         if kind == "video"
-        else _plan_picture(path, rules, alone)
+        else _plan_picture(path, rules, alone, sampler)
         for path, kind in zip(media, kinds, strict=True)
     )
 
@@ -220,8 +219,8 @@ def _plan_clip(
     )
 
 
-def _plan_picture(path: str, rules: VisualRules, alone: bool) -> MediaItem:
-    picture = load_picture(path)
+def _plan_picture(path: str, rules: VisualRules, alone: bool, sampler: Sampler) -> MediaItem:
+    picture = sampler.picture(path)
     height, width = picture.shape[:2]
     return MediaItem(
         path=path,

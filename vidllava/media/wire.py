@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from typing import Any
@@ -140,10 +139,3 @@ def read_arrays(described: Sequence[Sequence[Any]], descriptor: int) -> list[Arr
         array.setflags(write=False)
         found.append(array)
     return found
-
-
-def close_all(descriptors: Sequence[int]) -> None:
-    """Close descriptors that came with a message and were not wanted."""
-    for descriptor in descriptors:
-        with suppress(OSError):
-            os.close(descriptor)

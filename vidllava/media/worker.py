@@ -42,9 +42,10 @@ WINDOW_BYTES = 128 << 20
 class WorkerSampler:
     """Implements ``sampler.Sampler``; for one thread at a time. Close it, or use it in a ``with``."""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, process: WorkerProcess | None = None) -> None:
+        """``process``: one that was started earlier."""
         self.limits = limits
-        self._child: WorkerProcess | None = WorkerProcess()
+        self._child: WorkerProcess | None = process or WorkerProcess()
         self._begun: dict[int, _Frames] = {}
         self._number = 0
         self._lock = threading.RLock()

@@ -13,9 +13,10 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vidllava.media.wire import Array, close_all, read_arrays
+if TYPE_CHECKING:
+    from vidllava.media.wire import Array
 
 _PATIENCE_SECONDS = 5.0  # for the kernel to bury a killed child
 _COMMAND = ("-P", "-m", "vidllava.media.worker_child")
@@ -73,6 +74,9 @@ class WorkerProcess:
         message = self._messages.popleft()
         if "arrays" not in message:
             return message, []
+        # Not at the top: the child shall be on its way before this process loads what both need.
+        from vidllava.media.wire import read_arrays
+
         descriptor = self._descriptors.pop(0)
         try:
             return message, read_arrays(message["arrays"], descriptor)
@@ -91,5 +95,5 @@ class WorkerProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PATIENCE_SECONDS)
         self._socket.close()
-        close_all(self._descriptors)
-        self._descriptors.clear()
+        while self._descriptors:
+            os.close(self._descriptors.pop())

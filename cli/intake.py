@@ -1,0 +1,61 @@
+"""The media of a command, ready to be looked into: copied where they are no files, and a worker started.
+
+with open_media(["clip.mp4", "-"], limits) as intake:
+    plan_question(intake.paths, ..., sampler=intake.sampler)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vidllava.media.limits import Limits
+from vidllava.media.sources import URL_SECONDS, Spool
+
+if TYPE_CHECKING:
+    from vidllava.backbone.question import Question
+    from vidllava.cache_folder import CacheFolder
+    from vidllava.media.worker import WorkerSampler
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Local paths, who opens them, and what the user called them."""
+
+    paths: list[str]
+    sampler: WorkerSampler
+    shown: Callable[[str], str]
+    """From a path to the user's name for it."""
+
+    def begin(self, question: Question, size: int, folder: CacheFolder | None) -> None:
+        """Let the worker decode from now on, while this process loads torch and the model."""
+        from vidllava.media.content import FileStamp
+
+        for item in question.items:
+            if item.info is None or item.plan is None:
+                continue
+            # A file that was read for the cache before may need no decoding at all.
+            if folder is None or folder.read(FileStamp.of(item.path).memo) is None:
+                self.sampler.begin(item.info, item.plan, backend=item.backend or "pyav", size=size)
+
+
+@contextmanager
+def open_media(
+    media: Sequence[str], limits: Limits, *, allow_url: bool = False, url_seconds: float = URL_SECONDS
+) -> Iterator[Intake]:
+    """Raises what ``Spool.local`` raises; at the end copies are deleted and the worker is killed."""
+    from vidllava.media.worker_process import WorkerProcess
+
+    process = WorkerProcess()
+    try:
+        from vidllava.media.worker import WorkerSampler
+    except BaseException:
+        process.end()
+        raise
+    with (
+        Spool(limits, allow_url=allow_url, url_seconds=url_seconds) as spool,
+        WorkerSampler(limits, process) as sampler,
+    ):
+        yield Intake([spool.local(name) for name in media], sampler, spool.shown)
