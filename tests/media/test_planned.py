@@ -19,6 +19,7 @@ from vidllava.media.decode import decode
 from vidllava.media.frames import FramePlan
 from vidllava.media.packets import CLEAN_START, NO_START, OPEN_START, PacketIndex, Run, runs, shares
 from vidllava.media.probe import VideoInfo, probe
+from vidllava.media.timeline import SamplingRequest, plan_frames
 
 X265 = "log-level=none:pools=1"
 # Enough key frames for many runs, B-frames that others refer to, every codec and container that seeks.
@@ -163,3 +164,14 @@ def test_whatever_cannot_be_verified_is_decoded_from_the_first_frame_on(long_cli
     assert np.array_equal(batch.pixels, pictures[[5, 118]])
     assert batch.method == "decoded from the first frame on: a seek went astray"
     assert heard[-3:] == [None, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "open_hevc.mkv", "vp9.webm", "av1.mp4", "mpeg2.ts"])
+def test_key_frames_are_decoded_alone_and_are_the_true_frames(long_clip, name):
+    info, pictures = long_clip(name)
+    request = SamplingRequest(num_frames=40, keyframes="nearest")
+    plan = plan_frames(info.frame_times, request, source=name, key_frames=info.key_frames)
+    assert len(plan) == len(info.key_frames) > 2 or name in ("vp9.webm", "av1.mp4")
+    batch = decode(info, plan)
+    assert np.array_equal(batch.pixels, pictures[list(plan.indices)])
+    assert batch.method.startswith(f"decoded at most {len(plan)} of")

@@ -229,3 +229,28 @@ def test_times_are_seconds_minutes_or_hours(text, seconds):
 def test_anything_else_is_not_a_time(text):
     with pytest.raises(UsageError):
         parse_time(text)
+
+
+def test_nearest_key_frames_are_taken_once_each_and_how_far_off_they_are_is_said():
+    times = np.arange(100) / 10
+    request = SamplingRequest(num_frames=5, keyframes="nearest")
+    plan = plan_frames(times, request, source="clip", key_frames=np.array([0, 30, 60]))
+    assert plan.indices == (0, 30, 60)
+    assert plan.timestamps_seconds == (0.0, 3.0, 6.0)
+    # Asked for: 0, 2.4, 4.9, 7.4, 9.9 s; the last is 3.9 s from the last key frame.
+    assert plan.reason.endswith("the nearest key frames instead, 3 of them once each, up to 3.90 s off")
+
+
+def test_a_range_without_a_key_frame_is_refused_when_key_frames_are_asked_for():
+    request = SamplingRequest(num_frames=5, start_seconds=3.5, end_seconds=5.5, keyframes="nearest")
+    with pytest.raises(UsageError, match=r"no frame of 3\.5 s to 5\.5 s can be decoded alone"):
+        plan_frames(np.arange(100) / 10, request, source="clip", key_frames=np.array([0, 30, 60]))
+
+
+@given(st.integers(1, 200), st.data())
+def test_nearest_key_frames_are_key_frames_of_the_range_in_order(count, data):
+    keys = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
+    request = SamplingRequest(num_frames=data.draw(st.integers(1, 20)), keyframes="nearest")
+    plan = plan_frames(np.arange(count) / 10, request, source="clip", key_frames=keys)
+    assert set(plan.indices) <= set(keys.tolist())
+    assert list(plan.indices) == sorted(set(plan.indices))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,8 @@ class AskOptions:
     num_frames: int | None = None
     fps: float | None = None
     max_frames: int | None = None
+    keyframes: Literal["nearest"] | None = None
+    """The key frame nearest to each instant: cheap to decode, and not quite the frame asked for."""
     start_seconds: float | None = None
     end_seconds: float | None = None
     video_backend: str | None = None
@@ -189,6 +192,7 @@ def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
         num_frames=num_frames,
         fps=options.fps,
         max_frames=options.max_frames,
+        keyframes=options.keyframes,
         start_seconds=options.start_seconds,
         end_seconds=options.end_seconds,
         rule=preset.sampling_rule,
@@ -196,7 +200,7 @@ def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
 
 
 def _refuse_frame_options(options: AskOptions) -> None:
-    for name in ("num_frames", "fps", "max_frames", "start_seconds", "end_seconds"):
+    for name in ("num_frames", "fps", "max_frames", "keyframes", "start_seconds", "end_seconds"):
         if getattr(options, name) is not None:
             flag = "--" + name.removesuffix("_seconds").replace("_", "-")
             raise UsageError(flag, "is for videos, and there is none among the media", f"leave out {flag}")
@@ -206,7 +210,7 @@ def _plan_clip(
     path: str, request: SamplingRequest, rules: VisualRules, backend: str, sampler: Sampler
 ) -> MediaItem:
     info = sampler.probe(path)
-    plan = plan_frames(info.frame_times, request, source=path)
+    plan = plan_frames(info.frame_times, request, source=path, key_frames=info.key_frames)
     return MediaItem(
         path=path,
         kind="video",

@@ -28,7 +28,7 @@ from vidllava.media.files import absolute, check_file, media_kind
 from vidllava.media.hdr import TRANSFERS
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
-from vidllava.media.packets import PacketIndex
+from vidllava.media.packets import NO_START, PacketIndex
 from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
 
 __all__ = ["VideoInfo", "media_kind", "probe"]
@@ -74,6 +74,14 @@ class VideoInfo:
     """Seconds per tick."""
     notes: tuple[str, ...]
     """What a reader must know about the picture or the file: damage, header lies, HDR, interlacing."""
+
+    @property
+    def key_frames(self) -> npt.NDArray[np.int64]:
+        """[K] frames that can be decoded with no other, sorted; none where stamps cannot name frames."""
+        if self.frame_ticks is None or self.sequential_because:
+            return np.arange(0)
+        stamps = self.packets.pts[(self.packets.starts != NO_START) & self.packets.shown]
+        return np.searchsorted(self.frame_ticks, np.sort(stamps))
 
 
 def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:

@@ -48,7 +48,13 @@ class SamplingRequest:
     rule: Rule = "linspace"
     """``linspace`` takes both ends (LLaVA); ``midpoints`` the middle of each of N equal parts."""
 
+    keyframes: Literal["nearest"] | None = None
+    """``nearest``: take the key frame nearest to each instant instead of the frame on screen then. Cheap to
+    decode, up to half the distance between key frames off, and never without being asked for."""
+
     def __post_init__(self) -> None:
+        if self.keyframes not in (None, "nearest"):
+            raise UsageError("--keyframes", f"{self.keyframes!r} is unknown", "nearest")
         _check_count("--num-frames", self.num_frames)
         _check_count("--max-frames", self.max_frames)
         if self.num_frames is not None and self.fps is not None:
@@ -82,10 +88,17 @@ def parse_time(text: str) -> float:
     return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds)
 
 
-def plan_frames(frame_times: Times, request: SamplingRequest, *, source: str) -> FramePlan:
+def plan_frames(
+    frame_times: Times,
+    request: SamplingRequest,
+    *,
+    source: str,
+    key_frames: npt.NDArray[np.int64] | None = None,
+) -> FramePlan:
     """Which frames of a clip answer ``request``.
 
-    ``frame_times`` is float64 [num_frames_in_file], sorted seconds from the clip's start. The plan's
+    ``frame_times`` is float64 [num_frames_in_file], sorted seconds from the clip's start. ``key_frames``
+    int64 [K], sorted, are those that ``keyframes="nearest"`` may take (``VideoInfo.key_frames``). The plan's
     indices are strictly increasing and lie in the range; ``reason`` says what changed the count.
 
     - ``num_frames`` (or ``max_frames``) with ``linspace``: ``np.linspace(0, n - 1, N)`` over the n frames
@@ -94,9 +107,38 @@ def plan_frames(frame_times: Times, request: SamplingRequest, *, source: str) ->
     - ``fps``: instants ``start + k / fps`` up to the last frame of the range, each showing the frame that
       is on screen then; frames met twice (a rate above the clip's own) are taken once.
 
-    Raises UsageError naming ``source`` where the range holds no frame.
+    Raises UsageError naming ``source`` where the range holds no frame (or no key frame).
     """
     first, last, range_note = _range(frame_times, request, source)
+    plan = _planned(frame_times, first, last, range_note, request)
+    if request.keyframes is None:
+        return plan
+    keys = np.arange(0) if key_frames is None else key_frames
+    keys = keys[(keys >= first) & (keys < last)]
+    if len(keys) == 0:
+        raise UsageError(
+            source, f"no frame of {range_note} can be decoded alone", "leave out --keyframes nearest"
+        )
+    return _at_key_frames(frame_times, plan, keys)
+
+
+def _at_key_frames(times: Times, plan: FramePlan, keys: npt.NDArray[np.int64]) -> FramePlan:
+    """``plan`` with each instant's nearest key frame; one that is nearest to several is taken once."""
+    right = np.clip(np.searchsorted(times[keys], plan.instants_seconds), 1, len(keys) - 1)
+    right = right if len(keys) > 1 else np.zeros(len(plan), np.int64)
+    left = np.maximum(right - 1, 0)
+    instants = np.array(plan.instants_seconds)
+    nearest = np.where(instants - times[keys[left]] <= times[keys[right]] - instants, left, right)
+    taken, where = np.unique(nearest, return_index=True)
+    off = float(np.abs(times[keys[nearest]] - instants).max())
+    once = f", {len(taken)} of them once each" if len(taken) < len(plan) else ""
+    reason = f"{plan.reason}; the nearest key frames instead{once}, up to {off:.2f} s off"
+    return _plan(times, keys[taken], [float(value) for value in instants[where]], reason)
+
+
+def _planned(
+    frame_times: Times, first: int, last: int, range_note: str, request: SamplingRequest
+) -> FramePlan:
     count = last - first
     if request.fps is not None:
         instants, indices, rate_note = _by_rate(frame_times[first:last], request)
