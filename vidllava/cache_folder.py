@@ -116,9 +116,12 @@ class CacheFolder:
         files = sorted(self._files(), key=lambda file: file.used_at)
         num_bytes, num_files = sum(file.num_bytes for file in files), len(files)
         for file in files:
-            # What a killed process left is rubbish; what another one is writing is not.
-            stale = file.path.name.startswith(_UNFINISHED) and now - file.used_at > _STALE_SECONDS
-            if not stale and num_bytes <= self.limit_bytes and num_files <= MAX_FILES:
+            if file.path.name.startswith(_UNFINISHED):
+                # What a killed process left is rubbish; what another one is writing is not.
+                wanted = now - file.used_at <= _STALE_SECONDS
+            else:
+                wanted = num_bytes <= self.limit_bytes and num_files <= MAX_FILES
+            if wanted:
                 continue
             with contextlib.suppress(OSError):
                 file.path.unlink()
