@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from vidllava.media.hdr import TRANSFERS, Transfer, to_sdr
+from vidllava.media.hdr import TRANSFERS, to_sdr
 from vidllava.media.orientation import Orientation
 from vidllava.media.probe import VideoInfo
 
@@ -38,35 +38,26 @@ class Converter:
     def __call__(self, frame: VideoFrame) -> Picture:
         if (frame.width, frame.height) != self._stored:
             self._count("num_rescaled")
-        transfer = TRANSFERS.get(int(frame.color_trc))
-        if transfer is not None and frame.format.components[0].bits > _EIGHT:
-            return self._turn.apply(self._from_hdr(frame, transfer))
-        picture = self._turn.apply(self._to_rgb(frame).to_ndarray())
+        picture = self._turn.apply(self._to_rgb(frame))
         if self._size is None:
             return picture
         from vidllava.media.pixels import resize_frames
 
         return resize_frames(picture[None], self._size)[0].permute(1, 2, 0).numpy()
 
-    def _from_hdr(self, frame: VideoFrame, transfer: Transfer) -> Picture:
-        """sRGB as stored; where a size is given, resized first: curves on a 4K picture take a second."""
+    def _to_rgb(self, frame: VideoFrame) -> Picture:
         width, height = self._stored
-        coded = frame.reformat(width, height, "rgb48le", threads=1).to_ndarray()
-        if self._size is not None:
-            from vidllava.media.pixels import resize_coded
-
-            coded = resize_coded(coded, self._size)
-        return to_sdr(coded, transfer, wide=int(frame.color_primaries) == _BT2020)
-
-    def _to_rgb(self, frame: VideoFrame) -> VideoFrame:
-        width, height = self._stored
+        transfer = TRANSFERS.get(int(frame.color_trc))
+        if transfer is not None and frame.format.components[0].bits > _EIGHT:
+            coded = frame.reformat(width, height, "rgb48le", threads=1).to_ndarray()
+            return to_sdr(coded, transfer, wide=int(frame.color_primaries) == _BT2020)
         try:
-            return frame.reformat(width, height, "rgb24", threads=1)
+            return frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
         except av.error.FFmpegError:
             # Reserved and exotic matrices are refused outright; FFmpeg's own default is for untagged video.
             frame.colorspace = _UNTAGGED
             self._count("num_untagged")
-            return frame.reformat(width, height, "rgb24", threads=1)
+            return frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
 
     def _count(self, name: str) -> None:
         with self._lock:

@@ -47,7 +47,7 @@ def _nits(coded: npt.NDArray[np.uint16], transfer: Transfer) -> Light:
         return _pq_table()[coded]
     scene = _hlg_table()[coded]
     # The display's gamma acts on luminance, not on each colour alone (BT.2100, table 5).
-    luminance = np.maximum(scene @ _LUMA_2020, 1e-6)
+    luminance = np.maximum(_weighted(scene, _LUMA_2020), 1e-6)
     return scene * (PEAK_NITS * luminance ** np.float32(_HLG_SYSTEM_GAMMA - 1))[..., None]
 
 
@@ -60,9 +60,14 @@ def _rolled_off(nits: Light) -> Light:
 
 def _srgb(light: Light, wide: bool) -> npt.NDArray[np.uint8]:
     if wide:
-        light = light @ _TO_709.T
+        light = np.stack([_weighted(light, row) for row in _TO_709], -1)
     step = np.sqrt(np.clip(light, 0.0, 1.0)) * (_STEPS - 1) + 0.5
     return _srgb_table()[step.astype(np.int32)]
+
+
+def _weighted(light: Light, weights: Light) -> Light:
+    # Not a matrix product: its rounding depends on how many threads share it, and a frame must not.
+    return light[..., 0] * weights[0] + light[..., 1] * weights[1] + light[..., 2] * weights[2]
 
 
 def pq_to_nits(coded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

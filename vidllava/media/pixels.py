@@ -16,14 +16,7 @@ from torch.nn.functional import interpolate
 
 from vidllava.prompting.layout import best_resolution
 
-__all__ = [
-    "best_resolution",
-    "normalise",
-    "padded_square",
-    "picture_tiles",
-    "resize_coded",
-    "resize_frames",
-]
+__all__ = ["best_resolution", "normalise", "padded_square", "picture_tiles", "resize_frames"]
 
 Picture = npt.NDArray[np.uint8]
 
@@ -42,13 +35,6 @@ def _resize(frames: Picture, size: tuple[int, int]) -> torch.Tensor:
     if tuple(view.shape[2:]) == size:
         return view.clone()
     return interpolate(view, size=size, mode="bicubic", antialias=True)
-
-
-def resize_coded(picture: npt.NDArray[np.uint16], size: int) -> npt.NDArray[np.uint16]:
-    """uint16 [H, W, 3] to [size, size, 3], by the same filter in float: for pictures of more than 8 bits."""
-    view = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
-    small = interpolate(view, size=(size, size), mode="bicubic", antialias=True)[0]
-    return small.clamp_(0, 65535).round_().permute(1, 2, 0).numpy().astype(np.uint16)
 
 
 def normalise(

@@ -1,0 +1,95 @@
+"""What does the sampler make of each file of a folder? A table, file by file, of what came back and how.
+
+    python benchmarks/media.py FOLDER                     every playable file against a sequential decode
+    python benchmarks/media.py FOLDER -o rows.jsonl
+
+Eight frames by the planned sampler, in a child process with a deadline as `vidllava ask` has it, are compared
+with a decode from the first frame on, pixel by pixel. Refused files show the line that a user would read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidllava.errors import VidllavaError
+from vidllava.media import pyav_reader
+from vidllava.media.picture import load_picture
+from vidllava.media.planned_reader import UnverifiedError
+from vidllava.media.probe import VideoInfo, media_kind, probe
+from vidllava.media.timeline import SamplingRequest, plan_frames
+from vidllava.media.worker import WorkerSampler
+
+# Beyond this many pixels in all, the sequential decode that is compared with takes minutes.
+MAX_COMPARED_PIXELS = 30e9
+
+
+def look(path: Path, sampler: WorkerSampler) -> dict[str, Any]:
+    """One row."""
+    start = time.perf_counter()
+    try:
+        if media_kind(path) == "picture":
+            height, width = load_picture(path).shape[:2]
+            return _row(path, start, "picture", f"{width}x{height}")
+        info = sampler.probe(str(path))
+        plan = plan_frames(info.frame_times, SamplingRequest(num_frames=8), source=path.name)
+        batch = sampler.decode(info, plan, size=64)
+    except VidllavaError as refused:
+        return _row(path, start, "refused", str(refused).removeprefix(f"{path}: "))
+    row = _row(path, start, "", batch.method)
+    row["frames"], row["codec"] = info.num_frames, info.codec
+    row["notes"] = [*info.notes, *batch.notes]
+    if info.num_frames * info.width * info.height > MAX_COMPARED_PIXELS:
+        row["result"] = "not compared"
+    else:
+        row["result"] = "identical" if np.array_equal(batch.pixels, _in_sequence(path, plan)) else "DIFFERENT"
+    return row
+
+
+def _in_sequence(path: Path, plan: Any) -> np.ndarray:
+    def refuse(*_: object) -> None:
+        raise UnverifiedError("compared with")
+
+    planned, pyav_reader.collect_planned = pyav_reader.collect_planned, refuse
+    try:
+        from vidllava.media.decode import decode
+
+        info: VideoInfo = probe(path)
+        return decode(info, plan, size=64).pixels
+    finally:
+        pyav_reader.collect_planned = planned
+
+
+def _row(path: Path, start: float, result: str, how: str) -> dict[str, Any]:
+    return {"file": path.name, "result": result, "seconds": round(time.perf_counter() - start, 2), "how": how}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="also a JSON line for each file")
+    options = parser.parse_args()
+    rows = []
+    with WorkerSampler() as sampler:
+        for path in sorted(one for one in options.folder.rglob("*") if one.is_file()):
+            rows.append(look(path, sampler))
+            row = rows[-1]
+            print(
+                f"{row['file'][:44]:46}{row['result']:14}{row['seconds']:>6}  {row['how'][:110]}", flush=True
+            )
+    if options.output:
+        options.output.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    counts = {result: sum(row["result"] == result for row in rows) for result in {r["result"] for r in rows}}
+    print(counts, f"slowest {max(row['seconds'] for row in rows)} s")
+    sys.exit(1 if counts.get("DIFFERENT") else 0)
+
+
+if __name__ == "__main__":
+    main()
