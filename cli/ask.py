@@ -11,19 +11,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidllava.cache_folder import CacheFolder
-from vidllava.cli import loading, options, outputs
+from vidllava.cli import bounds, loading, options, outputs
 from vidllava.cli.console import Console
+from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.report import answer_json
 from vidllava.cli.startup import STARTED
 from vidllava.cli.telling import tell_cut, tell_work
-from vidllava.errors import UsageError
+from vidllava.cli.words import media_and_question, refuse_batch_flags
+from vidllava.media.limits import DEFAULT_LIMITS
+from vidllava.media.sources import URL_SECONDS
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
@@ -41,17 +44,18 @@ def ask(
         list[str] | None,
         typer.Argument(
             metavar="MEDIA",
-            help="Videos and pictures, in the order in which the question speaks of them.",
+            help="Videos and pictures, in the order in which the question speaks of them; - reads one from "
+            "standard input.",
             show_default=False,
         ),
     ] = None,
     *,
     question: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="QUESTION", help="The last word; - reads it from standard input.", show_default=False
         ),
-    ],
+    ] = None,
     flagged: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,6 +98,17 @@ def ask(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
+    max_file_frames: bounds.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
+    max_file_size: bounds.MaxFileSize = bounds.FILE_SIZE,
+    max_streams: bounds.MaxStreams = DEFAULT_LIMITS.max_streams,
+    decode_timeout: bounds.DecodeTimeout = None,
+    allow_url: bounds.AllowUrl = False,
+    url_timeout: bounds.UrlTimeout = URL_SECONDS,
+    batch: bounds.Batch = None,
+    output: bounds.BatchOutput = None,
+    media_root: bounds.BatchMediaRoot = None,
+    workers: bounds.BatchWorkers = None,
     as_json: options.Json = False,
     no_stream: options.NoStream = False,
     quiet: options.Quiet = False,
@@ -106,113 +121,95 @@ def ask(
     vidllava ask before.png after.png "what changed?"
     vidllava ask match.mp4 "who scores?" --start 1:10 --end 1:25 --fps 2
     echo "what is written on the sign?" | vidllava ask street.jpg - --json
+    cat clip.mp4 | vidllava ask - "what happens"
+    vidllava ask --batch questions.jsonl -o answers.jsonl
     """
+    given = locals()
     console = Console(quiet=quiet, verbose=verbose)
-    paths, text = _media_and_question([*(flagged or []), *(media or [])], question)
-    if contact_sheet is not None:
-        outputs.check_file("--contact-sheet", contact_sheet, overwrite=overwrite)
-        outputs.check_folder(contact_sheet.absolute().parent)
-    asked = options.ask_options(
-        num_frames=num_frames,
-        fps=fps,
-        max_frames=max_frames,
-        start=start,
-        end=end,
-        video_backend=video_backend,
-        preset=preset,
-        pool_stride=pool_stride,
-        pool_mode=pool_mode,
-        newline_mode=newline_mode,
-        rope_factor=rope_factor,
-        context_limit=context_limit,
-        time_instruction=time_instruction,
-        system=system,
-    )
-    chosen = options.generate_options(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-    )
-    folder = None if no_cache else CacheFolder.of_environment()
-    shown, planned = _plan(paths, text, asked, model, console, download=download, revision=revision)
-    to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream
-    answer, seconds = _answer(
-        planned,
-        model={"name": shown, "revision": revision, "device": device, "dtype": dtype}
-        | {"attn_implementation": attn_implementation},
-        chosen=chosen,
-        stream_to=console if to_screen else None,
-        folder=folder,
-        reuse_frames=not no_reuse_frames,
-        keep_pixels=contact_sheet is not None,
-    )
+    if batch is not None or output is not None:
+        from vidllava.cli.batch import answer_batch
+
+        answer_batch(given, console)
+    else:
+        _ask_once(given, console)
+
+
+def _ask_once(given: dict[str, Any], console: Console) -> None:
+    """One question, answered on stdout."""
+    refuse_batch_flags(given)
+    names, text = media_and_question([*(given["flagged"] or []), *(given["media"] or [])], given["question"])
+    sheet, as_json = given["contact_sheet"], given["as_json"]
+    if sheet is not None:
+        outputs.check_file("--contact-sheet", sheet, overwrite=given["overwrite"])
+        outputs.check_folder(sheet.absolute().parent)
+    asked = options.ask_options(**options.pick(given, options.ASK))
+    chosen = options.generate_options(**options.pick(given, options.ANSWER))
+    folder = None if given["no_cache"] else CacheFolder.of_environment()
+    to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not given["no_stream"]
+    limits = bounds.limits(**options.pick(given, bounds.LIMITS))
+    urls = {"allow_url": given["allow_url"], "url_seconds": given["url_timeout"]}
+    with open_media(names, limits, **urls) as intake:
+        shown, planned = _plan(intake, text, asked, given, folder, console)
+        answer, seconds = _answer(
+            planned,
+            model={**options.pick(given, options.WEIGHTS), "name": shown},
+            chosen=chosen,
+            stream_to=console if to_screen else None,
+            folder=folder,
+            sampler=intake.sampler,
+            reuse_frames=not given["no_reuse_frames"],
+            keep_pixels=sheet is not None,
+        )
+        answer = replace(answer, question=intake.named(planned))
     if as_json:
         console.write(json.dumps(answer_json(answer, shown, seconds), indent=2, ensure_ascii=False))
     elif not to_screen:
         console.write(answer.text)
     for note in answer.notes:
         console.warn(note)
-    tell_cut(answer, max_new_tokens, console)
+    tell_cut(answer, given["max_new_tokens"], console)
     tell_work(answer, seconds, console)
-    if contact_sheet is not None:
-        _draw(answer, contact_sheet, console)
-
-
-def _media_and_question(media: list[str], text: str) -> tuple[list[str], str]:
-    """All words but the last are media, the last is the question. Raises UsageError where one is missing."""
-    if not media:
-        what = (
-            "is a file, but there is no question" if Path(text).is_file() else "is a question, but no media"
-        )
-        raise UsageError(text, what, 'the question comes last: vidllava ask clip.mp4 "what happens"')
-    if Path(text).is_file():
-        raise UsageError(
-            text, "is a file, but there is no question", 'for example: vidllava ask clip.mp4 "what happens"'
-        )
-    if text == "-":
-        text = _read_question()
-    if not text.strip():
-        raise UsageError("question", "is empty", "for example: what happens")
-    return media, text.strip()
-
-
-def _read_question() -> str:
-    if sys.stdin is None:
-        raise UsageError("question", "- was given, but standard input is closed")
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as fault:
-        raise UsageError("question", f"standard input is not {fault.encoding} text") from None
+    if sheet is not None:
+        _draw(answer, sheet, console)
 
 
 def _plan(
-    media: Sequence[str],
+    intake: Intake,
     text: str,
     asked: AskOptions,
-    model: str,
+    given: dict[str, Any],
+    folder: CacheFolder | None,
     console: Console,
-    *,
-    download: bool,
-    revision: str | None,
 ) -> tuple[str, Question]:
-    """The model's name and the planned question, which fits; what a reader should know is said."""
+    """The model's name and the planned question, which fits; what a reader should know is said.
+
+    The worker decodes from then on.
+    """
     from vidllava.backbone.locate import locate
     from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
     from vidllava.media.probe import media_kind
 
-    for path in media:  # before the model: a wrong path is the likelier slip, and the quicker one to find
+    for (
+        path
+    ) in intake.paths:  # before the model: a wrong path is the likelier slip, and the quicker one to find
         media_kind(path)
-    shown, folder = locate(model, download=download, revision=revision)
+    model = given["model"]
+    shown, checkpoint = locate(model, download=given["download"], revision=given["revision"])
     if model == "auto" and shown == "nano":
         console.note(NANO_NOTICE)
-    question = plan_question(media, text, read_settings(folder, shown), read_codec(folder), asked)
+    settings = read_settings(checkpoint, shown)
+    question = plan_question(
+        intake.paths, text, settings, read_codec(checkpoint), asked, sampler=intake.sampler
+    )
+    intake.begin(question, settings.image_size, folder)
     for note in question.notes:
         console.warn(note)
     for item in question.items:
         if item.plan is not None:
-            console.detail(
-                f"{item.path}: {len(item.plan)} frames, {item.plan.reason}, read by {item.backend}"
-            )
+            shown_plan = f"{len(item.plan)} frames, {item.plan.reason}, read by {item.backend}"
+            console.detail(f"{intake.shown(item.path)}: {shown_plan}")
     return shown, question
 
 
@@ -223,8 +220,7 @@ def _answer(
     chosen: GenerateOptions,
     stream_to: Console | None,
     folder: CacheFolder | None,
-    reuse_frames: bool,
-    keep_pixels: bool,
+    **seeing: Any,
 ) -> tuple[Answer, dict[str, float]]:
     """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come."""
     backbone, loading_seconds = loading.load(**model)
@@ -239,8 +235,7 @@ def _answer(
         chosen,
         on_text=on_text,
         cache=cache,
-        reuse_frames=reuse_frames,
-        keep_pixels=keep_pixels,
+        **seeing,
     )
     if stream_to is not None:
         stream_to.write("")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidllava.cli import options, outputs
+from vidllava.cli import bounds, options, outputs
 from vidllava.cli.console import Console
 from vidllava.cli.intake import open_media
 from vidllava.errors import ModelError
@@ -55,13 +55,13 @@ def frames(
         typer.Option(metavar="DIR", help="Write the frames there, at display size, as frame_<index>.png."),
     ] = None,
     overwrite: options.Overwrite = False,
-    max_pixels: options.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
-    max_file_frames: options.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
-    max_file_size: options.MaxFileSize = "64G",
-    max_streams: options.MaxStreams = DEFAULT_LIMITS.max_streams,
-    decode_timeout: options.DecodeTimeout = None,
-    allow_url: options.AllowUrl = False,
-    url_timeout: options.UrlTimeout = URL_SECONDS,
+    max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
+    max_file_frames: bounds.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
+    max_file_size: bounds.MaxFileSize = bounds.FILE_SIZE,
+    max_streams: bounds.MaxStreams = DEFAULT_LIMITS.max_streams,
+    decode_timeout: bounds.DecodeTimeout = None,
+    allow_url: bounds.AllowUrl = False,
+    url_timeout: bounds.UrlTimeout = URL_SECONDS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -76,7 +76,7 @@ def frames(
     """
     given = locals()
     console = Console(quiet=quiet, verbose=verbose)
-    limits = options.limits(**options.pick(given, options.LIMITS))
+    limits = bounds.limits(**options.pick(given, bounds.LIMITS))
     with open_media([media], limits, allow_url=allow_url, url_seconds=url_timeout) as intake:
         asked = options.ask_options(**options.pick(given, options.ASK))
         from vidllava.backbone.question import plan_question

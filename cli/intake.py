@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vidllava.media.limits import Limits
@@ -29,6 +29,11 @@ class Intake:
     shown: Callable[[str], str]
     """From a path to the user's name for it."""
 
+    def named(self, question: Question) -> Question:
+        """The question, with its media as the user called them."""
+        items = tuple(replace(item, path=self.shown(item.path)) for item in question.items)
+        return replace(question, items=items)
+
     def begin(self, question: Question, size: int, folder: CacheFolder | None) -> None:
         """Let the worker decode from now on, while this process loads torch and the model."""
         from vidllava.media.content import FileStamp
@@ -48,14 +53,13 @@ def open_media(
     """Raises what ``Spool.local`` raises; at the end copies are deleted and the worker is killed."""
     from vidllava.media.worker_process import WorkerProcess
 
-    process = WorkerProcess()
-    try:
-        from vidllava.media.worker import WorkerSampler
-    except BaseException:
-        process.end()
-        raise
-    with (
-        Spool(limits, allow_url=allow_url, url_seconds=url_seconds) as spool,
-        WorkerSampler(limits, process) as sampler,
-    ):
-        yield Intake([spool.local(name) for name in media], sampler, spool.shown)
+    with Spool(limits, allow_url=allow_url, url_seconds=url_seconds) as spool:
+        process = WorkerProcess()
+        try:
+            # This takes a while, in which the child loads the same.
+            from vidllava.media.worker import WorkerSampler
+        except BaseException:
+            process.end()
+            raise
+        with WorkerSampler(limits, process) as sampler:
+            yield Intake([spool.local(name) for name in media], sampler, spool.shown)

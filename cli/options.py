@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vidllava.media.limits import Limits, parse_size
-
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.question import AskOptions
 
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
-_LIMITS = "Limits"
 
 # Frames: which of them does the model see?
 NumFrames = Annotated[
@@ -70,38 +67,6 @@ NoCache = Annotated[
         help="Neither use nor keep what the vision tower made of a clip (see vidllava cache).",
         rich_help_panel=_FRAMES,
     ),
-]
-
-# Limits: how much of a file is looked at before it is refused?
-MaxPixels = Annotated[
-    int, typer.Option(help="Pixels of a frame or a picture.", min=1, rich_help_panel=_LIMITS)
-]
-MaxFileFrames = Annotated[int, typer.Option(help="Frames in a file.", min=1, rich_help_panel=_LIMITS)]
-MaxFileSize = Annotated[
-    str, typer.Option(metavar="SIZE", help="Bytes of a file: 500M, 64G.", rich_help_panel=_LIMITS)
-]
-MaxStreams = Annotated[
-    int, typer.Option(help="Streams of any kind in a file.", min=1, rich_help_panel=_LIMITS)
-]
-DecodeTimeout = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="Wait so long for a look into a file or for a clip's frames, then kill the decoder: 60; 30 in "
-        "a batch.",
-        rich_help_panel=_LIMITS,
-    ),
-]
-AllowUrl = Annotated[
-    bool,
-    typer.Option(
-        "--allow-url",
-        help="Fetch media that are http(s) URLs; the network is not touched without it.",
-        rich_help_panel=_LIMITS,
-    ),
-]
-UrlTimeout = Annotated[
-    float, typer.Option(metavar="SECONDS", help="For one URL, altogether.", rich_help_panel=_LIMITS)
 ]
 
 # Tokens: what do frames cost, and how far does the context reach?
@@ -223,36 +188,18 @@ Verbose = Annotated[
 ]
 
 
-# The parameters of a command that ``ask_options`` and ``limits`` take.
+# The parameters of a command that ``ask_options``, ``generate_options`` and ``load_backbone`` take.
 ASK = (
     *("num_frames", "fps", "max_frames", "start", "end", "video_backend", "preset", "pool_stride"),
     *("pool_mode", "newline_mode", "rope_factor", "context_limit", "time_instruction", "system"),
 )
-LIMITS = ("max_pixels", "max_file_frames", "max_file_size", "max_streams", "decode_timeout")
+ANSWER = ("max_new_tokens", "temperature", "top_p", "seed")
+WEIGHTS = ("revision", "device", "dtype", "attn_implementation")
 
 
 def pick(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Some of a command's parameters, by name."""
     return {name: given[name] for name in names}
-
-
-def limits(
-    *,
-    max_pixels: int,
-    max_file_frames: int,
-    max_file_size: str,
-    max_streams: int,
-    decode_timeout: float | None,
-    default_seconds: float = Limits().decode_seconds,
-) -> Limits:
-    """The flags on the size of files. Raises UsageError."""
-    return Limits(
-        max_frame_pixels=max_pixels,
-        max_file_frames=max_file_frames,
-        max_file_bytes=parse_size(max_file_size),
-        max_streams=max_streams,
-        decode_seconds=default_seconds if decode_timeout is None else decode_timeout,
-    )
 
 
 def ask_options(*, start: str | None, end: str | None, rope_factor: str, **others: Any) -> AskOptions:

@@ -48,6 +48,7 @@ class WorkerSampler:
         self._child: WorkerProcess | None = process or WorkerProcess()
         self._begun: dict[int, _Frames] = {}
         self._number = 0
+        self._closed = False
         self._lock = threading.RLock()
 
     def __enter__(self) -> WorkerSampler:
@@ -60,6 +61,11 @@ class WorkerSampler:
 
     def close(self) -> None:
         """End the child. Safe at any time and from any thread: whoever waits for it gets an error."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        """Kill the child; what it was asked to begin is forgotten."""
         child, self._child = self._child, None
         self._begun.clear()
         if child is not None:
@@ -127,8 +133,10 @@ class WorkerSampler:
 
     def _send(self, request: dict[str, Any], region: int | None = None) -> int:
         """Hand a request to the child, to a new one where the last has ended."""
+        if self._closed:
+            raise RuntimeError("the sampler is closed")
         if self._child is None or not self._child.alive:
-            self.close()
+            self._end()
             self._child = WorkerProcess()
         self._number += 1
         message = {**request, "id": self._number, "cwd": os.getcwd(), "limits": asdict(self.limits)}
@@ -148,11 +156,11 @@ class WorkerSampler:
             try:
                 message, arrays = child.receive(left)
             except TimeoutError:
-                self.close()
+                self._end()
                 raise self._too_slow(path) from None
             except EOFError:
                 code = child.exit_code()
-                self.close()
+                self._end()
                 raise self._ended(path, code) from None
             left = max(left - (time.monotonic() - start), 0.0)
             other = self._begun.get(message["id"])
@@ -185,7 +193,7 @@ class WorkerSampler:
         except VidllavaError:
             raise
         except BaseException:
-            self.close()
+            self._end()
             raise
 
 

@@ -1,0 +1,204 @@
+"""``vidllava ask --batch``: many questions, one model, several clips in flight, and nothing lost.
+
+    vidllava ask --batch questions.jsonl -o answers.jsonl
+
+An answer is on disk before the next is begun, so a run may be ended in any way: the same command goes on. A
+clip that cannot be read is never answered; its row says why, and the next run tries it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidllava.cache_folder import CacheFolder
+from vidllava.cli import bounds, options
+from vidllava.cli.batch_answers import AnswerFile, Record
+from vidllava.cli.batch_progress import BatchProgress
+from vidllava.cli.batch_rows import Row, read_rows, sample
+from vidllava.cli.console import Console
+from vidllava.errors import MediaError, PartialFailure, ResourceError, UsageError, VidllavaError
+
+if TYPE_CHECKING:
+    from vidllava.backbone.answer import Answer
+    from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.question import AskOptions, Question
+    from vidllava.cli.batch_ahead import Plan, Prepared
+    from vidllava.media.sampler import Sampler
+
+DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one
+MAX_WORKERS = 4
+_SINGLE = ("question", "media", "flagged", "contact_sheet", "as_json", "no_stream", "allow_url")
+_FLAGS = {"question": "QUESTION", "media": "MEDIA", "flagged": "--video", "as_json": "--json"}
+
+
+def answer_batch(given: dict[str, Any], console: Console) -> None:
+    """Answer the rows of ``--batch``. Raises PartialFailure where some have no answer."""
+    questions, output = _files(given)
+    rows, ignored = read_rows(questions, given["media_root"])
+    asked = options.ask_options(**options.pick(given, options.ASK))
+    chosen = options.generate_options(**options.pick(given, options.ANSWER))
+    # Importing the two decides nothing and costs a decoder library: only now, after every row was checked.
+    from vidllava.backbone.locate import locate
+    from vidllava.media.decode import choose_backend
+
+    choose_backend(asked.video_backend)
+    shown, checkpoint = locate(given["model"], download=given["download"], revision=given["revision"])
+    if given["model"] == "auto" and shown == "nano":
+        from vidllava.cli.ask import NANO_NOTICE
+
+        console.note(NANO_NOTICE)
+    if ignored:
+        console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
+    settings = _settings_key(given, asked, chosen, checkpoint)
+    with AnswerFile(
+        output, settings=settings, model=shown, rows=rows, overwrite=given["overwrite"]
+    ) as answers:
+        for note in answers.notes:
+            console.warn(note)
+        todo = [row for row in rows if row.key not in answers.done]
+        if len(todo) < len(rows):
+            console.note(f"{len(rows) - len(todo)} of {len(rows)} questions are answered already")
+        failed = _run(todo, answers, given, (shown, checkpoint), asked, chosen, console) if todo else 0
+    if failed:
+        what = f"{failed} of {len(todo)} questions have no answer"
+        raise PartialFailure(output, what, "their rows say why; the same command tries them again")
+
+
+def _files(given: Mapping[str, Any]) -> tuple[Path, Path]:
+    questions, output = given["batch"], given["output"]
+    if questions is None:
+        raise UsageError("--output", "is for --batch", "leave out --output, or give --batch FILE")
+    if output is None:
+        raise UsageError("--batch", "needs a file for the answers", "-o answers.jsonl")
+    for name in _SINGLE:
+        if given[name]:
+            flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
+            raise UsageError(flag, "cannot be given with --batch", "the rows name media and questions")
+    if output.exists() and questions.exists() and output.samefile(questions):
+        raise UsageError("--output", "is the file of the questions", "another name")
+    return questions, output
+
+
+def _settings_key(
+    given: Mapping[str, Any], asked: AskOptions, chosen: GenerateOptions, checkpoint: Path
+) -> str:
+    """Names whatever may change an answer besides its row: flags, and the model's files."""
+    files = sorted(path for path in checkpoint.iterdir() if path.suffix in (".json", ".safetensors"))
+    words = [
+        asdict(asked),
+        asdict(chosen),
+        {name: given[name] for name in ("device", "dtype", "attn_implementation")},
+        {path.name: sample(str(path)) for path in files},
+    ]
+    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _run(
+    rows: Sequence[Row],
+    answers: AnswerFile,
+    given: Mapping[str, Any],
+    model: tuple[str, Path],
+    asked: AskOptions,
+    chosen: GenerateOptions,
+    console: Console,
+) -> int:
+    """Answer ``rows`` in order; how many have no answer."""
+    from vidllava.backbone.settings import read_settings
+    from vidllava.cli.batch_ahead import Ahead
+    from vidllava.media.container import num_threads
+
+    shown, checkpoint = model
+    settings = read_settings(checkpoint, shown)
+    limits = bounds.limits(**options.pick(given, bounds.LIMITS), default_seconds=DECODE_SECONDS)
+    num_workers = min(given["workers"] or min(num_threads(), MAX_WORKERS), len(rows))
+    folder = None if given["no_cache"] else CacheFolder.of_environment()
+    progress = BatchProgress(console, len(rows))
+    with Ahead(
+        rows,
+        _planner(shown, checkpoint, asked),
+        size=settings.image_size,
+        num_workers=num_workers,
+        limits=limits,
+        repeats=folder is None,
+    ) as ahead:
+        from vidllava.cli import loading
+
+        backbone, _ = loading.load(**{**options.pick(given, options.WEIGHTS), "name": shown})
+        from vidllava.backbone.answer import answer_question
+        from vidllava.backbone.feature_cache import FeatureCache
+
+        ahead.torch_is_here.set()
+        seeing = {
+            "cache": None if folder is None else FeatureCache(backbone, folder),
+            "reuse_frames": not given["no_reuse_frames"],
+            "keep_pixels": False,
+        }
+
+        def answer(prepared: Prepared) -> Answer:
+            return answer_question(backbone, prepared.question, chosen, sampler=prepared, **seeing)
+
+        for row, prepared in zip(rows, ahead, strict=True):
+            record = _record(row, prepared, answer)
+            answers.append(record)
+            progress.done(record["status"])
+            if record["error"] is not None:
+                console.detail(f"{row.id}: {record['error']}")
+    return progress.num_failed
+
+
+def _planner(shown: str, checkpoint: Path, asked: AskOptions) -> Plan:
+    """Plans a row as ``ask`` would plan it, with the row's own options before the flags."""
+    from vidllava.backbone.question import plan_question
+    from vidllava.backbone.settings import read_settings
+    from vidllava.backbone.tokens import read_codec
+
+    settings, codec = read_settings(checkpoint, shown), read_codec(checkpoint)
+
+    def plan(row: Row, sampler: Sampler) -> Question:
+        own = dict(row.own)
+        if "num_frames" in own or "fps" in own:
+            own = {"num_frames": None, "fps": None, **own}
+        return plan_question(row.paths, row.question, settings, codec, replace(asked, **own), sampler=sampler)
+
+    return plan
+
+
+def _record(row: Row, prepared: Prepared | Exception, answer: Any) -> Record:
+    """One line of the answers. Raises what is no fault of the row."""
+    start = time.perf_counter()
+    try:
+        if isinstance(prepared, Exception):
+            raise prepared
+        answered: Answer = answer(prepared)
+    except VidllavaError as fault:
+        status = _status(fault)
+        if status is None:
+            raise
+        return {
+            **{"id": row.id, "status": status, "question": row.question, "answer": None, "error": str(fault)},
+            **{"media": [{"media": name} for name in row.media], "key": row.key},
+        }
+    from vidllava.cli.report import answer_json
+
+    seconds = {"ahead": prepared.seconds, **answered.seconds, "total": time.perf_counter() - start}
+    report = answer_json(answered, "", seconds)
+    for item, name in zip(report["media"], row.media, strict=True):
+        item["media"] = name
+    head = {"id": row.id, "status": "ok", "question": row.question, "answer": report["answer"], "error": None}
+    return {**head, **report, "key": row.key}
+
+
+def _status(fault: VidllavaError) -> str | None:
+    """What a row says of its fault; None for one that would meet every other row too."""
+    from vidllava.prompting.budget import OverBudget
+
+    if isinstance(fault, OverBudget):
+        return "over_budget"
+    kinds = {MediaError: "media_error", ResourceError: "resource_error", UsageError: "usage_error"}
+    return next((status for kind, status in kinds.items() if isinstance(fault, kind)), None)

@@ -1,0 +1,159 @@
+"""The next rows are planned and decoded by worker processes while the model answers this one.
+
+with Ahead(rows, prepare, num_workers=4, limits=limits) as ahead:
+    ahead.torch_is_here.set()
+    for row, prepared in zip(rows, ahead): ...      # in the order of the rows; an error stands for its row
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from vidllava.backbone.question import MediaItem, Question
+from vidllava.cli.batch_rows import Row
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.limits import Limits
+from vidllava.media.probe import VideoInfo
+from vidllava.media.sampler import Sampler
+from vidllava.media.worker import WorkerSampler
+
+Plan = Callable[[Row, Sampler], Question]
+
+
+@dataclass
+class Prepared:
+    """A planned question with the frames of its clips; it is the ``Sampler`` of its answer, too."""
+
+    question: Question
+    seconds: float
+    """Wall time that planning and decoding took, ahead of the answer."""
+    others: Sampler
+    """Decodes what was not decoded ahead."""
+    frames: list[tuple[MediaItem, FrameBatch]] = field(default_factory=list)
+
+    def probe(self, path: str) -> VideoInfo:
+        """See ``probe.probe``."""
+        return self.others.probe(path)
+
+    def picture(self, path: str) -> npt.NDArray[np.uint8]:
+        """See ``picture.load_picture``."""
+        return self.others.picture(path)
+
+    def decode(
+        self,
+        info: VideoInfo,
+        plan: FramePlan,
+        *,
+        backend: str = "pyav",
+        size: int | None = None,
+        on_ready: OnReady | None = None,
+    ) -> FrameBatch:
+        """The frames that are here already."""
+        for item, batch in self.frames:
+            if item.info is info and item.plan is plan and batch.pixels.shape[1:3] == (size, size):
+                for place in range(len(batch)) if on_ready is not None else ():
+                    on_ready(place, batch.pixels)
+                return batch
+        return self.others.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
+
+
+class Ahead:
+    """``num_workers`` threads, each with a worker process; at most so many rows and one are ahead."""
+
+    def __init__(
+        self, rows: Sequence[Row], plan: Plan, *, size: int, num_workers: int, limits: Limits, repeats: bool
+    ) -> None:
+        """``repeats``: clips that an earlier row decodes are decoded again: no cache keeps their features."""
+        self.torch_is_here = threading.Event()
+        self._rows, self._plan, self._size, self._repeats = rows, plan, size, repeats
+        self._next = iter(range(len(rows)))
+        self._results: dict[int, Prepared | Exception] = {}
+        self._changed = threading.Condition()
+        self._room = threading.Semaphore(num_workers + 1)
+        self._stopped = False
+        self._seen: set[tuple[object, ...]] = set()
+        # Made here: a process that Linux is to kill with its parent is killed with the *thread* that made it.
+        self._samplers = [WorkerSampler(limits) for _ in range(num_workers + 1)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(sampler,), daemon=True, name="ahead")
+            for sampler in self._samplers[1:]
+        ]
+
+    def __enter__(self) -> Ahead:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        self.torch_is_here.set()
+        for _ in self._threads:
+            self._room.release()
+        for sampler in self._samplers:
+            sampler.close()
+        for thread in self._threads:
+            thread.join(1.0)
+
+    def __iter__(self) -> Iterator[Prepared | Exception]:
+        for number in range(len(self._rows)):
+            with self._changed:
+                while number not in self._results:
+                    self._changed.wait()
+                found = self._results.pop(number)
+            yield found
+            self._room.release()
+
+    def _work(self, sampler: WorkerSampler) -> None:
+        while True:
+            self._room.acquire()
+            with self._changed:
+                number = next(self._next, None)
+            if number is None or self._stopped:
+                return
+            found: Prepared | Exception
+            try:
+                found = self._prepare(self._rows[number], sampler)
+            except Exception as fault:
+                found = fault
+            with self._changed:
+                self._results[number] = found
+                self._changed.notify_all()
+
+    def _prepare(self, row: Row, sampler: WorkerSampler) -> Prepared:
+        start = time.perf_counter()
+        question = self._plan(row, sampler)
+        clips = [item for item in question.items if item.info is not None and self._wants(item)]
+        for item in clips:
+            assert item.info is not None
+            assert item.plan is not None
+            sampler.begin(item.info, item.plan, backend=item.backend or "pyav", size=self._size)
+        # The worker decodes meanwhile; what it hands over is resized with torch.
+        waited = time.perf_counter()
+        self.torch_is_here.wait()
+        waited = time.perf_counter() - waited
+        prepared = Prepared(question, 0.0, self._samplers[0])
+        for item in clips:
+            assert item.info is not None
+            assert item.plan is not None
+            batch = sampler.decode(item.info, item.plan, backend=item.backend or "pyav", size=self._size)
+            prepared.frames.append((item, batch))
+        prepared.seconds = time.perf_counter() - start - waited
+        return prepared
+
+    def _wants(self, item: MediaItem) -> bool:
+        """Whether no earlier row decodes the same frames: their features are remembered by then."""
+        assert item.plan is not None
+        name = (item.path, item.plan.indices, item.backend)
+        with self._changed:
+            known = name in self._seen
+            self._seen.add(name)
+        return self._repeats or not known

@@ -1,0 +1,131 @@
+"""The file of answers: a JSON line each, on disk before the next is begun; what stands is not done again.
+
+with AnswerFile(path, settings="3f7a", model="nano", rows=rows, overwrite=False) as answers:
+    answers.append({"id": "7", "key": row.key, "status": "ok", ...})
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vidllava.cli import outputs
+from vidllava.cli.batch_rows import Row
+from vidllava.errors import ResourceError, UsageError
+
+Record = dict[str, Any]
+
+
+class AnswerFile:
+    """Locked while it is open: a second run into the same file is refused."""
+
+    def __init__(
+        self, path: Path, *, settings: str, model: str, rows: Sequence[Row], overwrite: bool
+    ) -> None:
+        """Raises UsageError for a file of other settings, another model, or no answers at all."""
+        self.path = path
+        self.notes: list[str] = []
+        self._stamp = {"model": model, "settings": settings}
+        outputs.check_folder(path.absolute().parent)
+        if path.is_dir():
+            raise UsageError(f"--output {path}", "is a folder", "give a file name")
+        self._files = [self._open(path)]
+        try:
+            kept = [] if overwrite else self._keep(rows)
+            self._replace(kept)
+        except BaseException:
+            self.close()
+            raise
+        self.done = frozenset(str(record["key"]) for record in kept)
+        """Keys of the rows that are answered."""
+
+    def __enter__(self) -> AnswerFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file free."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def append(self, record: Record) -> None:
+        """One answer, on disk when this returns."""
+        line = json.dumps({**record, **self._stamp}, ensure_ascii=False).encode() + b"\n"
+        try:
+            os.write(self._files[-1], line)
+            os.fsync(self._files[-1])
+        except OSError as fault:
+            raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
+
+    def _open(self, path: Path) -> int:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
+        except OSError as fault:
+            raise ResourceError(path, f"cannot be written: {fault.strerror}", "another --output") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            what = "is being written by another run"
+            raise UsageError(f"--output {path}", what, "wait for it, or give another name") from None
+        return descriptor
+
+    def _keep(self, rows: Sequence[Row]) -> list[Record]:
+        """The answers that stand: of these rows as they are now, and of rows that are not among these."""
+        known, keys = {str(row.id) for row in rows}, {row.key for row in rows}
+        return [
+            record
+            for record in self._read()
+            if record.get("status") == "ok" and (record["key"] in keys or str(record.get("id")) not in known)
+        ]
+
+    def _read(self) -> list[Record]:
+        *whole, torn = self.path.read_bytes().split(b"\n")
+        if torn:
+            self.notes.append(f"{self.path}: the last line was cut off and is answered again")
+        records: list[Record] = []
+        for line in whole:
+            try:
+                record = json.loads(line)
+                _ = record["key"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                what = f"line {len(records) + 1} is no answer of a batch"
+                raise UsageError(f"--output {self.path}", what, "another name, or --overwrite") from None
+            if any(record.get(name) != value for name, value in self._stamp.items()):
+                made = record.get("model")
+                other = f"model {made}" if made != self._stamp["model"] else "other settings or weights"
+                what = f"was made with {other}"
+                raise UsageError(f"--output {self.path}", what, "another name, or --overwrite")
+            records.append(record)
+        return records
+
+    def _replace(self, records: Sequence[Record]) -> None:
+        """The file with these records alone, whole at every moment, and locked under its old name and new."""
+        data = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+        if data == self.path.read_bytes():
+            return
+        try:
+            descriptor, unfinished = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(unfinished, 0o644)
+                self._files.append(self._open(Path(unfinished)))
+                os.replace(unfinished, self.path)
+            except BaseException:
+                Path(unfinished).unlink(missing_ok=True)
+                raise
+        except OSError as fault:
+            raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None

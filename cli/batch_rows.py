@@ -1,0 +1,175 @@
+"""The rows of ``ask --batch``: a question and its media each, every one checked before the first is answered.
+
+    {"id": "7", "media": ["a.mp4", "b.png"], "question": "what differs?", "num_frames": 16, "start": "0:10"}
+
+``video`` or ``image`` may stand for ``media``; a row without an ``id`` is known by its line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vidllava.errors import DatasetError, UsageError
+from vidllava.media.timeline import SamplingRequest, parse_time
+
+MAX_SHOWN = 20  # faults named in the error; the rest are counted
+_MEDIA = ("media", "video", "image")
+_NUMBERS = ("num_frames", "fps", "max_frames")
+_TIMES = {"start": "start_seconds", "end": "end_seconds"}
+_KNOWN = {"id", "question", *_MEDIA, *_NUMBERS, *_TIMES}
+_SAMPLE_BYTES = 1 << 16
+
+
+class RowFault(Exception):
+    """Why one row cannot be used."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question."""
+
+    id: str | int
+    media: tuple[str, ...]
+    """As the row has them."""
+    paths: tuple[str, ...]
+    question: str
+    own: tuple[tuple[str, Any], ...]
+    """Options of ``AskOptions`` that this row sets itself."""
+
+    @property
+    def key(self) -> str:
+        """Names what was asked, the content of the media with it."""
+        samples = [sample(path) for path in self.paths]
+        words = json.dumps([self.id, self.question, self.media, samples, self.own])
+        return hashlib.blake2b(words.encode(), digest_size=12).hexdigest()
+
+
+@lru_cache(maxsize=1 << 16)
+def sample(path: str) -> str | None:
+    """A hash of a file's size, beginning and end: cheap, and telling for all but forged files, or None."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            size = os.fstat(file.fileno()).st_size
+            found = hashlib.blake2b(f"{size}:".encode(), digest_size=16)
+            found.update(file.read(_SAMPLE_BYTES))
+            if size > _SAMPLE_BYTES:
+                file.seek(max(size - _SAMPLE_BYTES, _SAMPLE_BYTES))
+                found.update(file.read(_SAMPLE_BYTES))
+            return found.hexdigest()
+    except (OSError, TypeError):  # None or a device: nothing to read now
+        return None
+
+
+def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]]:
+    """(the rows, keys that mean nothing here). Raises DatasetError naming the line of every fault."""
+    root = media_root if media_root is not None else path.parent
+    if not root.is_dir():
+        raise DatasetError(root, "the media root is no folder", "give an existing folder as --media-root")
+    rows: list[Row] = []
+    faults: list[str] = []
+    first_line: dict[str, int] = {}
+    ignored: dict[str, None] = {}
+    number = 0
+    for line, text in _lines(path):
+        number += 1
+        try:
+            record = _decode(text)
+            row = _row(record, line, root.resolve())
+            if str(row.id) in first_line:
+                raise RowFault(f"id {row.id!r} was used by line {first_line[str(row.id)]}")
+            first_line[str(row.id)] = line
+            rows.append(row)
+            ignored |= dict.fromkeys(key for key in record if key not in _KNOWN)
+        except RowFault as fault:
+            faults.append(f"line {line}: {fault}")
+    if faults:
+        more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
+        listed = "; ".join(faults[:MAX_SHOWN]) + more
+        raise DatasetError(path, f"{len(faults)} of {number} rows cannot be used: {listed}")
+    if not rows:
+        raise DatasetError(path, "holds no rows", "one JSON object a line")
+    return rows, list(ignored)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise DatasetError(path, f"is not UTF-8 (byte {fault.start})", "convert it to UTF-8") from None
+    except OSError as fault:
+        raise DatasetError(path, fault.strerror or "cannot be read", "check the path") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _decode(text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as fault:
+        what = fault.msg if isinstance(fault, json.JSONDecodeError) else "nested too deeply"
+        raise RowFault(f"invalid JSON: {what}") from None
+    if not isinstance(record, dict):
+        raise RowFault("must be an object")
+    return record
+
+
+def _row(record: dict[str, Any], line: int, root: Path) -> Row:
+    question = record.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise RowFault("needs `question`, a text")
+    identity = record.get("id", line)
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        raise RowFault("`id` must be a text or a whole number")
+    named = [key for key in _MEDIA if record.get(key) is not None]
+    if len(named) != 1:
+        raise RowFault("needs one of `media`, `video` and `image`")
+    value = record[named[0]]
+    media = [value] if isinstance(value, str) else value
+    if not isinstance(media, list) or not media or not all(isinstance(name, str) for name in media):
+        raise RowFault(f"`{named[0]}` must be a file name or a list of file names")
+    paths = tuple(_path(name, root) for name in media)
+    return Row(identity, tuple(media), paths, question.strip(), _own(record))
+
+
+def _path(name: str, root: Path) -> str:
+    """Under the media root, links followed: a data set from elsewhere must not point at other files."""
+    if "://" in name:
+        raise RowFault(f"{name!r}: only local files are read in a batch")
+    if not name or "\0" in name:
+        raise RowFault(f"{name!r} is no file name")
+    if not Path(os.path.realpath(root / name)).is_relative_to(root):
+        raise RowFault(f"{name!r} lies outside the media root {root}")
+    return str(root / name)
+
+
+def _own(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    own: dict[str, Any] = {}
+    for key in _NUMBERS:
+        value = record.get(key)
+        if value is None:
+            continue
+        allowed = int | float if key == "fps" else int
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise RowFault(f"`{key}` must be a {'' if key == 'fps' else 'whole '}number")
+        own[key] = value
+    try:
+        for key, field in _TIMES.items():
+            value = record.get(key)
+            if isinstance(value, str):
+                own[field] = parse_time(value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                own[field] = float(value)
+            elif value is not None:
+                raise RowFault(f"`{key}` must be seconds or mm:ss")
+        SamplingRequest(**own)
+    except UsageError as fault:
+        raise RowFault(str(fault)) from None
+    return tuple(own.items())

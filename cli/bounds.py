@@ -1,0 +1,102 @@
+"""The options on how much is read at most, and on many questions at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidllava.media.limits import DEFAULT_LIMITS, Limits, parse_size
+
+_LIMITS, _BATCH = "Limits", "Batch"
+FILE_SIZE = "64G"
+
+# Limits: how much of a file is looked at before it is refused?
+MaxPixels = Annotated[
+    int, typer.Option(help="Pixels of a frame or a picture.", min=1, rich_help_panel=_LIMITS)
+]
+MaxFileFrames = Annotated[int, typer.Option(help="Frames in a file.", min=1, rich_help_panel=_LIMITS)]
+MaxFileSize = Annotated[
+    str, typer.Option(metavar="SIZE", help="Bytes of a file: 500M, 64G.", rich_help_panel=_LIMITS)
+]
+MaxStreams = Annotated[
+    int, typer.Option(help="Streams of any kind in a file.", min=1, rich_help_panel=_LIMITS)
+]
+DecodeTimeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Wait so long for a look into a file or for a clip's frames, then kill the decoder: 60; 30 in "
+        "a batch.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+AllowUrl = Annotated[
+    bool,
+    typer.Option(
+        "--allow-url",
+        help="Fetch media that are http(s) URLs; the network is not touched without it.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+UrlTimeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="For one URL, altogether.", rich_help_panel=_LIMITS)
+]
+
+# Batch: many questions, one model
+Batch = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Answer every row of a JSONL file, several clips at once.",
+        rich_help_panel=_BATCH,
+    ),
+]
+BatchOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="One JSON line per answer; a run that was cut off goes on.",
+        rich_help_panel=_BATCH,
+    ),
+]
+BatchMediaRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--media-root", help="Where the rows' media lie; default: beside the rows.", rich_help_panel=_BATCH
+    ),
+]
+BatchWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Clips that are decoded at once; default: the cores, at most 4.",
+        rich_help_panel=_BATCH,
+    ),
+]
+
+# The parameters of a command that ``limits`` takes.
+LIMITS = ("max_pixels", "max_file_frames", "max_file_size", "max_streams", "decode_timeout")
+
+
+def limits(
+    *,
+    max_pixels: int,
+    max_file_frames: int,
+    max_file_size: str,
+    max_streams: int,
+    decode_timeout: float | None,
+    default_seconds: float = DEFAULT_LIMITS.decode_seconds,
+) -> Limits:
+    """The flags on the size of files. Raises UsageError."""
+    return Limits(
+        max_frame_pixels=max_pixels,
+        max_file_frames=max_file_frames,
+        max_file_bytes=parse_size(max_file_size),
+        max_streams=max_streams,
+        decode_seconds=default_seconds if decode_timeout is None else decode_timeout,
+    )
