@@ -134,7 +134,7 @@ def _run(
         from vidllava.backbone.feature_cache import FeatureCache
 
         ahead.torch_is_here.set()
-        seeing = {
+        seeing: dict[str, Any] = {
             "cache": None if folder is None else FeatureCache(backbone, folder),
             "reuse_frames": not given["no_reuse_frames"],
             "keep_pixels": False,

@@ -58,8 +58,9 @@ class Prepared:
         """The frames that are here already."""
         for item, batch in self.frames:
             if item.info is info and item.plan is plan and batch.pixels.shape[1:3] == (size, size):
-                for place in range(len(batch)) if on_ready is not None else ():
-                    on_ready(place, batch.pixels)
+                if on_ready is not None:
+                    for place in range(len(batch)):
+                        on_ready(place, batch.pixels)
                 return batch
         return self.others.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
 

@@ -111,7 +111,7 @@ def write_arrays(arrays: Sequence[Array]) -> tuple[list[list[Any]], int]:
     descriptor = new_region(sum(array.nbytes for array in arrays))
     offset = 0
     for array in arrays:
-        data = memoryview(array.reshape(-1).view(np.uint8))
+        data = array.reshape(-1).view(np.uint8).data
         while data:
             done = os.pwrite(descriptor, data, offset)
             offset, data = offset + done, data[done:]
@@ -130,7 +130,7 @@ def read_arrays(described: Sequence[Sequence[Any]], descriptor: int) -> list[Arr
         if not 0 <= num_bytes <= left:
             raise ValueError(f"an array of {shape} does not lie in the region")
         array = np.empty(shape, dtype=dtype)
-        data = memoryview(array.reshape(-1).view(np.uint8))
+        data = array.reshape(-1).view(np.uint8).data
         while data:
             done = os.preadv(descriptor, [data], offset)
             if done == 0:

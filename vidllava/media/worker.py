@@ -226,8 +226,9 @@ class _Frames:
     def hear(self, on_ready: OnReady | None) -> None:
         """Tell of every frame from now on, and of those that are here."""
         self._on_ready = on_ready
-        for place in self._ready if on_ready is not None else ():
-            on_ready(place, self._out)
+        if on_ready is not None:
+            for place in self._ready:
+                on_ready(place, self._out)
 
     def take(self, place: int | None) -> int:
         """A frame is final (or, with None, none is): resize it. Returns the bytes that are free again."""
