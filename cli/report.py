@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vidllava.backbone.question import MediaItem
-from vidllava.media.frames import FramePlan
-
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
+    from vidllava.backbone.question import MediaItem
+    from vidllava.media.frames import FramePlan
 
 PICTURE_BACKEND = "pillow"
 
