@@ -21,8 +21,8 @@ from vidllava.errors import MediaError, ResourceError, UsageError
 from vidllava.media import url as url_module
 from vidllava.media.limits import Limits
 from vidllava.media.probe import probe
-from vidllava.media.sources import Spool
-from vidllava.media.url import is_public, shown_url
+from vidllava.media.sources import Spool, shown_url
+from vidllava.media.url import is_public
 
 
 class Site:

@@ -9,6 +9,7 @@ FFmpeg sees local files only. Ours are for their owner alone, and an error names
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,11 +20,22 @@ from typing import BinaryIO
 
 from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
-from vidllava.media.url import fetch, is_url, shown_url
 
 STDIN = "-"
 URL_SECONDS = 120.0
 _CHUNK_BYTES = 1 << 20
+
+
+def is_url(name: str) -> bool:
+    """Whether ``name`` speaks of http or https."""
+    return re.match(r"https?://", name, re.IGNORECASE) is not None
+
+
+def shown_url(url: str) -> str:
+    """The URL without what may be secret: user, password, query and fragment."""
+    bare = re.sub(r"//[^/?#]*@", "//", url)
+    path, mark, _ = re.sub(r"#.*", "", bare, flags=re.DOTALL).partition("?")
+    return path + ("?..." if mark else "")
 
 
 class Spool:
@@ -90,6 +102,9 @@ class Spool:
         return path
 
     def _fetch(self, url: str, file: BinaryIO) -> None:
+        # Not at the top: http and what it needs are loaded for those who fetch something.
+        from vidllava.media.url import fetch
+
         fetch(url, file, max_bytes=self._limits.max_file_bytes, seconds=self._url_seconds)
 
     def _read_stdin(self, file: BinaryIO) -> None:

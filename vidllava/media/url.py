@@ -11,7 +11,6 @@ import base64
 import errno
 import http.client
 import ipaddress
-import re
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from vidllava.errors import MediaError, ResourceError
+from vidllava.media.sources import shown_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -27,18 +27,6 @@ _CHUNK_BYTES = 1 << 16
 _PORTS = {"http": 80, "https": 443}
 # Prefixes under which an IPv6 address stands for an IPv4 one (RFC 6052, and the old "compatible" form).
 _EMBEDDING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-
-
-def is_url(name: str) -> bool:
-    """Whether ``name`` speaks of http or https."""
-    return re.match(r"https?://", name, re.IGNORECASE) is not None
-
-
-def shown_url(url: str) -> str:
-    """The URL without what may be secret: user, password, query and fragment."""
-    bare = re.sub(r"//[^/?#]*@", "//", url)
-    path, mark, _ = re.sub(r"#.*", "", bare, flags=re.DOTALL).partition("?")
-    return path + ("?..." if mark else "")
 
 
 def fetch(url: str, target: BinaryIO, *, max_bytes: int, seconds: float) -> None:
