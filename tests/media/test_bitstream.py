@@ -69,7 +69,14 @@ def test_open_gops_have_not(clip, name):
         ("av1", b"", bytes([0x12, 0, 0x32, 1, 0b00010000]), NO_START),  # no sequence header
         ("av1", b"", bytes([0x0A, 0xFF, 0xFF, 0xFF]), NO_START),
         ("mpeg2video", b"", b"x", OPEN_START),
-        ("vp9", b"", b"x", CLEAN_START),
+        ("vp8", b"", bytes([0x10, 0, 0, 0x9D, 0x01, 0x2A]), CLEAN_START),
+        ("vp8", b"", bytes([0x11, 0, 0, 0x9D, 0x01, 0x2A]), NO_START),
+        ("vp8", b"", bytes([0x10, 0, 0, 0, 0, 0]), NO_START),
+        ("vp9", b"", bytes([0b10000010, 0x49, 0x83, 0x42, 0]), CLEAN_START),
+        ("vp9", b"", bytes([0b10000110, 0x49, 0x83, 0x42, 0]), NO_START),  # no key frame
+        ("vp9", b"", bytes([0b10001000, 0x49, 0x83, 0x42, 0]), NO_START),  # shows an earlier one
+        ("vp9", b"", bytes([0b10110001, 0x24, 0xC1, 0xA1, 0]), CLEAN_START),  # profile 3: a bit further
+        ("vp9", b"", b"x", NO_START),
         ("hevc", bytes([1] + [0] * 20 + [3]), bytes([0, 0, 0, 1, 19 << 1]), CLEAN_START),
         ("hevc", bytes([1] + [0] * 20 + [3]), bytes([0, 0, 0, 1, 21 << 1]), OPEN_START),  # CRA
         (

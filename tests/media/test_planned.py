@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from tests.clips import write_clip
 from tests.media.conftest import OPEN_GOP
 from tests.media.sequential import decode_everything
+from tests.media.test_damage import mutated, refuse
+from vidllava.errors import VidllavaError
 from vidllava.media import planned_reader
 from vidllava.media.decode import decode
 from vidllava.media.frames import FramePlan
@@ -175,3 +178,27 @@ def test_key_frames_are_decoded_alone_and_are_the_true_frames(long_clip, name):
     batch = decode(info, plan)
     assert np.array_equal(batch.pixels, pictures[list(plan.indices)])
     assert batch.method.startswith(f"decoded at most {len(plan)} of")
+
+
+@pytest.mark.parametrize(
+    "name", ["closed.mp4", "closed.mkv", "closed.ts", "closed.flv", "open_hevc.mkv", "vp9.webm", "mpeg2.ts"]
+)
+def test_damage_makes_no_sought_frame_differ_from_a_sequential_decode(long_clip, tmp_path, monkeypatch, name):
+    """Damage elsewhere is passed by, damage on the way noticed: what comes back is the sequential frame."""
+    data, chance = Path(long_clip(name)[0].path).read_bytes(), random.Random(name)
+    path, sought = tmp_path / name, 0
+    for _ in range(25):
+        path.write_bytes(mutated(data, chance))
+        try:
+            info = probe(path)
+            plan = plan_frames(info.frame_times, SamplingRequest(num_frames=5), source=name)
+            batch = decode(info, plan)
+        except VidllavaError:
+            continue
+        if not batch.method.startswith("decoded at most"):
+            continue
+        sought += 1
+        with monkeypatch.context() as patch:
+            patch.setattr("vidllava.media.pyav_reader.collect_planned", refuse)
+            assert np.array_equal(decode(info, plan).pixels, batch.pixels)
+    assert sought >= 5

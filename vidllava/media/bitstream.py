@@ -11,11 +11,11 @@ _RECOVERY_POINT = 6  # ITU-T H.264, D.1
 _IDR_HEVC = (19, 20)  # ITU-T H.265, table 7-1: IDR_W_RADL, IDR_N_LP
 _CRA_OR_BLA_HEVC = (16, 17, 18, 21)
 _OBU_SEQUENCE, _OBU_FRAMES = 1, (3, 6)  # AV1, 6.2.2: frame header, frame
-_ALWAYS_CLEAN = ("vp8", "vp9", "mjpeg", "png", "prores", "dnxhd", "rawvideo", "ffv1")
+_ALWAYS_CLEAN = ("mjpeg", "png", "prores", "dnxhd", "rawvideo", "ffv1")
 _ALWAYS_OPEN = ("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1")  # B pictures may lead an I picture
 _NAL_BYTES, _OBU_BYTES = 256, 512  # more than the headers that are read here
 _VP8_KEY = b"\x9d\x01\x2a"
-_VP9_MARKER = 0b10
+_VP9_MARKER, _VP9_SYNC = 0b10, 0x498342
 _START_CODE = b"\x00\x00\x01"
 
 
@@ -48,6 +48,10 @@ def start_kind(codec: str, extradata: bytes, data: memoryview) -> Start:
         return _hevc_start(_nal_units(extradata, data, hevc=True))
     if codec == "av1":
         return CLEAN_START if _shows_av1_key(bytes(data[:_OBU_BYTES])) else NO_START
+    if codec == "vp8":
+        return CLEAN_START if not data[0] & 1 and data[3:6] == _VP8_KEY else NO_START
+    if codec == "vp9":
+        return CLEAN_START if _is_vp9_key(bytes(data[:_OBU_BYTES])) else NO_START
     if codec in _ALWAYS_CLEAN:
         return CLEAN_START
     return OPEN_START if codec in _ALWAYS_OPEN else NO_START
@@ -55,7 +59,16 @@ def start_kind(codec: str, extradata: bytes, data: memoryview) -> Start:
 
 def has_known_starts(codec: str) -> bool:
     """Whether ``start_kind`` can tell for this codec."""
-    return codec in ("h264", "hevc", "av1", *_ALWAYS_CLEAN, *_ALWAYS_OPEN)
+    return codec in ("h264", "hevc", "av1", "vp8", "vp9", *_ALWAYS_CLEAN, *_ALWAYS_OPEN)
+
+
+def _is_vp9_key(data: bytes) -> bool:
+    """Marker, profile, show_existing_frame 0, frame_type 0, and the sync code (VP9 bitstream, 6.2)."""
+    bits = int.from_bytes(data[:5].ljust(5, b"\0"), "big")
+    profile_3 = data[0] & 0x30 == 0x30
+    kind = bits >> (34 - profile_3) & 3  # the two bits after marker, profile and its reserved bit
+    sync = bits >> (8 - profile_3) & 0xFFFFFF
+    return data[0] >> 6 == _VP9_MARKER and kind >> 1 == 0 and kind & 1 == 0 and sync == _VP9_SYNC
 
 
 def _h264_start(units: Iterator[bytes]) -> Start:

@@ -1,7 +1,7 @@
 """The pixels of the planned frames, upright, with the times they were really shown at.
 
-Frame i is the i-th frame of a sequential decode, and that is how PyAV finds it: decode from the start, keep
-the planned frames, stop after the last. Nothing is sought, so nothing can come back grey or shifted.
+Frame i is the i-th frame of a sequential decode. PyAV finds it by verified seeks (``planned_reader``), and
+where any check fails by decoding from the start, so that nothing comes back grey or shifted.
 
     batch = decode(info, plan_frames(info.frame_times, SamplingRequest(num_frames=8), source=info.path))
 """

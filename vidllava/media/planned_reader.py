@@ -2,7 +2,8 @@
 
 Every packet that is fed is compared with the index that the probe made, the decoder is told to give up at the
 first doubt, and every planned frame must come. Whatever fails raises ``UnverifiedError``, and the caller
-decodes from the first packet instead: a sampler that seeks may be slow, never wrong.
+decodes from the first packet instead: a sampler that seeks may be slow, never wrong. (Known exception: partly
+damaged H.264 in open GOPs, whose decoder cannot be told to give up; see ``_Share._strict``.)
 
     runs of packets (``packets.runs``)  ->  one thread and one open file for each share of them
 """
@@ -27,8 +28,9 @@ from vidllava.media.probe import VideoInfo
 
 # Reading on is cheaper than a seek up to about here, and cannot fail.
 _NEAR_PACKETS = 128
-# Decoders that leave out pictures which no other refers to, packet by packet, and get all others right.
-_SKIPPING_DECODERS = ("h264", "hevc", "vp8", "vp9")
+# Decoders that leave out pictures which no other refers to, packet by packet, and get all others right. (VP8
+# and VP9 carry probabilities over from pictures that none refers to, and have few of them.)
+_SKIPPING_DECODERS = ("h264", "hevc")
 
 
 class UnverifiedError(Exception):
@@ -91,7 +93,7 @@ class _Share:
                     if self.stop.is_set():
                         return
                     self._decode(cursor, stream.codec_context, run)
-        except av.error.FFmpegError as fault:
+        except (av.error.FFmpegError, IndexError) as fault:  # IndexError: see ``reader.read_packets``
             self.stop.set()
             raise UnverifiedError(f"decoding failed ({type(fault).__name__})") from fault
         except BaseException:

@@ -79,6 +79,10 @@ def read_packets(container: InputContainer, stream: VideoStream, damage: Damage)
             packet = next(packets)
         except StopIteration:
             return
+        except IndexError:
+            # A packet of a stream that began on the way (MPEG-TS): PyAV does not know it. It is not ours.
+            packets = container.demux(stream)
+            continue
         except av.error.FFmpegError:
             damage.cut_short = True
             drain = Packet()
