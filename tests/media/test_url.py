@@ -204,7 +204,7 @@ def test_a_redirect_to_anything_but_http_is_refused(site, to):
 
 
 def test_credentials_stay_with_the_named_host(site, video, monkeypatch):
-    site.pages["/a"] = moved(site.root.replace("127.0.0.1", "elsewhere.test") + "/b")
+    site.pages["/a"] = moved(site.root.replace("127.0.0.1", "me:pass@elsewhere.test") + "/b")
     site.pages["/b"] = body(video)
     usual = socket.getaddrinfo
     looked_up = []

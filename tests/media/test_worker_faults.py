@@ -51,12 +51,13 @@ def bad(clip, tmp_path) -> str:
 
 
 def test_a_decoder_that_hangs_is_killed_and_the_next_file_is_read(monkeypatch, bad, clip):
-    with Hooked("time.sleep(60)", monkeypatch, Limits(decode_seconds=0.5)) as one:
+    with Hooked("time.sleep(60)", monkeypatch, Limits()) as one:
         one.probe(str(clip("constant.mp4")))
+        one.limits = Limits(decode_seconds=0.5)
         start = time.monotonic()
         with pytest.raises(ResourceError) as caught:
             one.probe(bad)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
         hint = "raise --decode-timeout, or ask for fewer frames"
         assert str(caught.value) == f"{bad}: was not decoded within the limit of 0.5 s ({hint})"
         one.limits = Limits()
@@ -95,7 +96,7 @@ def test_a_crash_while_another_clip_is_begun_loses_nothing(monkeypatch, bad, cli
 def test_too_much_memory_is_a_limit(monkeypatch, bad):
     words = "needs more than the worker's 8 GiB of memory"
     with (
-        Hooked("bytearray(64 << 30)", monkeypatch, Limits()) as one,
+        Hooked("bytearray(9 << 30)", monkeypatch, Limits()) as one,
         pytest.raises(ResourceError, match=words),
     ):
         one.probe(bad)
@@ -138,7 +139,7 @@ def test_nothing_is_left_after_close(clip):
         os.waitpid(process.pid, 0)
 
 
-@pytest.mark.parametrize("busy", ["time.sleep(60)", "pass"])
+@pytest.mark.parametrize("busy", ["time.sleep(60)", "pass", "import ctypes; ctypes.PyDLL(None).sleep(60)"])
 def test_the_child_dies_with_a_parent_that_is_killed(bad, tmp_path, busy):
     program = f"""
         import sys, time, threading
@@ -169,6 +170,14 @@ def test_the_child_dies_with_a_parent_that_is_killed(bad, tmp_path, busy):
             return
         time.sleep(0.02)
     raise AssertionError(f"process {child} outlived its parent")
+
+
+def test_a_file_beside_the_clip_is_not_imported(clip, tmp_path, monkeypatch):
+    for name in ("numpy", "av", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken over')")
+    monkeypatch.chdir(tmp_path)
+    with WorkerSampler() as one:
+        assert one.probe(str(clip("constant.mp4"))).num_frames == 60
 
 
 def test_an_interrupt_leaves_a_sampler_that_works(clip, monkeypatch):
