@@ -35,8 +35,8 @@ from vidllava.media.worker_process import WorkerProcess
 
 Picture = npt.NDArray[np.uint8]
 
-# Full-size frames that may be on the way from the child: 20 of 1080p, and always at least one.
-WINDOW_BYTES = 128 << 20
+# Full-size frames that may be on the way from the child: 10 of 1080p, and always at least one.
+WINDOW_BYTES = 64 << 20
 
 
 class WorkerSampler:

@@ -31,6 +31,7 @@ from vidllava.prompting.conversation import CHATML
 from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
 
 _HIDDEN = -1e9
+_NAMING_KINDS = ("who", "meets")  # single facts whose answer is a name
 _MOST_THINGS = 16  # of one exhibit
 
 
@@ -46,8 +47,8 @@ class Packed:
     kinds            the kind of every question, in the order of the targets' numbers
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
                      where a lesson shows one scene
-    asked            int64 [K, 3]: the same where the answer starts, if the question has one name, and in free
-                     answers where the next thing must be chosen
+    asked            int64 [K, 3]: the same where the answer starts, if the question has one name, and where an
+                     answer must choose the thing that it names
     claims           int64 [C, 5]: text row where the claim of a yes-or-no question ends, 1 if it is true, the
                      class of the deed it speaks of (-1: none), lesson, thing
     """
@@ -122,7 +123,7 @@ def _extra_labels(
     names = _named(made.text, scene)
     # Only after the question's end is it certain which of two clips it asks about.
     alone = [(0, thing) for _, thing in names if len(names) == 1]
-    listed = _next(made.answer, scene) if made.kind in FREE_KINDS else []
+    listed = _next(made.answer, scene) if made.kind in (*FREE_KINDS, *_NAMING_KINDS) else []
     asked_of = [(first + token, row, _code(made.about, thing)) for token, thing in alone + listed]
     if not lesson.one_scene:
         return [], asked_of, []
