@@ -24,9 +24,11 @@ from vidllava.media.worker_process import WorkerProcess
 
 
 class Hooked(WorkerSampler):
-    """A sampler whose child runs ``hook`` first: a decoder that hangs or crashes on demand."""
+    """A sampler whose child runs ``hook`` before it looks into a bad file, ``again`` before it decodes."""
 
-    def __init__(self, hook: str, monkeypatch: pytest.MonkeyPatch, limits: Limits) -> None:
+    def __init__(
+        self, hook: str, monkeypatch: pytest.MonkeyPatch, limits: Limits, again: str = "pass"
+    ) -> None:
         program = f"""
             import os, signal, sys, time
             import vidllava.media.serve as serve
@@ -37,6 +39,11 @@ class Hooked(WorkerSampler):
                     {hook}
                 return usual(path, limits)
             serve.probe = probe
+            whole = serve.decode
+            def decode(info, plan, *, backend, out, on_ready):
+                {again}
+                return whole(info, plan, backend=backend, out=out, on_ready=on_ready)
+            serve.decode = decode
             worker_child.main()
         """
         monkeypatch.setattr(worker_process, "_COMMAND", ("-P", "-c", textwrap.dedent(program)))
@@ -90,6 +97,16 @@ def test_a_crash_while_another_clip_is_begun_loses_nothing(monkeypatch, bad, cli
         one.begin(info, plan_of(info), size=48)
         with pytest.raises(MediaError):
             one.decode(wrong, plan_of(wrong), size=48)
+        assert_same(one.decode(info, plan_of(info), size=48), IN_PROCESS.decode(info, plan_of(info), size=48))
+
+
+def test_a_pass_that_starts_again_is_not_wiped_by_reading_the_first(monkeypatch, clip):
+    info = IN_PROCESS.probe(str(clip("constant.mp4")))
+    # All frames are reported, grey, and taken back: the parent reads them late.
+    again = "out[:] = 128; [on_ready(place, out) for place in range(len(out))]; on_ready(None, out)"
+    with Hooked("pass", monkeypatch, Limits(), again) as one:
+        one.begin(info, plan_of(info), size=48)
+        time.sleep(1.0)
         assert_same(one.decode(info, plan_of(info), size=48), IN_PROCESS.decode(info, plan_of(info), size=48))
 
 

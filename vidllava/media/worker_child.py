@@ -105,8 +105,15 @@ class _Line:
         self.send({"id": request["id"], "error": pack_error(fault), "where": where})
 
     def report(self, request: dict[str, Any], place: int | None, frame_bytes: int) -> None:
-        """Say that a frame is final; wait where the parent has more unread frames than it wants."""
-        if place is not None and request["window"]:
+        """Say that a frame is final; wait where the parent has more unread frames than it wants.
+
+        Where a pass starts again, wait until it has read them all: it gives their memory back afterwards,
+        which must not meet what is written there next.
+        """
+        if place is None:
+            with self._room:
+                self._room.wait_for(lambda: self._unread_bytes == 0)
+        elif request["window"]:
             with self._room:
                 self._room.wait_for(
                     lambda: self._unread_bytes == 0 or self._unread_bytes + frame_bytes <= request["window"]
