@@ -68,6 +68,7 @@ def ask(
     num_frames: options.NumFrames = None,
     fps: options.Fps = None,
     max_frames: options.MaxFrames = None,
+    keyframes: options.Keyframes = None,
     start: options.Start = None,
     end: options.End = None,
     video_backend: options.VideoBackend = None,

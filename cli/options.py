@@ -32,6 +32,14 @@ Fps = Annotated[
 MaxFrames = Annotated[
     int | None, typer.Option(help="At most so many, however they were asked for.", rich_help_panel=_FRAMES)
 ]
+Keyframes = Annotated[
+    Literal["nearest"] | None,
+    typer.Option(
+        help="nearest: the key frame next to each instant instead of the frame itself. Much less decoding; "
+        "how far off is said.",
+        rich_help_panel=_FRAMES,
+    ),
+]
 Start = Annotated[
     str | None,
     typer.Option(
@@ -190,7 +198,17 @@ Verbose = Annotated[
 
 # The parameters of a command that ``ask_options``, ``generate_options`` and ``load_backbone`` take.
 ASK = (
-    *("num_frames", "fps", "max_frames", "start", "end", "video_backend", "preset", "pool_stride"),
+    *(
+        "num_frames",
+        "fps",
+        "max_frames",
+        "keyframes",
+        "start",
+        "end",
+        "video_backend",
+        "preset",
+        "pool_stride",
+    ),
     *("pool_mode", "newline_mode", "rope_factor", "context_limit", "time_instruction", "system"),
 )
 ANSWER = ("max_new_tokens", "temperature", "top_p", "seed")
