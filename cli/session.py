@@ -20,7 +20,6 @@ from vidllava.cli.console import Console
 from vidllava.cli.report import answer_json, frames_json, media_json
 from vidllava.cli.telling import tell_cut, tell_work
 from vidllava.errors import UsageError, VidllavaError
-from vidllava.media.timeline import parse_time
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
@@ -192,6 +191,9 @@ class Session:
     def _range(self, words: list[str]) -> None:
         if len(words) not in (0, 2):
             raise UsageError("/range", "takes a start and an end, or nothing", "/range 1:10 1:25")
+        # Not at the top: the arithmetic of times brings numpy, which --help does not need.
+        from vidllava.media.timeline import parse_time
+
         start, end = (parse_time(word) for word in words) if words else (None, None)
         self._look(replace(self._options, start_seconds=start, end_seconds=end))
 
