@@ -40,7 +40,10 @@ WINDOW_BYTES = 64 << 20
 
 
 class WorkerSampler:
-    """Implements ``sampler.Sampler``; for one thread at a time. Close it, or use it in a ``with``."""
+    """Implements ``sampler.Sampler``; for one thread at a time. Close it, or use it in a ``with``.
+
+    Make it in a thread that lives as long as it does: Linux kills the child with the thread that started it.
+    """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, process: WorkerProcess | None = None) -> None:
         """``process``: one that was started earlier."""
