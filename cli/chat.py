@@ -5,16 +5,19 @@ vidllava chat clip.mp4
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidllava.cache_folder import CacheFolder
-from vidllava.cli import loading, options
+from vidllava.cli import bounds, loading, options
 from vidllava.cli.console import Console
-from vidllava.cli.session import Session, read_lines
+from vidllava.cli.intake import Intake, open_media
+from vidllava.cli.lines import Telling, read_lines
+from vidllava.cli.session import Session
 from vidllava.errors import UsageError
+from vidllava.media.limits import DEFAULT_LIMITS
+from vidllava.media.sources import URL_SECONDS
 
 if TYPE_CHECKING:
     from vidllava.backbone.question import AskOptions, MediaItem
@@ -30,6 +33,7 @@ def chat(
     num_frames: options.NumFrames = None,
     fps: options.Fps = None,
     max_frames: options.MaxFrames = None,
+    keyframes: options.Keyframes = None,
     start: options.Start = None,
     end: options.End = None,
     video_backend: options.VideoBackend = None,
@@ -53,6 +57,13 @@ def chat(
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
     seed: options.Seed = 0,
+    max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
+    max_file_frames: bounds.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
+    max_file_size: bounds.MaxFileSize = bounds.FILE_SIZE,
+    max_streams: bounds.MaxStreams = DEFAULT_LIMITS.max_streams,
+    decode_timeout: bounds.DecodeTimeout = None,
+    allow_url: bounds.AllowUrl = False,
+    url_timeout: bounds.UrlTimeout = URL_SECONDS,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object per question, on a line.", rich_help_panel="Output"),
@@ -70,68 +81,63 @@ def chat(
     vidllava chat clip.mp4
     vidllava chat clip.mp4 --json < questions.txt > answers.jsonl
     """
+    given = locals()
     console = Console(quiet=quiet, verbose=verbose)
     if not media:
         raise UsageError("MEDIA", "is missing", "for example: vidllava chat clip.mp4")
-    asked = options.ask_options(
-        num_frames=num_frames,
-        fps=fps,
-        max_frames=max_frames,
-        start=start,
-        end=end,
-        video_backend=video_backend,
-        preset=preset,
-        pool_stride=pool_stride,
-        pool_mode=pool_mode,
-        newline_mode=newline_mode,
-        rope_factor=rope_factor,
-        context_limit=context_limit,
-        time_instruction=time_instruction,
-        system=system,
-    )
-    chosen = options.generate_options(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-    )
+    if "-" in media:
+        raise UsageError("-", "is standard input, where the questions come from", "give a file")
+    asked = options.ask_options(**options.pick(given, options.ASK))
+    chosen = options.generate_options(**options.pick(given, options.ANSWER))
     folder = None if no_cache else CacheFolder.of_environment()
-    shown, settings, items = _plan(media, asked, model, console, download=download, revision=revision)
-    backbone, seconds = loading.load(
-        name=shown, revision=revision, device=device, dtype=dtype, attn_implementation=attn_implementation
-    )
-    console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
-    from vidllava.backbone.chat import Conversation
-    from vidllava.backbone.feature_cache import FeatureCache
+    limits = bounds.limits(**options.pick(given, bounds.LIMITS))
+    with open_media(media, limits, allow_url=allow_url, url_seconds=url_timeout) as intake:
+        shown, settings, items = _plan(intake, asked, given, folder, console)
+        backbone, seconds = loading.load(name=shown, **options.pick(given, options.WEIGHTS))
+        console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
+        from vidllava.backbone.chat import Conversation
+        from vidllava.backbone.feature_cache import FeatureCache
 
-    cache = None if no_cache else FeatureCache(backbone, folder)
-    conversation = Conversation(backbone, items, asked, chosen, cache=cache, reuse_frames=not no_reuse_frames)
-    session = Session(
-        conversation, console, media, settings, asked, max_new_tokens, as_json=as_json, streams=not no_stream
-    )
-    session.run(read_lines(session))
+        conversation = Conversation(
+            backbone,
+            items,
+            asked,
+            chosen,
+            sampler=intake.sampler,
+            cache=None if no_cache else FeatureCache(backbone, folder),
+            reuse_frames=not no_reuse_frames,
+        )
+        told = Telling(console, as_json=as_json, streams=not no_stream, max_new_tokens=max_new_tokens)
+        session = Session(conversation, intake, settings, asked, told)
+        session.run(read_lines(told))
 
 
 def _plan(
-    media: Sequence[str],
+    intake: Intake,
     asked: AskOptions,
-    model: str,
+    given: dict[str, Any],
+    folder: CacheFolder | None,
     console: Console,
-    *,
-    download: bool,
-    revision: str | None,
 ) -> tuple[str, ModelSettings, tuple[MediaItem, ...]]:
-    """The model's name, its settings and the planned media, which leave room for a question."""
+    """The model's name, its settings and the planned media, which leave room for a question.
+
+    The worker decodes from then on.
+    """
     from vidllava.backbone.locate import locate
-    from vidllava.backbone.question import plan_media, plan_turn, visual_rules
+    from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
     from vidllava.cli.ask import NANO_NOTICE
     from vidllava.media.probe import media_kind
 
-    for path in media:  # before the model, as in ask
+    for path in intake.paths:  # before the model, as in ask
         media_kind(path)
-    shown, folder = locate(model, download=download, revision=revision)
-    if model == "auto" and shown == "nano":
+    shown, checkpoint = locate(given["model"], download=given["download"], revision=given["revision"])
+    if given["model"] == "auto" and shown == "nano":
         console.note(NANO_NOTICE)
-    settings = read_settings(folder, shown)
-    items = plan_media(media, visual_rules(settings, asked), asked)
-    plan_turn(items, "?", settings, read_codec(folder), asked)
-    return shown, settings, items
+    settings = read_settings(checkpoint, shown)
+    question = plan_question(
+        intake.paths, "?", settings, read_codec(checkpoint), asked, sampler=intake.sampler
+    )
+    intake.begin(question, settings.image_size, folder)
+    return shown, settings, question.items

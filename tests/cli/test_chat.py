@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -131,19 +132,35 @@ def test_media_without_room_for_a_question_are_refused_before_torch(clip: Path):
     assert "torch" not in err
 
 
+def test_standard_input_cannot_be_both_media_and_questions(run: Run, clip: Path):
+    result = run("chat", clip, "-", stdin="what happens\n")
+    assert result.code == 2
+    assert "where the questions come from" in result.error
+
+
 def test_wrong_media_end_the_command_with_their_code(run: Run, bad_files: dict[str, Path]):
     result = run("chat", bad_files["text"], stdin="what happens\n")
     assert result.code == 3
     assert "plain text" in result.error
 
 
-def read_until(descriptor: int, words: str) -> str:
-    """What a terminal shows up to ``words``."""
-    shown, deadline = "", time.monotonic() + 90
-    while words not in shown:
-        assert time.monotonic() < deadline, shown
-        shown += os.read(descriptor, 4096).decode(errors="replace")
-    return shown
+class Screen:
+    """What a terminal shows."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest = ""
+
+    def until(self, words: str) -> str:
+        """What comes next, up to ``words``; what follows them is kept for the next call."""
+        deadline = time.monotonic() + 60
+        while words not in self._rest:
+            wait = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._descriptor], [], [], wait)
+            assert ready, f"no {words!r} in {self._rest!r}"
+            self._rest += os.read(self._descriptor, 4096).decode(errors="replace")
+        shown, _, self._rest = self._rest.partition(words)
+        return shown
 
 
 def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(clip: Path):
@@ -162,15 +179,20 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(clip: Path):
         [sys.executable, "-c", textwrap.dedent(program)], stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    assert "8 frames" in read_until(ours, "> ")
-    os.write(ours, b"what happens\n")
-    read_until(ours, "what happens\r\n")
-    assert os.read(ours, 1)  # the first word
-    process.send_signal(signal.SIGINT)
-    read_until(ours, "note: stopped")
-    read_until(ours, "\n> ")
-    os.write(ours, b"/frames\n")
-    assert "frames 0 at 0.00 s" in read_until(ours, "0.00 s")
-    os.write(ours, b"\x04")
-    assert process.wait(timeout=30) == 0
-    os.close(ours)
+    screen = Screen(ours)
+    try:
+        assert "8 frames" in screen.until("> ")
+        os.write(ours, b"what happens\n")
+        screen.until("what happens\r\n")
+        assert os.read(ours, 1)  # the first word
+        process.send_signal(signal.SIGINT)
+        screen.until("note: stopped")
+        screen.until("\n> ")
+        os.write(ours, b"/frames\n")
+        assert "frames 0 at 0.00 s" in screen.until("1.97 s\r\n> ")
+        os.write(ours, b"\x04")
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)

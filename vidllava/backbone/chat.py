@@ -115,5 +115,4 @@ class Conversation:
         history = [(exchange.question.text, exchange.text) for exchange in self.exchanges]
         plan_turn(items, "?", settings, codec, options, history=history)
         self.items, self._options = tuple(items), options
-        self._sight = None
-        self._memory.forget()
+        self._sight = None  # with it goes what the language model read: see PromptMemory.read
