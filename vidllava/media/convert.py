@@ -50,14 +50,15 @@ class Converter:
         transfer = TRANSFERS.get(int(frame.color_trc))
         if transfer is not None and frame.format.components[0].bits > _EIGHT:
             coded = frame.reformat(width, height, "rgb48le", threads=1).to_ndarray()
-            return to_sdr(coded, transfer, wide=int(frame.color_primaries) == _BT2020)
+            return to_sdr(coded.astype(np.uint16, copy=False), transfer, wide=int(frame.color_primaries) == _BT2020)
         try:
-            return frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
+            stored = frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
         except av.error.FFmpegError:
             # Reserved and exotic matrices are refused outright; FFmpeg's own default is for untagged video.
             frame.colorspace = _UNTAGGED
             self._count("num_untagged")
-            return frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
+            stored = frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
+        return stored.astype(np.uint8, copy=False)
 
     def _count(self, name: str) -> None:
         with self._lock:

@@ -55,9 +55,13 @@ class Scan:
 
     def index(self) -> PacketIndex:
         """The packets as arrays."""
-        columns = (np.frombuffer(column, dtype=np.int64) for column in (self.pts, self.dts, self.sizes))
-        starts = np.frombuffer(self.starts, dtype=np.uint8)
-        return PacketIndex(*columns, starts=starts, shown=np.frombuffer(self.shown, dtype=np.bool_))
+        return PacketIndex(
+            pts=np.frombuffer(self.pts, dtype=np.int64),
+            dts=np.frombuffer(self.dts, dtype=np.int64),
+            sizes=np.frombuffer(self.sizes, dtype=np.int64),
+            starts=np.frombuffer(self.starts, dtype=np.uint8),
+            shown=np.frombuffer(self.shown, dtype=np.bool_),
+        )
 
 
 def scan(container: InputContainer, stream: VideoStream) -> Scan:

@@ -47,8 +47,8 @@ class Packed:
     kinds            the kind of every question, in the order of the targets' numbers
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
                      where a lesson shows one scene
-    asked            int64 [K, 3]: the same where the answer starts, if the question has one name, and where an
-                     answer must choose the thing that it names
+    asked            int64 [K, 3]: the same where the answer starts, if the question has one name, and where
+                     an answer must choose the thing that it names
     claims           int64 [C, 5]: text row where the claim of a yes-or-no question ends, 1 if it is true, the
                      class of the deed it speaks of (-1: none), lesson, thing
     """
