@@ -50,7 +50,9 @@ class Converter:
         transfer = TRANSFERS.get(int(frame.color_trc))
         if transfer is not None and frame.format.components[0].bits > _EIGHT:
             coded = frame.reformat(width, height, "rgb48le", threads=1).to_ndarray()
-            return to_sdr(coded.astype(np.uint16, copy=False), transfer, wide=int(frame.color_primaries) == _BT2020)
+            return to_sdr(
+                coded.astype(np.uint16, copy=False), transfer, wide=int(frame.color_primaries) == _BT2020
+            )
         try:
             stored = frame.reformat(width, height, "rgb24", threads=1).to_ndarray()
         except av.error.FFmpegError:
