@@ -100,7 +100,9 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
     """``real_path``, ``size`` and ``modified_ns`` only name one version of a file to the cache."""
     with open_container(path) as container:
         stream = choose_stream(container, path, limits)
-        found = scan(container, stream)
+        # A frame may be two packets (fields, or one that shows nothing): twice the bound is beyond it.
+        found = scan(container, stream, max_packets=2 * limits.max_file_frames)
+        limits.check_frames(path, -(-found.num_packets // 2))
         first = found.first_frame
         if first is None or found.encrypted:
             raise _no_frame(path, stream, found)

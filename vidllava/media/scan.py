@@ -64,8 +64,11 @@ class Scan:
         )
 
 
-def scan(container: InputContainer, stream: VideoStream) -> Scan:
-    """Read all packets of ``stream``; decode up to its first picture and no further."""
+def scan(container: InputContainer, stream: VideoStream, *, max_packets: int) -> Scan:
+    """Read all packets of ``stream``; decode up to its first picture and no further.
+
+    Stops after ``max_packets`` and one more: whoever asked for a bound can tell that it was passed.
+    """
     found = Scan()
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
     stream.thread_type = "NONE"
@@ -75,6 +78,8 @@ def scan(container: InputContainer, stream: VideoStream) -> Scan:
             found.first_frame = next(iter(decode_packet(packet, found.damage)), None)
         if packet.size == 0:
             continue
+        if found.num_packets > max_packets:
+            break
         data = memoryview(packet)
         found.encrypted |= packet.has_sidedata("encryption_info")
         start = start_kind(codec, extradata, data) if packet.is_keyframe else NO_START
