@@ -196,7 +196,7 @@ def test_backend_default_variable_and_flag(monkeypatch):
     assert choose_backend(None) == ("pyav", "asked for by VIDLLAVA_VIDEO_BACKEND")
     monkeypatch.setenv("VIDLLAVA_VIDEO_BACKEND", "vhs")
     with pytest.raises(
-        UsageError, match=r"VIDLLAVA_VIDEO_BACKEND: 'vhs' is unknown \(auto, pyav or decord\)"
+        UsageError, match=r"VIDLLAVA_VIDEO_BACKEND: 'vhs' is unknown \(auto, pyav, decord or torchcodec\)"
     ):
         choose_backend(None)
     assert choose_backend("pyav") == ("pyav", "asked for by --video-backend")
