@@ -53,7 +53,7 @@ class SchoolSettings:
     """How long, how fast. Rates are constant, then fall linearly over the last ``decay`` of the time."""
 
     minutes: float
-    batch_size: int = 8
+    batch_size: int = 16
     muon_lr: float = 5e-3
     adam_lr: float = 1.6e-3
     decay: float = 0.8

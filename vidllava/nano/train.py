@@ -1,7 +1,7 @@
-"""nano from nothing: ``python -m vidllava.nano.train`` (``make nano``), planned for two hours on one core.
+"""nano from nothing: ``python -m vidllava.nano.train`` (``make nano``), planned for three hours on one core.
 
-    tower       the vision tower and the projector learn what covers every patch        (16 minutes)
-    school      the language model learns to answer, from packed lessons                (90 minutes)
+    tower       the vision tower and the projector learn what covers every patch        (20 minutes)
+    school      the language model learns to answer, from packed lessons               (150 minutes)
     finetune    `vidllava finetune --mix in-batch` on whole conversations, tower included
 
 Each stage leaves a folder that the next one starts from, so an interrupted run goes on where it was. The last
@@ -100,8 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output-dir", type=Path, default=Path("build/nano"), help="stages and curve (build/nano)"
     )
-    parser.add_argument("--tower-minutes", type=float, default=16.0, help="of wall time (16)")
-    parser.add_argument("--school-minutes", type=float, default=90.0, help="of wall time (90)")
+    parser.add_argument("--tower-minutes", type=float, default=20.0, help="of wall time (20)")
+    parser.add_argument("--school-minutes", type=float, default=150.0, help="of wall time (150)")
     parser.add_argument(
         "--finetune-steps", type=int, default=300, help="steps of 16 conversations; 0 = none (300)"
     )
