@@ -3,6 +3,10 @@
 with Ahead(rows, prepare, num_workers=4, limits=limits) as ahead:
     ahead.torch_is_here.set()
     for row, prepared in zip(rows, ahead): ...      # in the order of the rows; an error stands for its row
+
+The main thread, which any signal may cut off between two steps of Python, touches no lock here but the ones
+inside ``SimpleQueue.get`` and ``put``: written in C, they are given back whatever comes. A ``Condition``, a
+``Semaphore`` or an ``Event`` cut off within itself stays locked, and the end would wait for it for ever.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from types import TracebackType
 
 import numpy as np
@@ -65,6 +70,22 @@ class Prepared:
         return self.others.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
 
 
+class Latch:
+    """Set once, waited for by many; unlike ``threading.Event`` it may be cut off while it is set."""
+
+    def __init__(self) -> None:
+        self._baton: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Let everyone through, now and later. May be called again."""
+        self._baton.put(None)
+
+    def wait(self) -> None:
+        """Block until it is set."""
+        self._baton.get()
+        self._baton.put(None)
+
+
 class Ahead:
     """``num_workers`` threads, each with a worker process; at most so many rows and one are ahead."""
 
@@ -72,14 +93,14 @@ class Ahead:
         self, rows: Sequence[Row], plan: Plan, *, size: int, num_workers: int, limits: Limits, repeats: bool
     ) -> None:
         """``repeats``: clips that an earlier row decodes are decoded again: no cache keeps their features."""
-        self.torch_is_here = threading.Event()
+        self.torch_is_here = Latch()
         self._rows, self._plan, self._size, self._repeats = rows, plan, size, repeats
-        self._next = iter(range(len(rows)))
-        self._results: dict[int, Prepared | Exception] = {}
-        self._changed = threading.Condition()
-        self._room = threading.Semaphore(num_workers + 1)
+        self._todo: SimpleQueue[int | None] = SimpleQueue()
+        self._found: SimpleQueue[tuple[int, Prepared | Exception]] = SimpleQueue()
+        self._num_ahead = num_workers + 1
         self._stopped = False
         self._seen: set[tuple[object, ...]] = set()
+        self._comparing = threading.Lock()  # among the workers' threads, where no signal comes
         # Made here: a process that Linux is to kill with its parent is killed with the *thread* that made it.
         self._samplers = [WorkerSampler(limits) for _ in range(num_workers + 1)]
         self._threads = [
@@ -88,46 +109,52 @@ class Ahead:
         ]
 
     def __enter__(self) -> Ahead:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Kill the workers, and wait a little for their threads; never for a lock."""
         self._stopped = True
         self.torch_is_here.set()
         for _ in self._threads:
-            self._room.release()
+            self._todo.put(None)
         for sampler in self._samplers:
             sampler.close()
         for thread in self._threads:
-            thread.join(1.0)
+            if thread.is_alive():
+                thread.join(1.0)
 
     def __iter__(self) -> Iterator[Prepared | Exception]:
-        for number in range(len(self._rows)):
-            with self._changed:
-                while number not in self._results:
-                    self._changed.wait()
-                found = self._results.pop(number)
-            yield found
-            self._room.release()
+        early: dict[int, Prepared | Exception] = {}
+        total = len(self._rows)
+        for number in range(min(self._num_ahead, total)):
+            self._todo.put(number)
+        for number in range(total):
+            while number not in early:
+                place, found = self._found.get()
+                early[place] = found
+            yield early.pop(number)
+            if number + self._num_ahead < total:
+                self._todo.put(number + self._num_ahead)
 
     def _work(self, sampler: WorkerSampler) -> None:
-        while True:
-            self._room.acquire()
-            with self._changed:
-                number = next(self._next, None)
-            if number is None or self._stopped:
-                return
+        while (number := self._todo.get()) is not None and not self._stopped:
             found: Prepared | Exception
             try:
                 found = self._prepare(self._rows[number], sampler)
             except Exception as fault:
                 found = fault
-            with self._changed:
-                self._results[number] = found
-                self._changed.notify_all()
+            self._found.put((number, found))
 
     def _prepare(self, row: Row, sampler: WorkerSampler) -> Prepared:
         start = time.perf_counter()
@@ -154,7 +181,7 @@ class Ahead:
         """Whether no earlier row decodes the same frames: their features are remembered by then."""
         assert item.plan is not None
         name = (item.path, item.plan.indices, item.backend)
-        with self._changed:
+        with self._comparing:
             known = name in self._seen
             self._seen.add(name)
         return self._repeats or not known
