@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from vidllava.media.sampler import Sampler
     from vidllava.prompting.conversation import Encoder
 
-FRAMES_AT_ONCE = 8  # decoded at full size and held together while saving
+# Decoded at full size and held together while saving: so many bytes, or so many frames if they are large.
+BYTES_AT_ONCE, FRAMES_AT_ONCE = 64 << 20, 8
 
 
 def frames(
@@ -53,7 +54,11 @@ def frames(
     question: Annotated[str, typer.Option(help="The question whose tokens are counted.")] = "what happens",
     save: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the frames there, at display size, as frame_<index>.png."),
+        typer.Option(
+            metavar="DIR",
+            help="Write the frames there, at display size, as frame_<index>.png. Where a frame is lost, its "
+            "file shows the last good one before it; a warning, and notes in --json, say which.",
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
@@ -91,7 +96,11 @@ def frames(
         for note in planned.notes:
             console.warn(note)
         if save is not None:
-            _save(planned.items[0], save, intake.sampler, overwrite=overwrite, console=console)
+            told = _save(planned.items[0], save, intake.sampler, overwrite=overwrite, console=console)
+            new = [note for note in told if note not in planned.notes]
+            for note in new:
+                console.warn(note)
+            planned = replace(planned, notes=(*planned.notes, *new))
     planned = replace(planned, items=(replace(planned.items[0], path=intake.shown(intake.paths[0])),))
     if as_json:
         console.write(json.dumps(_as_json(planned), indent=2, ensure_ascii=False))
@@ -157,8 +166,14 @@ def _show(planned: Question, model: str, console: Console) -> None:
         console.write(f"would fit: {', or '.join(budget.remedies)}")
 
 
-def _save(item: MediaItem, folder: Path, sampler: Sampler, *, overwrite: bool, console: Console) -> None:
-    """Write each frame as a PNG at its display size, whole or not at all; all names are checked first."""
+def _save(
+    item: MediaItem, folder: Path, sampler: Sampler, *, overwrite: bool, console: Console
+) -> tuple[str, ...]:
+    """Write each frame as a PNG at its display size, whole or not at all; all names are checked first.
+
+    Returns what a reader of the pictures must know, and which of them show another frame than they are
+    named for.
+    """
     from PIL import Image
 
     indices = item.plan.indices if item.plan is not None else (0,)
@@ -166,22 +181,34 @@ def _save(item: MediaItem, folder: Path, sampler: Sampler, *, overwrite: bool, c
     outputs.check_folder(folder)
     for name in names:
         outputs.check_file("--save", name, overwrite=overwrite)
-    for name, pixels in zip(names, _full_size(item, sampler), strict=True):
+    notes: dict[str, None] = {}
+    stand_ins: dict[str, None] = {}
+    saved = _full_size(item, sampler, notes)
+    for name, index, (shown, pixels) in zip(names, indices, saved, strict=True):
         outputs.write_picture(Image.fromarray(pixels), name)
+        if shown != index:
+            stand_ins[f"{name.name} shows frame {shown}"] = None
     console.note(f"{len(names)} frames written to {folder}")
+    return (*notes, *([f"stand-ins for lost frames: {', '.join(stand_ins)}"] if stand_ins else []))
 
 
-def _full_size(item: MediaItem, sampler: Sampler) -> Iterator[Any]:
-    """uint8 [H, W, 3] of each planned frame, a few at a time: a long plan at 4K must not fill the memory."""
+def _full_size(item: MediaItem, sampler: Sampler, notes: dict[str, None]) -> Iterator[tuple[int, Any]]:
+    """(index of the frame really shown, uint8 [H, W, 3]) for each planned frame; ``notes`` gathers the rest.
+
+    A few at a time: a long plan at 4K must not fill the memory.
+    """
     from vidllava.media.frames import FramePlan
 
     if item.info is None or item.plan is None:
-        yield item.picture
+        yield 0, item.picture
         return
     plan = item.plan
-    for first in range(0, len(plan), FRAMES_AT_ONCE):
-        part = slice(first, first + FRAMES_AT_ONCE)
+    at_once = max(FRAMES_AT_ONCE, BYTES_AT_ONCE // (3 * item.width * item.height))
+    for first in range(0, len(plan), at_once):
+        part = slice(first, first + at_once)
         few = FramePlan(
             plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
         )
-        yield from sampler.decode(item.info, few, backend=item.backend or "pyav").pixels
+        batch = sampler.decode(item.info, few, backend=item.backend or "pyav")
+        notes.update(dict.fromkeys(batch.notes))
+        yield from zip(batch.plan.indices, batch.pixels, strict=True)

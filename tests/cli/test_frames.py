@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run
-from tests.clips import read_number
+from tests.clips import read_number, write_clip
+from tests.media.test_damage import with_broken_packets
 
 KEYS = {
     "media",
@@ -129,6 +130,36 @@ def test_save_replaces_nothing_unless_told(run: Run, clip: Path, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["frame_59.png"]
     assert run("frames", clip, "--num-frames", 2, "--save", tmp_path, "--overwrite").code == 0
     assert read_picture(tmp_path / "frame_59.png").shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_save_says_which_file_shows_another_frame(run: Run, tmp_path: Path, flags: tuple[str, ...]):
+    whole = write_clip(tmp_path / "whole.mp4", gop=1, b_frames=0)
+    path = with_broken_packets(whole, tmp_path / "hole.mp4", [20, 41])
+    folder = tmp_path / "pictures"
+    result = run("frames", path, "--num-frames", 60, "--context-limit", 9000, "--save", folder, *flags)
+    notes = [line.removeprefix("warning: ") for line in result.err.splitlines() if "warning: " in line]
+    assert result.code == 0
+    assert len(set(notes)) == len(notes) == 3
+    assert notes[0].startswith("2 planned frames cannot be decoded")
+    assert notes[1].startswith("damaged: 2 packets")
+    assert notes[2] == "stand-ins for lost frames: frame_20.png shows frame 19, frame_41.png shows frame 40"
+    assert [read_number(read_picture(folder / f"frame_{index}.png")) for index in (19, 20, 21)] == [
+        19,
+        19,
+        21,
+    ]
+    if flags:
+        assert json.loads(result.out)["notes"] == notes
+
+
+def test_save_says_the_same_of_every_part_of_a_plan_once(run: Run, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("vidllava.cli.frames.BYTES_AT_ONCE", 1)
+    whole = write_clip(tmp_path / "whole.mp4", gop=1, b_frames=0)
+    path = with_broken_packets(whole, tmp_path / "hole.mp4", [4, 12])
+    result = run("frames", path, "--num-frames", 60, "--save", tmp_path / "pictures")
+    assert result.err.count("warning: 1 planned frames cannot be decoded") == 1
+    assert "frame_4.png shows frame 3, frame_12.png shows frame 11" in result.err
 
 
 def test_save_into_a_file_is_wrong_usage(run: Run, clip: Path, tmp_path: Path):
