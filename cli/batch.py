@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one
 MAX_WORKERS = 4
-_SINGLE = ("question", "media", "flagged", "contact_sheet", "as_json", "no_stream", "allow_url")
+_SINGLE = ("question", "media", "flagged", "contact_sheet", "as_json", "no_stream")
 _FLAGS = {"question": "QUESTION", "media": "MEDIA", "flagged": "--video", "as_json": "--json"}
 
 
@@ -80,6 +80,9 @@ def _files(given: Mapping[str, Any]) -> tuple[Path, Path]:
         if given[name]:
             flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
             raise UsageError(flag, "cannot be given with --batch", "the rows name media and questions")
+    if given["allow_url"]:
+        what = "cannot be given with --batch: URLs are not read in a batch"
+        raise UsageError("--allow-url", what, "download the media first, and leave out --allow-url")
     if output.exists() and questions.exists() and output.samefile(questions):
         raise UsageError("--output", "is the file of the questions", "another name")
     return questions, output

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from vidllava.errors import DatasetError, UsageError
+from vidllava.media.sources import is_descriptor
 from vidllava.media.timeline import SamplingRequest, parse_time
 
-MAX_SHOWN = 20  # faults named in the error; the rest are counted
+MAX_SHOWN = 5  # faults named in the error; the rest are counted
+_NAME_CHARACTERS = 50
 _MEDIA = ("media", "video", "image")
 _NUMBERS = ("num_frames", "fps", "max_frames")
 _TIMES = {"start": "start_seconds", "end": "end_seconds"}
@@ -29,6 +31,10 @@ _SAMPLE_BYTES = 1 << 16
 
 class RowFault(Exception):
     """Why one row cannot be used."""
+
+
+class OutsideRoot(RowFault):
+    """A path that leads out of the media root."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]
     rows: list[Row] = []
     faults: list[str] = []
     first_line: dict[str, int] = {}
+    outside = False
     ignored: dict[str, None] = {}
     number = 0
     for line, text in _lines(path):
@@ -89,10 +96,12 @@ def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]
             ignored |= dict.fromkeys(key for key in record if key not in _KNOWN)
         except RowFault as fault:
             faults.append(f"line {line}: {fault}")
+            outside |= isinstance(fault, OutsideRoot)
     if faults:
         more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
         listed = "; ".join(faults[:MAX_SHOWN]) + more
-        raise DatasetError(path, f"{len(faults)} of {number} rows cannot be used: {listed}")
+        hint = f"the media root is {root.resolve()}; --media-root / allows every path" if outside else None
+        raise DatasetError(path, f"{len(faults)} of {number} rows cannot be used: {listed}", hint)
     if not rows:
         raise DatasetError(path, "holds no rows", "one JSON object a line")
     return rows, list(ignored)
@@ -142,12 +151,19 @@ def _row(record: dict[str, Any], line: int, root: Path) -> Row:
 def _path(name: str, root: Path) -> str:
     """Under the media root, links followed: a data set from elsewhere must not point at other files."""
     if "://" in name:
-        raise RowFault(f"{name!r}: only local files are read in a batch")
+        raise RowFault(f"{_short(name)}: only local files are read in a batch")
     if not name or "\0" in name:
-        raise RowFault(f"{name!r} is no file name")
+        raise RowFault(f"{_short(name)} is no file name")
+    if is_descriptor(str(root / name)):
+        raise RowFault(f"{_short(name)} is an open file of this process: give its own path")
     if not Path(os.path.realpath(root / name)).is_relative_to(root):
-        raise RowFault(f"{name!r} lies outside the media root {root}")
+        raise OutsideRoot(f"{_short(name)} lies outside the media root")
     return str(root / name)
+
+
+def _short(name: str) -> str:
+    """The name in quotes; of a long one the end, where files differ."""
+    return repr(name if len(name) <= _NAME_CHARACTERS else f"...{name[3 - _NAME_CHARACTERS :]}")
 
 
 def _own(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

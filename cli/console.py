@@ -12,9 +12,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TextIO
 
 import typer
+
+from vidllava.errors import ResourceError
 
 _PIPE_COLUMNS = 1000
 
@@ -42,8 +46,7 @@ class Console:
 
     def reply(self, text: str) -> None:
         """What was asked for in a session, line by line on stderr: stdout holds answers only."""
-        if sys.stderr is not None:
-            print(printable(text), file=sys.stderr, flush=True)
+        self._tell(printable(text))
 
     def warn(self, message: str) -> None:
         """Something that changed the result."""
@@ -81,11 +84,29 @@ class Console:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # What is still in the buffer must not fail again when the interpreter closes the stream.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
+        except OSError as fault:
+            _write_nowhere(sys.stdout)
+            if isinstance(fault, BrokenPipeError):
+                raise typer.Exit(0) from None
+            what = f"cannot be written: {fault.strerror}"
+            raise ResourceError("standard output", what, "make room, or send it elsewhere") from None
 
     def _say(self, kind: str, message: str) -> None:
-        if sys.stderr is not None:
-            print(f"{kind}: {printable(message)}", file=sys.stderr, flush=True)
+        self._tell(f"{kind}: {printable(message)}")
+
+    def _tell(self, line: str) -> None:
+        """One line on stderr. Where it cannot be written, the answer and the exit code still tell."""
+        if sys.stderr is None:
+            return
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:
+            _write_nowhere(sys.stderr)
+
+
+def _write_nowhere(stream: TextIO) -> None:
+    """What is still in the buffer must not fail again when the interpreter closes the stream."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):  # a stand-in without a descriptor
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -31,7 +31,8 @@ def as_expected(fault: Exception) -> VidllavaError:
     if isinstance(fault, OSError) and fault.errno in (*_DISK_FULL, *_NO_PERMISSION):
         thing = fault.filename or "output"
         what = "no space left on the disk" if fault.errno in _DISK_FULL else "no permission"
-        return ResourceError(thing, what, "another folder")
+        hint = "make room" if fault.errno in _DISK_FULL else None
+        return ResourceError(thing, what, "another folder" if fault.filename else hint)
     if isinstance(fault, OSError) and fault.errno == errno.ENAMETOOLONG:
         return UsageError(fault.filename or "path", "is too long a name for this file system")
     # torch.OutOfMemoryError by name: this module must not import torch.

@@ -85,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
         if type(fault).__name__ == "NoArgsIsHelpError":  # private to typer; its help is on stdout already
             return UsageError.exit_code
         if debug:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # stderr may be full: the code still tells
+                traceback.print_exc()
         expected = faults.as_expected(fault)
         Console().error(str(expected))
         return expected.exit_code

@@ -167,7 +167,7 @@ def test_other_settings_or_files_are_refused_unless_overwritten(run: Run, folder
     assert "line 1 is no answer of a batch" in run(*flags, *SHORT).error
 
 
-def test_bad_rows_are_all_named_before_the_model_is_looked_for(run: Run, folder: Path, write: Write):
+def test_bad_rows_are_named_before_the_model_is_looked_for(run: Run, folder: Path, write: Write):
     questions = write(
         {"media": "clip.mp4", "question": "fine"},
         "{not json",
@@ -187,14 +187,47 @@ def test_bad_rows_are_all_named_before_the_model_is_looked_for(run: Run, folder:
     result = run("ask", "--batch", questions, "-o", folder / "answers.jsonl", "--model", "./nowhere")
     assert result.code == 4
     assert "12 of 14 rows cannot be used" in result.error
-    for line in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14):
+    for line in (2, 3, 4, 5, 6):
         assert f"line {line}: " in result.error
+    assert "line 7: " not in result.error
+    assert "; and 7 more (" in result.error
     assert not (folder / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"id": 1.5, "media": "clip.mp4", "question": "?"}, "`id` must be a text or a whole number"),
+        ({"media": "http://127.0.0.1/x", "question": "?"}, "only local files are read in a batch"),
+        ({"media": "clip.mp4", "question": "?", "num_frames": 0}, "--num-frames"),
+        ({"media": "clip.mp4", "question": "?", "fps": 1, "num_frames": 3}, "--fps"),
+        ({"media": "clip.mp4", "question": "?", "start": "soon"}, "soon"),
+        ({"media": "/dev/stdin", "question": "?"}, "'/dev/stdin' is an open file of this process"),
+        ("[1]", "must be an object"),
+    ],
+)
+def test_a_bad_row_is_told_why(run: Run, folder: Path, write: Write, row: Any, words: str):
+    result = run("ask", "--batch", write(row, ROWS[0]), "-o", folder / "answers.jsonl")
+    assert (result.code, "1 of 2 rows cannot be used: line 1: " in result.error) == (4, True)
+    assert words in result.error
+
+
+def test_paths_outside_the_media_root_are_told_the_way_out(run: Run, folder: Path, write: Write):
+    rows = [{"media": f"/elsewhere/{'deep/' * 30}{n}.mp4", "question": "what?"} for n in range(40)]
+    result = run("ask", "--batch", write(*rows), "-o", folder / "answers.jsonl")
+    assert result.code == 4
+    assert f"(the media root is {folder}; --media-root / allows every path)" in result.error
+    assert "/39.mp4' " not in result.error
+    assert "/4.mp4' lies outside the media root; and 35 more" in result.error
+    assert len(result.error) < 1000
+    gone = ("--batch", write(ROWS[0], *rows[:1]), "-o", folder / "answers.jsonl", "--media-root", "/", *SHORT)
+    assert run("ask", *gone).code == 10
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["--batch", "{q}", "-o", "{a}", "--allow-url"], "URLs are not read in a batch"),
         (["--batch", "{q}"], "--batch: needs a file for the answers"),
         (["-o", "{a}", "clip.mp4", "what?"], "--output: is for --batch"),
         (["--batch", "{q}", "-o", "{q}"], "is the file of the questions"),

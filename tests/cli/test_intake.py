@@ -67,6 +67,23 @@ def test_a_clip_comes_over_standard_input(run: Run, clip: Path, own_temporary: P
     assert run("frames", "-").out.startswith("standard input: 128 x 96")
 
 
+def test_an_open_file_is_read_under_its_own_name(clip: Path):
+    """The worker's own standard input is another one."""
+    with clip.open("rb") as file:
+        for name in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
+            process = start("frames", name, "--num-frames", 2, "--json", stdin=file)
+            out, err = process.communicate(timeout=60)
+            assert (process.returncode, err) == (0, "")
+            assert (json.loads(out)["media"], json.loads(out)["num_frames_in_file"]) == (name, 60)
+
+
+def test_an_open_pipe_is_refused_and_the_way_is_told():
+    process = start("frames", "/dev/stdin", stdin=-1)
+    _, err = process.communicate("", timeout=60)
+    told = "error: /dev/stdin: is no regular file with a name (give the file, or - to read standard input)\n"
+    assert (process.returncode, err) == (3, told)
+
+
 def test_one_standard_input_is_one_thing(run: Run, clip: Path):
     for words in (("-", "-"), ("-", "-", "what?"), ("--video", "-", clip, "-")):
         result = run("ask", *words)
@@ -99,6 +116,7 @@ def test_a_url_is_read_where_it_is_allowed(run: Run, site: str, own_temporary: P
     ("flags", "words"),
     [
         (["--max-pixels", "100"], "over the limit of 100 pixels"),
+        (["--max-file-frames", "10"], "has more than 10 frames, the limit (raise"),
         (["--max-file-frames", "59"], "raise --max-file-frames"),
         (["--max-file-size", "100"], "raise --max-file-size"),
         (["--decode-timeout", "0.0001"], "raise --decode-timeout"),

@@ -62,6 +62,29 @@ def test_started_with_stdout_closed(clip: Path):
     assert (process.returncode, err) == (0, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_errors_that_cannot_be_written_keep_their_code(clip: Path, bad_files: dict[str, Path]):
+    with open("/dev/full", "w") as full:
+        process = start("frames", bad_files["text"], stderr=full)
+        process.communicate(timeout=30)
+        assert process.returncode == 3
+        process = start("--debug", "frames", bad_files["text"], stderr=full)
+        process.communicate(timeout=30)
+        assert process.returncode == 3
+        process = start("frames", clip, stderr=full)
+        assert process.communicate(timeout=30)[0].startswith(f"{clip}: 128 x 96")
+        assert process.returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_a_full_standard_output_is_named(clip: Path):
+    what, hint = "cannot be written: No space left on device", "make room, or send it elsewhere"
+    with open("/dev/full", "w") as full:
+        process = start("frames", clip, stdout=full)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (6, f"error: standard output: {what} ({hint})\n")
+
+
 def test_a_locale_without_unicode_does_not_crash(clip: Path, tmp_path: Path):
     name = tmp_path / "höhe.mp4"
     name.write_bytes(clip.read_bytes())
@@ -106,6 +129,7 @@ def broken(fault: BaseException):
         (RuntimeError("odd\nstate"), 1, "RuntimeError: odd state"),
         (MemoryError(), 6, "memory"),
         (OSError(28, "No space left on device", "out.json"), 6, "out.json: no space left"),
+        (OSError(28, "No space left on device"), 6, "output: no space left on the disk (make room)"),
         (PermissionError(13, "Permission denied", "out.json"), 6, "out.json: no permission"),
         (ResourceError("disk", "full"), 6, "disk: full"),
     ],

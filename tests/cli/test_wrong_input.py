@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Run, start
 
@@ -69,6 +70,19 @@ def test_flags_that_cannot_be_meant(run: Run, clip: Path, command: str, flags: l
     result = run(command, clip, *question, *flags)
     assert result.code == 2
     assert words in result.error
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_damaged_picture_is_told_before_flags_for_videos(
+    run: Run, picture: Path, tmp_path: Path, kind: str
+):
+    with Image.open(picture) as whole:
+        whole.save(tmp_path / "whole", format=kind)
+    data = (tmp_path / "whole").read_bytes()
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    result = run("ask", tmp_path / "cut", "what happens", "--num-frames", 4)
+    assert (result.code, "truncated or damaged" in result.error) == (3, True)
+    assert run("ask", tmp_path / "whole", "what happens", "--num-frames", 4).code == 2
 
 
 @pytest.mark.parametrize(

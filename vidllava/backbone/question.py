@@ -173,15 +173,16 @@ def plan_media(
     request = _request(options, rules)
     backend, _ = choose_backend(options.video_backend)
     kinds = [media_kind(path) for path in media]
-    if "video" not in kinds and media:
-        _refuse_frame_options(options)
     alone = len(media) == 1
-    return tuple(
+    items = tuple(
         _plan_clip(path, request, rules, backend, sampler)
         if kind == "video"
         else _plan_picture(path, rules, alone, sampler)
         for path, kind in zip(media, kinds, strict=True)
     )
+    if "video" not in kinds and media:  # last: that a picture is damaged matters more
+        _refuse_frame_options(options)
+    return items
 
 
 def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:

@@ -61,10 +61,12 @@ class Limits:
             what = f"has frames of {width}x{height}, over the limit of {self.max_frame_pixels:,} pixels"
             raise ResourceError(name, what, "scale it down, or raise --max-pixels")
 
-    def check_frames(self, name: str, num_frames: int) -> None:
-        """Raises ResourceError for a clip of too many frames."""
+    def check_frames(self, name: str, num_frames: int, *, counted_all: bool = True) -> None:
+        """Raises ResourceError for a clip of too many frames; ``counted_all``: it has no more."""
         if num_frames > self.max_file_frames:
             what = f"has {num_frames:,} frames, over the limit of {self.max_file_frames:,}"
+            if not counted_all:
+                what = f"has more than {self.max_file_frames:,} frames, the limit"
             raise ResourceError(name, what, "raise --max-file-frames, or cut the file")
 
 

@@ -102,7 +102,7 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
         stream = choose_stream(container, path, limits)
         # A frame may be two packets (fields, or one that shows nothing): twice the bound is beyond it.
         found = scan(container, stream, max_packets=2 * limits.max_file_frames)
-        limits.check_frames(path, -(-found.num_packets // 2))
+        limits.check_frames(path, -(-found.num_packets // 2), counted_all=False)
         first = found.first_frame
         if first is None or found.encrypted:
             raise _no_frame(path, stream, found)

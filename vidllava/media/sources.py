@@ -22,6 +22,7 @@ from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 
 STDIN = "-"
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self)/fd/\d+")
 URL_SECONDS = 120.0
 _CHUNK_BYTES = 1 << 20
 
@@ -36,6 +37,25 @@ def shown_url(url: str) -> str:
     bare = re.sub(r"//[^/?#]*@", "//", url)
     path, mark, _ = re.sub(r"#.*", "", bare, flags=re.DOTALL).partition("?")
     return path + ("?..." if mark else "")
+
+
+def is_descriptor(name: str) -> bool:
+    """Whether ``name`` is an open file of this process, like /dev/stdin: another file in every process."""
+    return _DESCRIPTOR.fullmatch(os.path.abspath(name)) is not None
+
+
+def real_file(name: str) -> str:
+    """The path of the regular file behind a descriptor's name, for other processes to open.
+
+    Raises MediaError where there is none: a pipe, a device, a file that was deleted.
+    """
+    real = os.path.realpath(name)
+    try:
+        if os.path.isfile(real) and os.path.samefile(name, real):
+            return real
+    except OSError:
+        pass
+    raise MediaError(name, "is no regular file with a name", "give the file, or - to read standard input")
 
 
 class Spool:
@@ -75,6 +95,10 @@ class Spool:
         """
         if name == STDIN:
             return self._copied("standard input", self._read_stdin)
+        if is_descriptor(name):  # the worker's own descriptors are others
+            path = real_file(name)
+            self._names[path] = name
+            return path
         if not is_url(name) or os.path.lexists(name):
             return name
         if not self._allow_url:
