@@ -66,7 +66,9 @@ BatchOutput = Annotated[
 BatchMediaRoot = Annotated[
     Path | None,
     typer.Option(
-        "--media-root", help="Where the rows' media lie; default: beside the rows.", rich_help_panel=_BATCH
+        "--media-root",
+        help="The folder in which the rows' media lie, / for any; default: beside the rows.",
+        rich_help_panel=_BATCH,
     ),
 ]
 BatchWorkers = Annotated[

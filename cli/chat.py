@@ -66,7 +66,9 @@ def chat(
     url_timeout: bounds.UrlTimeout = URL_SECONDS,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object per question, on a line.", rich_help_panel="Output"),
+        typer.Option(
+            "--json", help="One JSON object per question or command, on a line.", rich_help_panel="Output"
+        ),
     ] = False,
     no_stream: options.NoStream = False,
     quiet: options.Quiet = False,

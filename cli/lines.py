@@ -1,7 +1,7 @@
 """The two ends of a `chat`: where its lines come from, and where what it has to say goes.
 
 Answers go to stdout, whatever else there is to say to stderr. At a terminal words are shown as they come;
-from a pipe each line of input gives one line of output.
+from a pipe each question gives one line of output, and as JSON each command too.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ class Telling:
             self.console.write(json.dumps(row, ensure_ascii=False))
         elif not self.at_terminal:
             self.console.write("")
+
+    def command(self, text: str, error: str | None) -> None:
+        """A command was dealt with: for programs a line of its own, so that each line in has its line out."""
+        if error is not None:
+            self.console.error(error)
+        if self._as_json:
+            self.console.write(json.dumps({"command": text, "error": error}, ensure_ascii=False))
 
     def factor(self, notice: str | None, factor: float, *, is_first: bool) -> None:
         """A RoPE factor above 1, where it was another one before."""

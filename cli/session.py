@@ -76,12 +76,14 @@ class Session:
 
     def _command(self, words: list[str]) -> None:
         command = self._commands.get(words[0])
+        error = None
         try:
             if command is None:
                 raise UsageError(words[0], "no such command", "/help lists them")
             command(words[1:])
         except VidllavaError as fault:
-            self._console.error(str(fault))
+            error = str(fault)
+        self._told.command(" ".join(words), error)
 
     def _ask(self, text: str) -> None:
         start = time.perf_counter()

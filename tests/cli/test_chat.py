@@ -44,7 +44,8 @@ def test_json_gives_one_object_a_line(run: Run, clip: Path):
 
 def test_reset_forgets_the_conversation_and_keeps_the_clip(run: Run, clip: Path):
     result = run("chat", clip, "--json", *SHORT, stdin="what happens\nand then?\n/reset\nwhat happens\n")
-    first, _, third = (json.loads(line) for line in result.out.splitlines())
+    first, _, reset, third = (json.loads(line) for line in result.out.splitlines())
+    assert reset == {"command": "/reset", "error": None}
     assert (third["answer"], third["usage"], third["turn"]) == (first["answer"], first["usage"], 1)
     assert third["seconds"]["decode"] == 0.0
 
@@ -52,7 +53,9 @@ def test_reset_forgets_the_conversation_and_keeps_the_clip(run: Run, clip: Path)
 def test_frames_rate_and_range_change_what_is_looked_at(run: Run, clip: Path):
     lines = "a?\n/frames 4\nb?\n/fps 3\nc?\n/range 0.5 1\nd?\n/range\ne?\n/frames\n"
     result = run("chat", clip, "--json", *SHORT, stdin=lines)
-    rows = [json.loads(line) for line in result.out.splitlines()]
+    lines_out = [json.loads(line) for line in result.out.splitlines()]
+    assert len(lines_out) == len(lines.splitlines())  # one line in, one line out
+    rows = [row for row in lines_out if "command" not in row]
     frames = [[frame["index"] for frame in row["media"][0]["frames"]] for row in rows]
     assert [len(taken) for taken in frames] == [8, 4, 6, 2, 6]
     assert frames[1] == [0, 19, 39, 59]
@@ -79,7 +82,8 @@ def test_a_wrong_command_is_one_line_and_changes_nothing(run: Run, clip: Path, l
     assert result.code == 0
     (told,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert words in told
-    first, second = (json.loads(line) for line in result.out.splitlines())
+    first, failed, _, second = (json.loads(line) for line in result.out.splitlines())
+    assert (failed["command"], words in failed["error"]) == (line, True)
     assert (first["answer"], first["media"]) == (second["answer"], second["media"])
 
 
@@ -118,7 +122,7 @@ def test_a_question_that_does_not_fit_is_one_line_and_reset_helps(run: Run, clip
     assert result.code == 0
     (told,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert "/reset forgets the conversation" in told
-    first, refused, third = (json.loads(line) for line in result.out.splitlines())
+    first, refused, _, third = (json.loads(line) for line in result.out.splitlines())
     assert refused["answer"] is None
     assert "exceed" in refused["error"]
     assert first["answer"] == third["answer"]
