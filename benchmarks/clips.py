@@ -38,7 +38,7 @@ CLIPS: dict[str, tuple[str, int, int, dict[str, str]]] = {
         360,
         {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0"},
     ),
-    "360p_av1.mp4": ("libsvtav1", 640, 360, {"preset": "12", "crf": "38", "g": "150"}),
+    "360p_av1.mp4": ("libsvtav1", 640, 360, {"preset": "12", "crf": "26", "g": "150"}),
 }
 
 

@@ -77,4 +77,4 @@ def test_finetune_learns_and_leaves_a_model_that_answers(tmp_path: Path):
 def test_nano_answers_as_many_of_its_questions_as_were_measured():
     right, asked = load("questions.py").main()
     assert asked == 34
-    assert right >= 28
+    assert right >= 0.9 * asked

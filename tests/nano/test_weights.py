@@ -74,7 +74,7 @@ def test_the_card_says_what_the_figures_file_says():
 
 
 def test_the_example_questions_are_answered_as_well_as_measured(nano):
-    """28 of 34 when these weights were trained; nine of ten is the goal, not reached yet (MODEL_CARD)."""
+    """Nine of ten is the goal, and 31 of 34 were right when these weights were made."""
     rows = [json.loads(line) for line in (EXAMPLES / "questions.jsonl").read_text("utf-8").splitlines()]
     wrong = []
     for row in rows:
@@ -84,7 +84,7 @@ def test_the_example_questions_are_answered_as_well_as_measured(nano):
         if not same_answer(given, row["answer"]):
             wrong.append((row["id"], given))
     assert len(rows) == 34
-    assert len(wrong) <= 6, wrong
+    assert len(rows) - len(wrong) >= 0.9 * len(rows), wrong
 
 
 def test_the_example_clip_is_told_rightly(nano):
@@ -119,7 +119,7 @@ def test_a_few_held_out_lessons_are_answered_as_well_as_the_card_says(nano):
     """A small sample (a full score takes minutes): well below the card's figures would be a regression."""
     asked = list(ask_held_out(nano, ("test", "combos"), lessons=6, questions=4, seed=3))
     report = summary(asked)
-    for split, single, free in (("test", 0.75, 0.5), ("combos", 0.6, 0.4)):
+    for split, single, free in (("test", 0.88, 0.7), ("combos", 0.82, 0.6)):
         assert report[split]["single_fact"]["exact"] >= single
         assert report[split]["free"]["f1"] >= free
 
