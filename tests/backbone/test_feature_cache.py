@@ -154,6 +154,7 @@ DATA = pack(ENTRY, KEY)
 @pytest.mark.parametrize(
     "damaged",
     [b"", DATA[:7], DATA[:100], DATA[:-1], DATA[:-1] + bytes([DATA[-1] ^ 1]), DATA + b"x", b"\xff" * 400],
+    ids=["empty", "cut in its length", "cut in its header", "cut", "one bit", "longer", "noise"],
 )
 def test_a_damaged_entry_is_a_miss(damaged: bytes) -> None:
     assert unpack(damaged, KEY) is None
