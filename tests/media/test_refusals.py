@@ -169,7 +169,9 @@ def test_an_encrypted_file_is_said(clip, tmp_path):
 def test_an_encrypted_file_is_refused_even_where_a_picture_comes_out(clip, monkeypatch):
     """Out of random bits a decoder sometimes makes a grey frame."""
     found = probe_module.scan
-    monkeypatch.setattr(probe_module, "scan", lambda *given: replace(found(*given), encrypted=True))
+    monkeypatch.setattr(
+        probe_module, "scan", lambda *given, **bounds: replace(found(*given, **bounds), encrypted=True)
+    )
     probe.__globals__["_probe"].cache_clear()
     assert error_of(clip("constant.mp4")).startswith("is encrypted")
 
