@@ -24,7 +24,6 @@ class Converter:
     """From a decoded frame to upright RGB: [info.height, info.width, 3], or [size, size, 3]."""
 
     def __init__(self, info: VideoInfo, size: int | None) -> None:
-        self.shape = (info.height, info.width) if size is None else (size, size)
         self.num_rescaled = 0
         """Frames of another size than the first: a stream may change it on its way."""
         self.num_untagged = 0
