@@ -4,8 +4,8 @@
     school      the language model learns to answer, from packed lessons               (150 minutes)
     finetune    `vidllava finetune --mix in-batch` on whole conversations, tower included
 
-Each stage leaves a folder that the next one starts from, so an interrupted run goes on where it was. What ships
-as ``weights`` is an average of folders from longer runs of the same stages: the model card says which.
+Each stage leaves a folder that the next one starts from, so an interrupted run goes on where it was. What
+ships as ``weights`` is an average of folders from longer runs of the same stages: the model card says which.
 """
 
 from __future__ import annotations
