@@ -18,27 +18,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllava.cache_folder import CacheFolder
-from vidllava.cli import bounds, loading, options, outputs
-from vidllava.cli.console import Console
+from vidllava.cli import bounds, options, outputs
+from vidllava.cli.console import Console, counted
+from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.report import answer_json
 from vidllava.cli.startup import STARTED
 from vidllava.cli.telling import tell_cut, tell_work
 from vidllava.cli.words import media_and_question, refuse_batch_flags
-from vidllava.media.limits import DEFAULT_LIMITS
-from vidllava.media.sources import URL_SECONDS
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
     from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.model import Backbone
     from vidllava.backbone.question import AskOptions, Question
 
-NANO_NOTICE = (
-    "nano answers: it knows only its generated world of moving shapes. "
-    "For other clips: vidllava models pull onevision-0.5b"
-)
 
-
+@spread
 def ask(
     media: Annotated[
         list[str] | None,
@@ -65,33 +61,10 @@ def ask(
             help="Media, repeatable; they come first, in order. What a file is, is read from the file.",
         ),
     ] = None,
-    num_frames: options.NumFrames = None,
-    fps: options.Fps = None,
-    max_frames: options.MaxFrames = None,
-    keyframes: options.Keyframes = None,
-    start: options.Start = None,
-    end: options.End = None,
-    video_backend: options.VideoBackend = None,
-    no_reuse_frames: options.NoReuseFrames = False,
-    no_cache: options.NoCache = False,
-    preset: options.Preset = None,
-    pool_stride: options.PoolStride = None,
-    pool_mode: options.PoolMode = None,
-    newline_mode: options.NewlineMode = None,
-    rope_factor: options.RopeFactor = "auto",
-    context_limit: options.ContextLimit = None,
-    time_instruction: options.TimeInstruction = False,
-    system: options.System = None,
-    model: options.Model = "auto",
-    revision: options.Revision = None,
-    download: options.Download = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    attn_implementation: options.Attention = "sdpa",
-    max_new_tokens: options.MaxNewTokens = 1024,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
+    asking: options.Asking,
+    seeing: options.Seeing,
+    weights: options.Weights,
+    answering: options.Answering,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(
@@ -99,17 +72,8 @@ def ask(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
-    max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
-    max_file_frames: bounds.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
-    max_file_size: bounds.MaxFileSize = bounds.FILE_SIZE,
-    max_streams: bounds.MaxStreams = DEFAULT_LIMITS.max_streams,
-    decode_timeout: bounds.DecodeTimeout = None,
-    allow_url: bounds.AllowUrl = False,
-    url_timeout: bounds.UrlTimeout = URL_SECONDS,
-    batch: bounds.Batch = None,
-    output: bounds.BatchOutput = None,
-    media_root: bounds.BatchMediaRoot = None,
-    workers: bounds.BatchWorkers = None,
+    reading: bounds.Bounds,
+    batches: bounds.Batches,
     as_json: options.Json = False,
     no_stream: options.NoStream = False,
     quiet: options.Quiet = False,
@@ -125,41 +89,33 @@ def ask(
     cat clip.mp4 | vidllava ask - "what happens"
     vidllava ask --batch questions.jsonl -o answers.jsonl
     """
-    given = locals()
     console = Console(quiet=quiet, verbose=verbose)
-    if batch is not None or output is not None:
-        from vidllava.cli.batch import answer_batch
+    if batches.batch is not None or batches.output is not None:
+        from vidllava.cli.batch import Command, answer_batch
 
-        answer_batch(given, console)
-    else:
-        _ask_once(given, console)
-
-
-def _ask_once(given: dict[str, Any], console: Console) -> None:
-    """One question, answered on stdout."""
-    refuse_batch_flags(given)
-    names, text = media_and_question([*(given["flagged"] or []), *(given["media"] or [])], given["question"])
-    sheet, as_json = given["contact_sheet"], given["as_json"]
-    if sheet is not None:
-        outputs.check_file("--contact-sheet", sheet, overwrite=given["overwrite"])
-        outputs.check_folder(sheet.absolute().parent)
-    asked = options.ask_options(**options.pick(given, options.ASK))
-    chosen = options.generate_options(**options.pick(given, options.ANSWER))
-    folder = None if given["no_cache"] else CacheFolder.of_environment()
-    to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not given["no_stream"]
-    limits = bounds.limits(**options.pick(given, bounds.LIMITS))
-    urls = {"allow_url": given["allow_url"], "url_seconds": given["url_timeout"]}
-    with open_media(names, limits, **urls) as intake:
-        shown, planned = _plan(intake, text, asked, given, folder, console)
+        single = {"QUESTION": question, "MEDIA": media, "--video": flagged, "--contact-sheet": contact_sheet}
+        single |= {"--json": as_json, "--no-stream": no_stream}
+        command = Command(batches, asking, seeing, weights, answering, reading, overwrite=overwrite)
+        answer_batch(command, [flag for flag, value in single.items() if value], console)
+        return
+    refuse_batch_flags(vars(batches))
+    names, text = media_and_question([*(flagged or []), *(media or [])], question)
+    if contact_sheet is not None:
+        outputs.check_file("--contact-sheet", contact_sheet, overwrite=overwrite)
+        outputs.check_folder(contact_sheet.absolute().parent)
+    asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
+    to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream
+    with open_media(names, reading.limits(), **reading.urls()) as intake:
+        shown, planned = _plan(intake, text, asked, weights, folder, console)
         answer, seconds = _answer(
             planned,
-            model={**options.pick(given, options.WEIGHTS), "name": shown},
+            weights.load(shown),
             chosen=chosen,
             stream_to=console if to_screen else None,
             folder=folder,
             sampler=intake.sampler,
-            reuse_frames=not given["no_reuse_frames"],
-            keep_pixels=sheet is not None,
+            reuse_frames=not seeing.no_reuse_frames,
+            keep_pixels=contact_sheet is not None,
         )
         answer = replace(answer, question=intake.named(planned))
     if as_json:
@@ -168,17 +124,17 @@ def _ask_once(given: dict[str, Any], console: Console) -> None:
         console.write(answer.text)
     for note in answer.notes:
         console.warn(note)
-    tell_cut(answer, given["max_new_tokens"], console)
+    tell_cut(answer, answering.max_new_tokens, console)
     tell_work(answer, seconds, console)
-    if sheet is not None:
-        _draw(answer, sheet, console)
+    if contact_sheet is not None:
+        _draw(answer, contact_sheet, console)
 
 
 def _plan(
     intake: Intake,
     text: str,
     asked: AskOptions,
-    given: dict[str, Any],
+    weights: options.Weights,
     folder: CacheFolder | None,
     console: Console,
 ) -> tuple[str, Question]:
@@ -186,7 +142,6 @@ def _plan(
 
     The worker decodes from then on.
     """
-    from vidllava.backbone.locate import locate
     from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
@@ -196,10 +151,7 @@ def _plan(
         path
     ) in intake.paths:  # before the model: a wrong path is the likelier slip, and the quicker one to find
         media_kind(path)
-    model = given["model"]
-    shown, checkpoint = locate(model, download=given["download"], revision=given["revision"])
-    if model == "auto" and shown == "nano":
-        console.note(NANO_NOTICE)
+    shown, checkpoint = weights.locate(console)
     settings = read_settings(checkpoint, shown)
     question = plan_question(
         intake.paths, text, settings, read_codec(checkpoint), asked, sampler=intake.sampler
@@ -209,22 +161,22 @@ def _plan(
         console.warn(note)
     for item in question.items:
         if item.plan is not None:
-            shown_plan = f"{len(item.plan)} frames, {item.plan.reason}, read by {item.backend}"
+            shown_plan = f"{counted(len(item.plan), 'frame')}, {item.plan.reason}, read by {item.backend}"
             console.detail(f"{intake.shown(item.path)}: {shown_plan}")
     return shown, question
 
 
 def _answer(
     question: Question,
+    loaded: tuple[Backbone, dict[str, float]],
     *,
-    model: dict[str, Any],
     chosen: GenerateOptions,
     stream_to: Console | None,
     folder: CacheFolder | None,
     **seeing: Any,
 ) -> tuple[Answer, dict[str, float]]:
     """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come."""
-    backbone, loading_seconds = loading.load(**model)
+    backbone, loading_seconds = loaded
     from vidllava.backbone.answer import answer_question
     from vidllava.backbone.feature_cache import FeatureCache
 

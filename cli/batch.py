@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.cli import bounds, options
 from vidllava.cli.batch_answers import AnswerFile, Record
 from vidllava.cli.batch_progress import BatchProgress
@@ -33,54 +32,60 @@ if TYPE_CHECKING:
 
 DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one
 MAX_WORKERS = 4
-_SINGLE = ("question", "media", "flagged", "contact_sheet", "as_json", "no_stream")
-_FLAGS = {"question": "QUESTION", "media": "MEDIA", "flagged": "--video", "as_json": "--json"}
 
 
-def answer_batch(given: dict[str, Any], console: Console) -> None:
-    """Answer the rows of ``--batch``. Raises PartialFailure where some have no answer."""
-    questions, output = _files(given)
-    rows, ignored = read_rows(questions, given["media_root"])
-    asked = options.ask_options(**options.pick(given, options.ASK))
-    chosen = options.generate_options(**options.pick(given, options.ANSWER))
-    # Importing the two decides nothing and costs a decoder library: only now, after every row was checked.
-    from vidllava.backbone.locate import locate
+@dataclass(frozen=True)
+class Command:
+    """What the command line said."""
+
+    batches: bounds.Batches
+    asking: options.Asking
+    seeing: options.Seeing
+    weights: options.Weights
+    answering: options.Answering
+    reading: bounds.Bounds
+    overwrite: bool
+
+
+def answer_batch(command: Command, single: Sequence[str], console: Console) -> None:
+    """Answer the rows of ``--batch``; ``single`` names flags that were given and are for one question.
+
+    Raises PartialFailure where some have no answer.
+    """
+    questions, output = _files(command, single)
+    rows, ignored = read_rows(questions, command.batches.media_root)
+    asked, chosen = command.asking.checked(), command.answering.checked()
+    # Importing it decides nothing and costs a decoder library: only now, after every row was checked.
     from vidllava.media.decode import choose_backend
 
     choose_backend(asked.video_backend)
-    shown, checkpoint = locate(given["model"], download=given["download"], revision=given["revision"])
-    if given["model"] == "auto" and shown == "nano":
-        from vidllava.cli.ask import NANO_NOTICE
-
-        console.note(NANO_NOTICE)
+    shown, checkpoint = command.weights.locate(console)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
-    settings = _settings_key(given, asked, chosen, checkpoint)
+    settings = _settings_key(command.weights, asked, chosen, checkpoint)
     with AnswerFile(
-        output, settings=settings, model=shown, rows=rows, overwrite=given["overwrite"]
+        output, settings=settings, model=shown, rows=rows, overwrite=command.overwrite
     ) as answers:
         for note in answers.notes:
             console.warn(note)
         todo = [row for row in rows if row.key not in answers.done]
         if len(todo) < len(rows):
             console.note(f"{len(rows) - len(todo)} of {len(rows)} questions are answered already")
-        failed = _run(todo, answers, given, (shown, checkpoint), asked, chosen, console) if todo else 0
+        failed = _run(todo, answers, command, (shown, checkpoint), asked, chosen, console) if todo else 0
     if failed:
         what = f"{failed} of {len(todo)} questions have no answer"
         raise PartialFailure(output, what, "their rows say why; the same command tries them again")
 
 
-def _files(given: Mapping[str, Any]) -> tuple[Path, Path]:
-    questions, output = given["batch"], given["output"]
+def _files(command: Command, single: Sequence[str]) -> tuple[Path, Path]:
+    questions, output = command.batches.batch, command.batches.output
     if questions is None:
         raise UsageError("--output", "is for --batch", "leave out --output, or give --batch FILE")
     if output is None:
         raise UsageError("--batch", "needs a file for the answers", "-o answers.jsonl")
-    for name in _SINGLE:
-        if given[name]:
-            flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
-            raise UsageError(flag, "cannot be given with --batch", "the rows name media and questions")
-    if given["allow_url"]:
+    for flag in single:
+        raise UsageError(flag, "cannot be given with --batch", "the rows name media and questions")
+    if command.reading.allow_url:
         what = "cannot be given with --batch: URLs are not read in a batch"
         raise UsageError("--allow-url", what, "download the media first, and leave out --allow-url")
     if output.exists() and questions.exists() and output.samefile(questions):
@@ -89,14 +94,14 @@ def _files(given: Mapping[str, Any]) -> tuple[Path, Path]:
 
 
 def _settings_key(
-    given: Mapping[str, Any], asked: AskOptions, chosen: GenerateOptions, checkpoint: Path
+    weights: options.Weights, asked: AskOptions, chosen: GenerateOptions, checkpoint: Path
 ) -> str:
     """Names whatever may change an answer besides its row: flags, and the model's files."""
     files = sorted(path for path in checkpoint.iterdir() if path.suffix in (".json", ".safetensors"))
     words = [
         asdict(asked),
         asdict(chosen),
-        {name: given[name] for name in ("device", "dtype", "attn_implementation")},
+        {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation")},
         {path.name: sample(str(path)) for path in files},
     ]
     return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -105,7 +110,7 @@ def _settings_key(
 def _run(
     rows: Sequence[Row],
     answers: AnswerFile,
-    given: Mapping[str, Any],
+    command: Command,
     model: tuple[str, Path],
     asked: AskOptions,
     chosen: GenerateOptions,
@@ -118,9 +123,9 @@ def _run(
 
     shown, checkpoint = model
     settings = read_settings(checkpoint, shown)
-    limits = bounds.limits(**options.pick(given, bounds.LIMITS), default_seconds=DECODE_SECONDS)
-    num_workers = min(given["workers"] or min(num_threads(), MAX_WORKERS), len(rows))
-    folder = None if given["no_cache"] else CacheFolder.of_environment()
+    limits = command.reading.limits(default_seconds=DECODE_SECONDS)
+    num_workers = min(command.batches.workers or min(num_threads(), MAX_WORKERS), len(rows))
+    folder = command.seeing.folder()
     progress = BatchProgress(console, len(rows))
     with Ahead(
         rows,
@@ -130,16 +135,14 @@ def _run(
         limits=limits,
         repeats=folder is None,
     ) as ahead:
-        from vidllava.cli import loading
-
-        backbone, _ = loading.load(**{**options.pick(given, options.WEIGHTS), "name": shown})
+        backbone, _ = command.weights.load(shown)
         from vidllava.backbone.answer import answer_question
         from vidllava.backbone.feature_cache import FeatureCache
 
         ahead.torch_is_here.set()
         seeing: dict[str, Any] = {
             "cache": None if folder is None else FeatureCache(backbone, folder),
-            "reuse_frames": not given["no_reuse_frames"],
+            "reuse_frames": not command.seeing.no_reuse_frames,
             "keep_pixels": False,
         }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vidllava.media.limits import DEFAULT_LIMITS, Limits, parse_size
+from vidllava.media.sources import URL_SECONDS
 
 _LIMITS, _BATCH = "Limits", "Batch"
 FILE_SIZE = "64G"
@@ -81,24 +83,39 @@ BatchWorkers = Annotated[
     ),
 ]
 
-# The parameters of a command that ``limits`` takes.
-LIMITS = ("max_pixels", "max_file_frames", "max_file_size", "max_streams", "decode_timeout")
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much is read at most, and from where."""
+
+    max_pixels: MaxPixels = DEFAULT_LIMITS.max_frame_pixels
+    max_file_frames: MaxFileFrames = DEFAULT_LIMITS.max_file_frames
+    max_file_size: MaxFileSize = FILE_SIZE
+    max_streams: MaxStreams = DEFAULT_LIMITS.max_streams
+    decode_timeout: DecodeTimeout = None
+    allow_url: AllowUrl = False
+    url_timeout: UrlTimeout = URL_SECONDS
+
+    def limits(self, *, default_seconds: float = DEFAULT_LIMITS.decode_seconds) -> Limits:
+        """The bounds on files. Raises UsageError."""
+        return Limits(
+            max_frame_pixels=self.max_pixels,
+            max_file_frames=self.max_file_frames,
+            max_file_bytes=parse_size(self.max_file_size),
+            max_streams=self.max_streams,
+            decode_seconds=default_seconds if self.decode_timeout is None else self.decode_timeout,
+        )
+
+    def urls(self) -> dict[str, Any]:
+        """What ``open_media`` must know of the network."""
+        return {"allow_url": self.allow_url, "url_seconds": self.url_timeout}
 
 
-def limits(
-    *,
-    max_pixels: int,
-    max_file_frames: int,
-    max_file_size: str,
-    max_streams: int,
-    decode_timeout: float | None,
-    default_seconds: float = DEFAULT_LIMITS.decode_seconds,
-) -> Limits:
-    """The flags on the size of files. Raises UsageError."""
-    return Limits(
-        max_frame_pixels=max_pixels,
-        max_file_frames=max_file_frames,
-        max_file_bytes=parse_size(max_file_size),
-        max_streams=max_streams,
-        decode_seconds=default_seconds if decode_timeout is None else decode_timeout,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Many questions, one model."""
+
+    batch: Batch = None
+    output: BatchOutput = None
+    media_root: BatchMediaRoot = None
+    workers: BatchWorkers = None

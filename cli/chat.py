@@ -5,65 +5,36 @@ vidllava chat clip.mp4
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidllava.cache_folder import CacheFolder
-from vidllava.cli import bounds, loading, options
+from vidllava.cli import bounds, options
 from vidllava.cli.console import Console
+from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.lines import Telling, read_lines
 from vidllava.cli.session import Session
 from vidllava.errors import UsageError
-from vidllava.media.limits import DEFAULT_LIMITS
-from vidllava.media.sources import URL_SECONDS
 
 if TYPE_CHECKING:
     from vidllava.backbone.question import AskOptions, MediaItem
     from vidllava.backbone.settings import ModelSettings
+    from vidllava.cache_folder import CacheFolder
 
 
+@spread
 def chat(
     media: Annotated[
         list[str] | None,
         typer.Argument(metavar="MEDIA", help="Videos and pictures to talk about.", show_default=False),
     ] = None,
     *,
-    num_frames: options.NumFrames = None,
-    fps: options.Fps = None,
-    max_frames: options.MaxFrames = None,
-    keyframes: options.Keyframes = None,
-    start: options.Start = None,
-    end: options.End = None,
-    video_backend: options.VideoBackend = None,
-    no_reuse_frames: options.NoReuseFrames = False,
-    no_cache: options.NoCache = False,
-    preset: options.Preset = None,
-    pool_stride: options.PoolStride = None,
-    pool_mode: options.PoolMode = None,
-    newline_mode: options.NewlineMode = None,
-    rope_factor: options.RopeFactor = "auto",
-    context_limit: options.ContextLimit = None,
-    time_instruction: options.TimeInstruction = False,
-    system: options.System = None,
-    model: options.Model = "auto",
-    revision: options.Revision = None,
-    download: options.Download = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    attn_implementation: options.Attention = "sdpa",
-    max_new_tokens: options.MaxNewTokens = 1024,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
-    max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
-    max_file_frames: bounds.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
-    max_file_size: bounds.MaxFileSize = bounds.FILE_SIZE,
-    max_streams: bounds.MaxStreams = DEFAULT_LIMITS.max_streams,
-    decode_timeout: bounds.DecodeTimeout = None,
-    allow_url: bounds.AllowUrl = False,
-    url_timeout: bounds.UrlTimeout = URL_SECONDS,
+    asking: options.Asking,
+    seeing: options.Seeing,
+    weights: options.Weights,
+    answering: options.Answering,
+    reading: bounds.Bounds,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -83,19 +54,15 @@ def chat(
     vidllava chat clip.mp4
     vidllava chat clip.mp4 --json < questions.txt > answers.jsonl
     """
-    given = locals()
     console = Console(quiet=quiet, verbose=verbose)
     if not media:
         raise UsageError("MEDIA", "is missing", "for example: vidllava chat clip.mp4")
     if "-" in media:
         raise UsageError("-", "is standard input, where the questions come from", "give a file")
-    asked = options.ask_options(**options.pick(given, options.ASK))
-    chosen = options.generate_options(**options.pick(given, options.ANSWER))
-    folder = None if no_cache else CacheFolder.of_environment()
-    limits = bounds.limits(**options.pick(given, bounds.LIMITS))
-    with open_media(media, limits, allow_url=allow_url, url_seconds=url_timeout) as intake:
-        shown, settings, items = _plan(intake, asked, given, folder, console)
-        backbone, seconds = loading.load(name=shown, **options.pick(given, options.WEIGHTS))
+    asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
+    with open_media(media, reading.limits(), **reading.urls()) as intake:
+        shown, settings, items = _plan(intake, asked, weights, folder, console)
+        backbone, seconds = weights.load(shown)
         console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
         from vidllava.backbone.chat import Conversation
         from vidllava.backbone.feature_cache import FeatureCache
@@ -106,10 +73,12 @@ def chat(
             asked,
             chosen,
             sampler=intake.sampler,
-            cache=None if no_cache else FeatureCache(backbone, folder),
-            reuse_frames=not no_reuse_frames,
+            cache=None if folder is None else FeatureCache(backbone, folder),
+            reuse_frames=not seeing.no_reuse_frames,
         )
-        told = Telling(console, as_json=as_json, streams=not no_stream, max_new_tokens=max_new_tokens)
+        told = Telling(
+            console, as_json=as_json, streams=not no_stream, max_new_tokens=answering.max_new_tokens
+        )
         session = Session(conversation, intake, settings, asked, told)
         session.run(read_lines(told))
 
@@ -117,7 +86,7 @@ def chat(
 def _plan(
     intake: Intake,
     asked: AskOptions,
-    given: dict[str, Any],
+    weights: options.Weights,
     folder: CacheFolder | None,
     console: Console,
 ) -> tuple[str, ModelSettings, tuple[MediaItem, ...]]:
@@ -125,18 +94,14 @@ def _plan(
 
     The worker decodes from then on.
     """
-    from vidllava.backbone.locate import locate
     from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
-    from vidllava.cli.ask import NANO_NOTICE
     from vidllava.media.probe import media_kind
 
     for path in intake.paths:  # before the model, as in ask
         media_kind(path)
-    shown, checkpoint = locate(given["model"], download=given["download"], revision=given["revision"])
-    if given["model"] == "auto" and shown == "nano":
-        console.note(NANO_NOTICE)
+    shown, checkpoint = weights.locate(console)
     settings = read_settings(checkpoint, shown)
     question = plan_question(
         intake.paths, "?", settings, read_codec(checkpoint), asked, sampler=intake.sampler

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllava.cli import bounds, options, outputs
-from vidllava.cli.console import Console
+from vidllava.cli.console import Console, counted
+from vidllava.cli.groups import spread
 from vidllava.cli.intake import open_media
 from vidllava.errors import ModelError
-from vidllava.media.limits import DEFAULT_LIMITS
-from vidllava.media.sources import URL_SECONDS
 
 if TYPE_CHECKING:
     from vidllava.backbone.question import MediaItem, Question
@@ -30,25 +29,13 @@ if TYPE_CHECKING:
 BYTES_AT_ONCE, FRAMES_AT_ONCE = 64 << 20, 8
 
 
+@spread
 def frames(
     media: Annotated[
         str, typer.Argument(metavar="MEDIA", help="A video or a picture; - reads it.", show_default=False)
     ],
-    num_frames: options.NumFrames = None,
-    fps: options.Fps = None,
-    max_frames: options.MaxFrames = None,
-    keyframes: options.Keyframes = None,
-    start: options.Start = None,
-    end: options.End = None,
-    video_backend: options.VideoBackend = None,
-    preset: options.Preset = None,
-    pool_stride: options.PoolStride = None,
-    pool_mode: options.PoolMode = None,
-    newline_mode: options.NewlineMode = None,
-    rope_factor: options.RopeFactor = "auto",
-    context_limit: options.ContextLimit = None,
-    time_instruction: options.TimeInstruction = False,
-    system: options.System = None,
+    *,
+    asking: options.Asking,
     model: options.Model = "auto",
     revision: options.Revision = None,
     question: Annotated[str, typer.Option(help="The question whose tokens are counted.")] = "what happens",
@@ -61,13 +48,7 @@ def frames(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
-    max_pixels: bounds.MaxPixels = DEFAULT_LIMITS.max_frame_pixels,
-    max_file_frames: bounds.MaxFileFrames = DEFAULT_LIMITS.max_file_frames,
-    max_file_size: bounds.MaxFileSize = bounds.FILE_SIZE,
-    max_streams: bounds.MaxStreams = DEFAULT_LIMITS.max_streams,
-    decode_timeout: bounds.DecodeTimeout = None,
-    allow_url: bounds.AllowUrl = False,
-    url_timeout: bounds.UrlTimeout = URL_SECONDS,
+    reading: bounds.Bounds,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -80,11 +61,9 @@ def frames(
     vidllava frames clip.mp4 --num-frames 16 --save pictures
     vidllava frames clip.mp4 --model onevision-0.5b --context-limit 4096 --num-frames 64
     """
-    given = locals()
     console = Console(quiet=quiet, verbose=verbose)
-    limits = bounds.limits(**options.pick(given, bounds.LIMITS))
-    with open_media([media], limits, allow_url=allow_url, url_seconds=url_timeout) as intake:
-        asked = options.ask_options(**options.pick(given, options.ASK))
+    with open_media([media], reading.limits(), **reading.urls()) as intake:
+        asked = asking.checked()
         from vidllava.backbone.question import plan_question
         from vidllava.media.probe import media_kind
 
@@ -147,9 +126,9 @@ def _show(planned: Question, model: str, console: Console) -> None:
     item, budget = planned.items[0], planned.budget
     size = f"{item.width} x {item.height}"
     if item.info is not None and item.plan is not None:
-        facts = f"{item.info.duration_seconds:.2f} s, {item.info.num_frames} frames, {item.info.codec}"
-        console.write(f"{item.path}: {size}, {facts}, read by {item.backend}")
-        console.write(f"{len(item.plan)} frames: {item.plan.reason}")
+        facts = f"{item.info.duration_seconds:.2f} s, {counted(item.info.num_frames, 'frame')}"
+        console.write(f"{item.path}: {size}, {facts}, {item.info.codec}, read by {item.backend}")
+        console.write(f"{counted(len(item.plan), 'frame')}: {item.plan.reason}")
     else:
         console.write(f"{item.path}: picture, {size}")
     rows = [(frame["index"], f"{frame['timestamp_seconds']:.3f}") for frame in frames_json(item.plan)]
@@ -188,7 +167,7 @@ def _save(
         outputs.write_picture(Image.fromarray(pixels), name)
         if shown != index:
             stand_ins[f"{name.name} shows frame {shown}"] = None
-    console.note(f"{len(names)} frames written to {folder}")
+    console.note(f"{counted(len(names), 'frame')} written to {folder}")
     return (*notes, *([f"stand-ins for lost frames: {', '.join(stand_ins)}"] if stand_ins else []))
 
 

@@ -49,6 +49,12 @@ class PacketIndex:
             found[key] = -1 if key in found else number
         return {key: number for key, number in found.items() if number >= 0}
 
+    @cached_property
+    def in_order(self) -> npt.NDArray[np.int64]:
+        """The packets that show a picture, in the order of their stamps: sorted once, for clips of hours."""
+        shown = np.flatnonzero(self.shown)
+        return shown[np.argsort(self.pts[shown], kind="stable")]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -69,8 +75,7 @@ def runs(index: PacketIndex, ticks: Sequence[int]) -> tuple[Run, ...]:
 
     Raises KeyError for a stamp that no shown packet has.
     """
-    shown = np.flatnonzero(index.shown)
-    order = shown[np.argsort(index.pts[shown], kind="stable")]
+    order = index.in_order
     stamps = index.pts[order]
     starts = np.flatnonzero(index.starts)
     found: list[Run] = []
