@@ -93,7 +93,12 @@ def ask(
     if batches.batch is not None or batches.output is not None:
         from vidllava.cli.batch import Command, answer_batch
 
-        single = {"QUESTION": question, "MEDIA": media, "--video": flagged, "--contact-sheet": contact_sheet}
+        single: dict[str, object] = {
+            "QUESTION": question,
+            "MEDIA": media,
+            "--video": flagged,
+            "--contact-sheet": contact_sheet,
+        }
         single |= {"--json": as_json, "--no-stream": no_stream}
         command = Command(batches, asking, seeing, weights, answering, reading, overwrite=overwrite)
         answer_batch(command, [flag for flag, value in single.items() if value], console)
@@ -151,7 +156,7 @@ def _plan(
         path
     ) in intake.paths:  # before the model: a wrong path is the likelier slip, and the quicker one to find
         media_kind(path)
-    shown, checkpoint = weights.locate(console)
+    shown, checkpoint = weights.locate(asked, console)
     settings = read_settings(checkpoint, shown)
     question = plan_question(
         intake.paths, text, settings, read_codec(checkpoint), asked, sampler=intake.sampler

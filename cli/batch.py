@@ -59,7 +59,7 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
     from vidllava.media.decode import choose_backend
 
     choose_backend(asked.video_backend)
-    shown, checkpoint = command.weights.locate(console)
+    shown, checkpoint = command.weights.locate(asked, console)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
     settings = _settings_key(command.weights, asked, chosen, checkpoint)
@@ -101,7 +101,7 @@ def _settings_key(
     words = [
         asdict(asked),
         asdict(chosen),
-        {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation")},
+        {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation", "pool_first")},
         {path.name: sample(str(path)) for path in files},
     ]
     return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -101,7 +101,7 @@ def _plan(
 
     for path in intake.paths:  # before the model, as in ask
         media_kind(path)
-    shown, checkpoint = weights.locate(console)
+    shown, checkpoint = weights.locate(asked, console)
     settings = read_settings(checkpoint, shown)
     question = plan_question(
         intake.paths, "?", settings, read_codec(checkpoint), asked, sampler=intake.sampler

@@ -13,6 +13,7 @@ import typer
 
 from vidllava.cache_folder import CacheFolder
 from vidllava.cli.console import Console
+from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
@@ -169,6 +170,14 @@ Attention = Annotated[
         "--attn-implementation", help="sdpa, eager, or what transformers offers.", rich_help_panel=_MODEL
     ),
 ]
+PoolFirst = Annotated[
+    bool,
+    typer.Option(
+        "--pool-first",
+        help="Pool before the projector's last layer: less work, the same answer to rounding.",
+        rich_help_panel=_MODEL,
+    ),
+]
 
 # Answer: how is it generated?
 MaxNewTokens = Annotated[
@@ -266,10 +275,18 @@ class Weights:
     device: Device = "auto"
     dtype: Dtype = "auto"
     attn_implementation: Attention = "sdpa"
+    pool_first: PoolFirst = False
 
-    def locate(self, console: Console) -> tuple[str, Path]:
-        """The model's name and folder; that nano stands in for a larger one is said. Raises ModelError."""
+    def locate(self, asked: AskOptions, console: Console) -> tuple[str, Path]:
+        """The model's name and folder; that nano stands in for a larger one is said.
+
+        Raises ModelError, and UsageError where the model cannot run as ``asked``.
+        """
         from vidllava.backbone.locate import locate
+
+        if self.pool_first and asked.pool_mode == "max":
+            what = "does not go with --pool-mode max, which is no mean"
+            raise UsageError("--pool-first", what, "bilinear or average")
 
         shown, checkpoint = locate(self.model, download=self.download, revision=self.revision)
         if self.model == "auto" and shown == "nano":
@@ -286,6 +303,7 @@ class Weights:
             device=self.device,
             dtype=self.dtype,
             attn_implementation=self.attn_implementation,
+            pool_first=self.pool_first,
         )
 
 

@@ -40,7 +40,9 @@ def test_a_field_that_is_not_given_keeps_its_default():
 
 def test_the_help_shows_the_fields_and_the_commands_own_words():
     shown = CliRunner().invoke(_app(), ["--help"]).output
-    assert "How wide." in shown and "Draw it." in shown and "--size" not in shown
+    assert "How wide." in shown
+    assert "Draw it." in shown
+    assert "--size" not in shown
 
 
 def test_an_unknown_option_is_still_an_error():

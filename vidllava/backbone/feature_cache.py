@@ -99,6 +99,7 @@ class FeatureCache:
             "kind": item.layout.kind,
             "read": read,
             "reuse_frames": reuse_frames,
+            "pool_first": self._backbone.pool_first,
             "model": self._model,
             "machine": _machine(self._backbone),
         }

@@ -84,8 +84,11 @@ def load_backbone(
     attn_implementation: str = "sdpa",
     download: bool = False,
     revision: str | None = None,
+    pool_first: bool = False,
 ) -> Backbone:
     """Load the model called ``name`` (a short name, a hub id, a folder, or ``auto``), ready for inference.
+
+    ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only.
 
     Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
     for a device or type that is not here, ResourceError if memory runs out.
@@ -98,6 +101,7 @@ def load_backbone(
     codec = read_codec(folder)
     hf = load_weights(folder, dtype=weights_dtype, attn_implementation=attn_implementation)
     backbone = Backbone(hf, settings, codec)
+    backbone.pool_first = pool_first
     try:
         return backbone.to(place).eval()
     except torch.OutOfMemoryError:

@@ -28,7 +28,7 @@ from vidllava.backbone.settings import OWN_FILE, ModelSettings
 from vidllava.backbone.splice import PackedBatch
 from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused
-from vidllava.kernels import splice
+from vidllava.kernels import SplicePlan, splice
 
 # Copied beside saved weights: what transformers and `vidllava ask` need besides weights and config.
 COMPANION_FILES = (
@@ -69,6 +69,8 @@ class Backbone(nn.Module):
         self.rotary = fit_kernels(hf.model.language_model)
         self.rope_factor = 1.0
         """The factor of ``forward`` (training); inference calls name their own."""
+        self.pool_first = False
+        """Pool before the projector's last layer (``pool_first``); batches must be collated alike."""
 
     @property
     def device(self) -> torch.device:
@@ -85,8 +87,9 @@ class Backbone(nn.Module):
         return cast(nn.Embedding, self.hf.get_input_embeddings()).weight
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, 3, S, S] -> projected features [N * side * side, hidden], chunk by chunk."""
-        return encode(self.hf, pixels, self.settings)
+        """uint8 [N, 3, S, S] -> features [N * side * side, hidden], chunk by chunk: projected ones, or with
+        ``pool_first`` those before the projector's last layer."""
+        return encode(self.hf, pixels, self.settings, pool_first=self.pool_first)
 
     def hidden_states(
         self,
@@ -102,6 +105,7 @@ class Backbone(nn.Module):
         """
         if features is None:
             features = self._features(batch)
+        features = self._pooled(features, batch.pooling)
         newline = self.hf.model.image_newline
         rows, cos, sin = splice(
             features,
@@ -126,6 +130,19 @@ class Backbone(nn.Module):
             size = self.settings.image_size
             pixels = pixels.new_zeros(1, 3, size, size)
         return self.encode(pixels)
+
+    def _pooled(self, features: torch.Tensor, pooling: SplicePlan | None) -> torch.Tensor:
+        """With ``pool_first``, the projected rows of all visuals in order; else the features as they are."""
+        if not self.pool_first:
+            if pooling is not None:
+                raise ValueError("the batch was collated with pool_first, the backbone runs without")
+            return features
+        if pooling is None and features.shape[0] and not self.training:
+            raise ValueError("the backbone runs with pool_first, the batch was collated without")
+        if pooling is not None:
+            no_gradient = self._embedding.detach(), self.hf.model.image_newline.detach()
+            features = splice(features, *no_gradient, pooling, self.rotary.inv_freq)[0]
+        return self.hf.model.multi_modal_projector.linear_2(features)
 
     def _language_model(self, rows: torch.Tensor, **options: Any) -> torch.Tensor:
         cache = options.pop("cache", None)

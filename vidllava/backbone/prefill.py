@@ -120,7 +120,8 @@ class PromptMemory:
 
     def _read_visuals(self, segment: Segment, visuals: Sequence[VisualInput]) -> torch.Tensor:
         part = TokenizedPrompt(segment, (IGNORE,) * len(segment))
-        batch = collate([SampleInput(part, tuple(visuals))]).to(self._backbone.device)
+        batch = collate([SampleInput(part, tuple(visuals))], pool_first=self._backbone.pool_first)
+        batch = batch.to(self._backbone.device)
         return self._backbone.next_token_logits(
             batch, rope_factor=self._rope_factor, features=self._features, cache=self.cache
         )

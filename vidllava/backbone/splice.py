@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from vidllava.backbone.pool_first import split
 from vidllava.kernels import MODES, SplicePlan
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 from vidllava.prompting.layout import Block, VisualLayout
@@ -58,6 +59,7 @@ class PackedBatch:
 
     pixels       uint8 [N, 3, S', S']: all frames and tiles of all samples, for ONE call of the tower
     plan         where each row comes from
+    pooling      with ``pool_first``: the plan that pools features into the rows that ``plan`` then places
     lengths      rows of each sample that are not padding
     length       S
     label_rows   int64 [L]: rows whose NEXT token is a label
@@ -70,6 +72,7 @@ class PackedBatch:
     length: int
     label_rows: torch.Tensor
     label_ids: torch.Tensor
+    pooling: SplicePlan | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         """The same batch on another device."""
@@ -77,6 +80,7 @@ class PackedBatch:
             self,
             pixels=self.pixels.to(device, non_blocking=non_blocking),
             plan=self.plan.to(device, non_blocking=non_blocking),
+            pooling=self.pooling and self.pooling.to(device, non_blocking=non_blocking),
             label_rows=self.label_rows.to(device, non_blocking=non_blocking),
             label_ids=self.label_ids.to(device, non_blocking=non_blocking),
         )
@@ -133,11 +137,13 @@ class _Rows:
         )
 
 
-def collate(samples: Sequence[SampleInput], *, pad_to_multiple: int = 1) -> PackedBatch:
+def collate(
+    samples: Sequence[SampleInput], *, pad_to_multiple: int = 1, pool_first: bool = False
+) -> PackedBatch:
     """Pack samples into one batch. Positions count 0, 1, 2, ... in every sample, padding included.
 
     Padding stands on the right, so causal attention never reads it and no mask is needed in a prefill or a
-    training step.
+    training step. ``pool_first`` is the backbone's own (see ``pool_first``).
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
@@ -156,6 +162,7 @@ def collate(samples: Sequence[SampleInput], *, pad_to_multiple: int = 1) -> Pack
         positions=torch.arange(length, dtype=torch.int32).repeat(len(samples)),
         num_rows=len(samples) * length,
     )
+    pooling, plan = split(plan) if pool_first else (None, plan)
     return PackedBatch(
         pixels=_stack([visual.pixels for sample in samples for visual in sample.visuals]),
         plan=plan,
@@ -163,6 +170,7 @@ def collate(samples: Sequence[SampleInput], *, pad_to_multiple: int = 1) -> Pack
         length=length,
         label_rows=torch.tensor(rows.label_rows, dtype=torch.int64),
         label_ids=torch.tensor(rows.label_ids, dtype=torch.int64),
+        pooling=pooling,
     )
 
 

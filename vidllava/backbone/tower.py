@@ -22,17 +22,23 @@ def encode(
     hf: LlavaOnevisionForConditionalGeneration,
     pixels: torch.Tensor,
     settings: ModelSettings,
+    *,
+    pool_first: bool = False,
 ) -> torch.Tensor:
-    """Projected features of frames and tiles: uint8 [N, 3, S, S] -> [N * cells, hidden], rows in order."""
+    """Projected features of frames and tiles: uint8 [N, 3, S, S] -> [N * cells, hidden], rows in order.
+
+    ``pool_first`` leaves the projector's last layer out: it then follows the pooling.
+    """
     tower, projector = vision_tower(hf), hf.model.multi_modal_projector
     weight = tower.embeddings.patch_embedding.weight
     if pixels.shape[0] == 0:
         return weight.new_empty(0, projector.linear_2.out_features)
+    project = (lambda states: projector.act(projector.linear_1(states))) if pool_first else projector
     chunks = []
     for chunk in pixels.split(grids_per_chunk(settings)):
         values = normalise(chunk.to(weight.device), settings.image_mean, settings.image_std, weight.dtype)
         hidden = tower_states(tower, values, hf.config.vision_feature_layer)
-        chunks.append(projector(hidden).flatten(0, 1))
+        chunks.append(project(hidden).flatten(0, 1))
     return torch.cat(chunks)
 
 
