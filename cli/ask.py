@@ -19,6 +19,7 @@ import typer
 
 from vidllava.cache_folder import CacheFolder
 from vidllava.cli import bounds, options, outputs
+from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console, counted
 from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
@@ -61,10 +62,10 @@ def ask(
             help="Media, repeatable; they come first, in order. What a file is, is read from the file.",
         ),
     ] = None,
-    asking: options.Asking,
-    seeing: options.Seeing,
-    weights: options.Weights,
-    answering: options.Answering,
+    asking: Asking,
+    seeing: Seeing,
+    weights: Weights,
+    answering: Answering,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(
@@ -139,7 +140,7 @@ def _plan(
     intake: Intake,
     text: str,
     asked: AskOptions,
-    weights: options.Weights,
+    weights: Weights,
     folder: CacheFolder | None,
     console: Console,
 ) -> tuple[str, Question]:

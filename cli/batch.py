@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidllava.cli import bounds, options
+from vidllava.cli import bounds
+from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch_answers import AnswerFile, Record
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.batch_rows import Row, read_rows, sample
@@ -39,10 +40,10 @@ class Command:
     """What the command line said."""
 
     batches: bounds.Batches
-    asking: options.Asking
-    seeing: options.Seeing
-    weights: options.Weights
-    answering: options.Answering
+    asking: Asking
+    seeing: Seeing
+    weights: Weights
+    answering: Answering
     reading: bounds.Bounds
     overwrite: bool
 
@@ -93,9 +94,7 @@ def _files(command: Command, single: Sequence[str]) -> tuple[Path, Path]:
     return questions, output
 
 
-def _settings_key(
-    weights: options.Weights, asked: AskOptions, chosen: GenerateOptions, checkpoint: Path
-) -> str:
+def _settings_key(weights: Weights, asked: AskOptions, chosen: GenerateOptions, checkpoint: Path) -> str:
     """Names whatever may change an answer besides its row: flags, and the model's files."""
     files = sorted(path for path in checkpoint.iterdir() if path.suffix in (".json", ".safetensors"))
     words = [

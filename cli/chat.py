@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidllava.cli import bounds, options
+from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
@@ -30,10 +31,10 @@ def chat(
         typer.Argument(metavar="MEDIA", help="Videos and pictures to talk about.", show_default=False),
     ] = None,
     *,
-    asking: options.Asking,
-    seeing: options.Seeing,
-    weights: options.Weights,
-    answering: options.Answering,
+    asking: Asking,
+    seeing: Seeing,
+    weights: Weights,
+    answering: Answering,
     reading: bounds.Bounds,
     as_json: Annotated[
         bool,
@@ -86,7 +87,7 @@ def chat(
 def _plan(
     intake: Intake,
     asked: AskOptions,
-    weights: options.Weights,
+    weights: Weights,
     folder: CacheFolder | None,
     console: Console,
 ) -> tuple[str, ModelSettings, tuple[MediaItem, ...]]:

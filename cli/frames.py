@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllava.cli import bounds, options, outputs
+from vidllava.cli.asking import Asking
 from vidllava.cli.console import Console, counted
 from vidllava.cli.groups import spread
 from vidllava.cli.intake import open_media
@@ -35,7 +36,7 @@ def frames(
         str, typer.Argument(metavar="MEDIA", help="A video or a picture; - reads it.", show_default=False)
     ],
     *,
-    asking: options.Asking,
+    asking: Asking,
     model: options.Model = "auto",
     revision: options.Revision = None,
     question: Annotated[str, typer.Option(help="The question whose tokens are counted.")] = "what happens",
@@ -68,7 +69,7 @@ def frames(
         from vidllava.media.probe import media_kind
 
         media_kind(intake.paths[0])  # before the model: a wrong path is the likelier slip
-        settings, encoder = _settings(model, revision, console)
+        settings, encoder = known_settings(model, revision, console)
         planned = plan_question(
             intake.paths, question, settings, encoder, asked, require_fit=False, sampler=intake.sampler
         )
@@ -87,7 +88,7 @@ def frames(
         _show(planned, settings.name, console)
 
 
-def _settings(name: str, revision: str | None, console: Console) -> tuple[ModelSettings, Encoder]:
+def known_settings(name: str, revision: str | None, console: Console) -> tuple[ModelSettings, Encoder]:
     """A model's sizes and tokenizer; for a named model that is not here, a stand-in that counts bytes."""
     from vidllava.backbone.locate import locate
     from vidllava.backbone.presets import MODELS

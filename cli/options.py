@@ -5,25 +5,9 @@ Values are checked where they are used, by the module that knows their bounds; h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-
-from vidllava.cache_folder import CacheFolder
-from vidllava.cli.console import Console
-from vidllava.errors import UsageError
-
-if TYPE_CHECKING:
-    from vidllava.backbone.generate_options import GenerateOptions
-    from vidllava.backbone.model import Backbone
-    from vidllava.backbone.question import AskOptions
-
-NANO_NOTICE = (
-    "nano answers: it knows only its generated world of moving shapes. "
-    "For other clips: vidllava models pull onevision-0.5b"
-)
 
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
 
@@ -213,111 +197,3 @@ Verbose = Annotated[
         "--verbose", "-v", help="Also the plan, the decisions and the seconds.", rich_help_panel=_OUTPUT
     ),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """Which frames, and what they cost: how a question is planned."""
-
-    num_frames: NumFrames = None
-    fps: Fps = None
-    max_frames: MaxFrames = None
-    keyframes: Keyframes = None
-    start: Start = None
-    end: End = None
-    video_backend: VideoBackend = None
-    preset: Preset = None
-    pool_stride: PoolStride = None
-    pool_mode: PoolMode = None
-    newline_mode: NewlineMode = None
-    rope_factor: RopeFactor = "auto"
-    context_limit: ContextLimit = None
-    time_instruction: TimeInstruction = False
-    system: System = None
-
-    def checked(self) -> AskOptions:
-        """In the form in which a question is planned. Raises UsageError."""
-        from vidllava.backbone.question import AskOptions
-        from vidllava.media.timeline import parse_time
-        from vidllava.prompting.budget import parse_rope_factor
-
-        others = {name: value for name, value in vars(self).items() if name not in _PARSED}
-        return AskOptions(
-            start_seconds=None if self.start is None else parse_time(self.start),
-            end_seconds=None if self.end is None else parse_time(self.end),
-            rope_factor=parse_rope_factor(self.rope_factor),
-            **others,
-        )
-
-
-_PARSED = ("start", "end", "rope_factor")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seeing:
-    """What need not be computed again."""
-
-    no_reuse_frames: NoReuseFrames = False
-    no_cache: NoCache = False
-
-    def folder(self) -> CacheFolder | None:
-        """Where features are remembered, if they are."""
-        return None if self.no_cache else CacheFolder.of_environment()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Which model, on which machine."""
-
-    model: Model = "auto"
-    revision: Revision = None
-    download: Download = False
-    device: Device = "auto"
-    dtype: Dtype = "auto"
-    attn_implementation: Attention = "sdpa"
-    pool_first: PoolFirst = False
-
-    def locate(self, asked: AskOptions, console: Console) -> tuple[str, Path]:
-        """The model's name and folder; that nano stands in for a larger one is said.
-
-        Raises ModelError, and UsageError where the model cannot run as ``asked``.
-        """
-        from vidllava.backbone.locate import locate
-
-        if self.pool_first and asked.pool_mode == "max":
-            what = "does not go with --pool-mode max, which is no mean"
-            raise UsageError("--pool-first", what, "bilinear or average")
-
-        shown, checkpoint = locate(self.model, download=self.download, revision=self.revision)
-        if self.model == "auto" and shown == "nano":
-            console.note(NANO_NOTICE)
-        return shown, checkpoint
-
-    def load(self, shown: str) -> tuple[Backbone, dict[str, float]]:
-        """The model named ``shown``, and the wall seconds of importing and loading."""
-        from vidllava.cli import loading
-
-        return loading.load(
-            name=shown,
-            revision=self.revision,
-            device=self.device,
-            dtype=self.dtype,
-            attn_implementation=self.attn_implementation,
-            pool_first=self.pool_first,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answering:
-    """How an answer is generated."""
-
-    max_new_tokens: MaxNewTokens = 1024
-    temperature: Temperature = 0.0
-    top_p: TopP = 1.0
-    seed: Seed = 0
-
-    def checked(self) -> GenerateOptions:
-        """Raises UsageError."""
-        from vidllava.backbone.generate_options import GenerateOptions
-
-        return GenerateOptions(**vars(self))

@@ -49,6 +49,14 @@ def still_scene(rng: np.random.Generator, split: Split, num_things: int, *, wild
             return _finish(rng, placed)
 
 
+def placed_scene(rng: np.random.Generator, things: list[Thing]) -> Scene:
+    """A scene of just these things, put where none hides another."""
+    while True:
+        placed = _place(rng, things)
+        if placed is not None:
+            return _finish(rng, placed)
+
+
 def changed_scene(rng: np.random.Generator, split: Split, num_things: int) -> Scene:
     """Two pictures of one scene (times 0 and 1) that differ by what exactly one thing did."""
     while True:

@@ -65,6 +65,7 @@ class Thing:
     shade: float = 1.0  # brightness of this very thing; its colour keeps its name
     tint: tuple[float, float, float] | None = None  # RGB that has no name, drawn instead of the colour
     deed: Deed = Deed()
+    shown: tuple[float, float] | None = None  # the part of the clip in which it is there; None = all of it
 
     @property
     def name(self) -> str:
@@ -102,6 +103,8 @@ class Thing:
             assert deed.colour is not None
             mixed = np.clip((times - deed.start) / _FADE, 0.0, 1.0)[:, None]
             rgb = rgb * (1 - mixed) + np.outer(same, COLOURS[deed.colour]) * mixed
+        if self.shown is not None:
+            alpha = alpha * ((times >= self.shown[0]) & (times < self.shown[1]))
         return Track(x, y, radius, angle, alpha, np.clip(rgb * self.shade, 0, 255))
 
     def there_at(self, time: float) -> bool:

@@ -1,0 +1,133 @@
+"""The options of a question, in groups: which frames, which model, how the answer is made.
+
+Each group turns itself into what the package takes; see ``groups.spread`` for how commands take them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidllava.cache_folder import CacheFolder
+from vidllava.cli import options
+from vidllava.cli.console import Console
+from vidllava.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.model import Backbone
+    from vidllava.backbone.question import AskOptions
+
+NANO_NOTICE = (
+    "nano answers: it knows only its generated world of moving shapes. "
+    "For other clips: vidllava models pull onevision-0.5b"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """Which frames, and what they cost: how a question is planned."""
+
+    num_frames: options.NumFrames = None
+    fps: options.Fps = None
+    max_frames: options.MaxFrames = None
+    keyframes: options.Keyframes = None
+    start: options.Start = None
+    end: options.End = None
+    video_backend: options.VideoBackend = None
+    preset: options.Preset = None
+    pool_stride: options.PoolStride = None
+    pool_mode: options.PoolMode = None
+    newline_mode: options.NewlineMode = None
+    rope_factor: options.RopeFactor = "auto"
+    context_limit: options.ContextLimit = None
+    time_instruction: options.TimeInstruction = False
+    system: options.System = None
+
+    def checked(self) -> AskOptions:
+        """In the form in which a question is planned. Raises UsageError."""
+        from vidllava.backbone.question import AskOptions
+        from vidllava.media.timeline import parse_time
+        from vidllava.prompting.budget import parse_rope_factor
+
+        others = {name: value for name, value in vars(self).items() if name not in _PARSED}
+        return AskOptions(
+            start_seconds=None if self.start is None else parse_time(self.start),
+            end_seconds=None if self.end is None else parse_time(self.end),
+            rope_factor=parse_rope_factor(self.rope_factor),
+            **others,
+        )
+
+
+_PARSED = ("start", "end", "rope_factor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeing:
+    """What need not be computed again."""
+
+    no_reuse_frames: options.NoReuseFrames = False
+    no_cache: options.NoCache = False
+
+    def folder(self) -> CacheFolder | None:
+        """Where features are remembered, if they are."""
+        return None if self.no_cache else CacheFolder.of_environment()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Which model, on which machine."""
+
+    model: options.Model = "auto"
+    revision: options.Revision = None
+    download: options.Download = False
+    device: options.Device = "auto"
+    dtype: options.Dtype = "auto"
+    attn_implementation: options.Attention = "sdpa"
+    pool_first: options.PoolFirst = False
+
+    def locate(self, asked: AskOptions, console: Console) -> tuple[str, Path]:
+        """The model's name and folder; that nano stands in for a larger one is said.
+
+        Raises ModelError, and UsageError where the model cannot run as ``asked``.
+        """
+        from vidllava.backbone.locate import locate
+
+        if self.pool_first and asked.pool_mode == "max":
+            what = "does not go with --pool-mode max, which is no mean"
+            raise UsageError("--pool-first", what, "bilinear or average")
+
+        shown, checkpoint = locate(self.model, download=self.download, revision=self.revision)
+        if self.model == "auto" and shown == "nano":
+            console.note(NANO_NOTICE)
+        return shown, checkpoint
+
+    def load(self, shown: str) -> tuple[Backbone, dict[str, float]]:
+        """The model named ``shown``, and the wall seconds of importing and loading."""
+        from vidllava.cli import loading
+
+        return loading.load(
+            name=shown,
+            revision=self.revision,
+            device=self.device,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+            pool_first=self.pool_first,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """How an answer is generated."""
+
+    max_new_tokens: options.MaxNewTokens = 1024
+    temperature: options.Temperature = 0.0
+    top_p: options.TopP = 1.0
+    seed: options.Seed = 0
+
+    def checked(self) -> GenerateOptions:
+        """Raises UsageError."""
+        from vidllava.backbone.generate_options import GenerateOptions
+
+        return GenerateOptions(**vars(self))
