@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +24,10 @@ import transformers
 from safetensors.torch import load, save
 
 import vidllava
+from vidllava.backbone.locate import bases, is_adapter
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.question import MediaItem
+from vidllava.backbone.settings import config_path
 from vidllava.backbone.tower import vision_tower
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
@@ -220,10 +221,11 @@ def _model_identity(backbone: Backbone) -> list[Any] | None:
         return None
     settings = {name: value for name, value in asdict(backbone.settings).items() if name != "folder"}
     files = []
-    for path in sorted(folder.glob("*.safetensors")):
+    places = [folder, *bases(folder)] if is_adapter(folder) else [folder]
+    for path in [path for place in places for path in sorted(place.glob("*.safetensors"))]:
         status = path.stat()
         files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
-    config = Path(folder / "config.json").read_text(encoding="utf-8")
+    config = config_path(folder).read_text(encoding="utf-8")
     return [files, config, json.dumps(settings, sort_keys=True, default=str)]
 
 

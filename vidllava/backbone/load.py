@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, LlavaOnevisionForConditionalGeneration
+from transformers import AutoConfig, LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils import logging as transformers_logging
 
-from vidllava.backbone.locate import locate
+from vidllava.backbone.locate import bases, is_adapter, locate
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.settings import ModelSettings, read_settings
+from vidllava.backbone.settings import ModelSettings, config_path, read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.kernels import choose
 
 SMALL_MODEL_PARAMETERS = 50_000_000
+FLASH = {
+    "flash_attention_2": is_flash_attn_2_available,
+    "flash_attention_3": is_flash_attn_3_available,
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -85,10 +91,12 @@ def load_backbone(
     download: bool = False,
     revision: str | None = None,
     pool_first: bool = False,
+    merge: bool = True,
 ) -> Backbone:
     """Load the model called ``name`` (a short name, a hub id, a folder, or ``auto``), ready for inference.
 
-    ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only.
+    ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only. A LoRA
+    adapter's folder is its base with the adapter merged, or beside it where ``merge`` is False.
 
     Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
     for a device or type that is not here, ResourceError if memory runs out.
@@ -96,11 +104,21 @@ def load_backbone(
     place, _ = choose_device(device)
     weights_dtype, _ = choose_dtype(dtype, place)
     choose_kernels(place)
+    check_attention(attn_implementation)
     shown, folder = locate(name, download=download, revision=revision)
     settings = read_settings(folder, shown)
     codec = read_codec(folder)
-    hf = load_weights(folder, dtype=weights_dtype, attn_implementation=attn_implementation)
+    over = [folder, *bases(folder, download=download)] if is_adapter(folder) else [folder]
+    hf = load_weights(
+        over[-1], dtype=weights_dtype, attn_implementation=attn_implementation, config_folder=folder
+    )
     backbone = Backbone(hf, settings, codec)
+    for adapter in reversed(over[:-1]):
+        from vidllava.backbone.adapter import load_adapter, merge_adapter
+
+        load_adapter(backbone, adapter)
+        if merge or adapter != folder:
+            merge_adapter(backbone)
     backbone.pool_first = pool_first
     try:
         return backbone.to(place).eval()
@@ -108,13 +126,32 @@ def load_backbone(
         raise ResourceError(shown, f"does not fit in the memory of {place}", "a smaller model") from None
 
 
+def check_attention(name: str) -> None:
+    """Raises UsageError for an attention that transformers does not have, or that needs what is not here."""
+    known = ("eager", *sorted(ALL_ATTENTION_FUNCTIONS.valid_keys()))
+    flag = f"--attn-implementation {name}"
+    if name not in known:
+        raise UsageError(flag, "no such attention", ", ".join(word for word in known if "|" not in word))
+    if name.startswith("flash_attention") and not FLASH.get(name, lambda: True)():
+        raise UsageError(flag, "its package is not installed, or finds no CUDA device", "sdpa")
+
+
 def load_weights(
-    folder: Path, *, dtype: torch.dtype, attn_implementation: str = "sdpa"
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    attn_implementation: str = "sdpa",
+    config_folder: Path | None = None,
 ) -> LlavaOnevisionForConditionalGeneration:
-    """transformers' own model from ``folder``: local files only, safetensors only, nothing left random."""
+    """transformers' own model from ``folder``: local files only, safetensors only, nothing left random.
+
+    ``config_folder`` holds another configuration for the same weights, as an adapter's folder does.
+    """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # its own report of odd weights; ours is one line
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    if config_folder is not None and config_folder != folder:
+        options["config"] = LlavaOnevisionConfig.from_pretrained(config_path(config_folder))
     try:
         loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation=attn_implementation, **options

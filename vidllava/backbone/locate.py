@@ -6,17 +6,20 @@ at this machine and says in one line what is missing and which command brings it
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
 
 from vidllava.backbone.presets import MODELS
-from vidllava.backbone.settings import read_json
+from vidllava.backbone.settings import config_path, read_json
 from vidllava.errors import ModelError, UsageError
 
 AUTO_MODEL = "onevision-0.5b"
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit
+_MOST_ADAPTERS = 8
 
 
 def locate(name: str, *, download: bool = False, revision: str | None = None) -> tuple[str, Path]:
@@ -30,8 +33,42 @@ def locate(name: str, *, download: bool = False, revision: str | None = None) ->
     if name == "auto":
         name = AUTO_MODEL if download or cached_folder(str(MODELS[AUTO_MODEL].hub_id)) else "nano"
     folder = _folder(name, download=download, revision=revision)
-    check_folder(folder)
+    if is_adapter(folder):
+        bases(folder, download=download)
+    else:
+        check_folder(folder)
     return name, folder
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether ``folder`` holds LoRA weights that need another model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "model.safetensors").exists()
+
+
+def bases(folder: Path, *, download: bool = False) -> list[Path]:
+    """The folders under an adapter, from the nearest to the whole model; all are checked.
+
+    Raises ModelError for a base that is not here, and for more adapters over one another than anyone means;
+    UsageError without peft.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UsageError(folder, "is a LoRA adapter, which needs peft", "pip install 'vidllava[lora]'")
+    found = [folder]
+    while is_adapter(found[-1]):
+        here = found[-1]
+        read_json(config_path(here))
+        _check_safetensors(here / ADAPTER_WEIGHTS)
+        name = read_json(here / ADAPTER_CONFIG).get("base_model_name_or_path")
+        try:
+            found.append(_folder(str(name), download=download, revision=None))
+        except ModelError as fault:
+            what = f"is an adapter for {name}, which cannot be used: {fault.what}"
+            hint = f"put it back, or name it as base_model_name_or_path in {ADAPTER_CONFIG}"
+            raise ModelError(here, what, hint) from None
+        if len(found) > _MOST_ADAPTERS:
+            raise ModelError(folder, f"stands on more than {_MOST_ADAPTERS} adapters", "export one of them")
+    check_folder(found[-1])
+    return found[1:]
 
 
 def _folder(name: str, *, download: bool, revision: str | None) -> Path:
@@ -130,7 +167,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _check_safetensors(path: Path) -> None:
     """Header length, header JSON and file size must agree (format: 8-byte length, JSON, then the data)."""
     if not path.is_file():
-        raise ModelError(path, "not a regular file")
+        raise ModelError(path, "not a regular file" if path.exists() else "no such file")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

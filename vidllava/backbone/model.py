@@ -11,24 +11,28 @@ two kernels. What it saves loads with plain ``from_pretrained``.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.cache_utils import Cache
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from vidllava.backbone.rotary import fit_kernels
-from vidllava.backbone.settings import OWN_FILE, ModelSettings
+from vidllava.backbone.settings import ADAPTER_MODEL_CONFIG, OWN_FILE, ModelSettings
 from vidllava.backbone.splice import PackedBatch
 from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused
+from vidllava.backbone.tuning import Tuning, write_grids, write_own_file
 from vidllava.kernels import SplicePlan, splice
+
+if TYPE_CHECKING:
+    from vidllava.backbone.adapter import Adapter
 
 # Copied beside saved weights: what transformers and `vidllava ask` need besides weights and config.
 COMPANION_FILES = (
@@ -71,6 +75,8 @@ class Backbone(nn.Module):
         """The factor of ``forward`` (training); inference calls name their own."""
         self.pool_first = False
         """Pool before the projector's last layer (``pool_first``); batches must be collated alike."""
+        self.adapter: Adapter | None = None
+        """LoRA additions that are not merged: then ``save`` writes them and not the model."""
 
     @property
     def device(self) -> torch.device:
@@ -194,15 +200,42 @@ class Backbone(nn.Module):
             )
         return self.hf.lm_head(hidden[:, -1])
 
+    def tune(self, tuning: Tuning) -> None:
+        """Read clips, pictures and positions differently from now on, and say so wherever this is saved."""
+        self.settings = tuning.applied(self.settings)
+        if tuning.pinpoints:
+            self.hf.config.image_grid_pinpoints = [list(pair) for pair in tuning.pinpoints]
+        if tuning.max_tiles is not None:
+            self.hf.config.vision_aspect_ratio = f"anyres_max_{tuning.max_tiles}"
+        if tuning.rope_factor == 1:
+            return
+        text = self.hf.model.language_model.config
+        rope = dict(text.rope_parameters)
+        own = float(rope.get("factor", 1.0)) if rope.get("rope_type") == "linear" else 1.0
+        # transformers takes theta from here, and silently 10000 where it is not repeated.
+        scaled = {"rope_type": "linear", "factor": own * tuning.rope_factor, "rope_theta": rope["rope_theta"]}
+        text.rope_parameters = self.hf.config.text_config.rope_parameters = scaled
+        # As transformers will compute it on loading, so that a resumed run has the very same bits.
+        inv_freq, _ = ROPE_INIT_FUNCTIONS["linear"](text, self.device)
+        self.rotary.inv_freq = inv_freq.float()
+
     def save(self, folder: Path) -> None:
-        """Write a checkpoint that plain ``from_pretrained`` loads, and that remembers its preset."""
+        """Write a checkpoint that plain ``from_pretrained`` loads, and that remembers its preset; of a model
+        with an adapter only the adapter, for the model that it was added to."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.hf.save_pretrained(folder)
-        for weights in folder.glob("*.safetensors"):
-            shutil.copymode(folder / "config.json", weights)  # safetensors writes for the owner alone
+        if self.adapter is None:
+            self.hf.save_pretrained(folder)
+        else:
+            from vidllava.backbone.adapter import save_adapter
+
+            self.hf.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)
+            save_adapter(self, folder)
         source = self.settings.folder
         for name in COMPANION_FILES:
             if source is not None and (source / name).is_file() and source != folder:
                 shutil.copyfile(source / name, folder / name)
-        own = json.dumps({"preset": self.settings.preset.name}, indent=2)
-        (folder / OWN_FILE).write_text(own + "\n", encoding="utf-8")
+        if self.settings.pinpoints:
+            write_grids(folder, self.settings.pinpoints)
+        write_own_file(folder, self.settings.preset)
+        for weights in folder.glob("*.safetensors"):
+            shutil.copymode(folder / OWN_FILE, weights)  # safetensors writes for the owner alone

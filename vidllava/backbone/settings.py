@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from vidllava.backbone.presets import MODELS, PRESETS, Preset
+from vidllava.backbone.presets import MODELS, PRESETS, Preset, SamplingRule
 from vidllava.errors import ModelError
-from vidllava.prompting.layout import parse_pinpoints
+from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
 
 OWN_FILE = "vidllava.json"
-"""Beside ``config.json``: what transformers has no field for (the preset)."""
+"""Beside ``config.json``: what transformers has no field for (the preset, and what differs from it)."""
+
+ADAPTER_MODEL_CONFIG = "model_config.json"
+"""The whole model's configuration in an adapter's folder. Of the usual name, plain ``from_pretrained`` would
+take the folder for a whole model and not look for its base."""
 
 ROPE_TYPES = ("default", "linear")
 
@@ -57,7 +61,7 @@ def read_settings(folder: Path, name: str) -> ModelSettings:
     Raises ModelError for a missing or unreadable file, another architecture, or a RoPE type that linear
     scaling does not combine with.
     """
-    config = read_json(folder / "config.json")
+    config = read_json(config_path(folder))
     if config.get("model_type") != "llava_onevision":
         raise ModelError(
             folder,
@@ -99,6 +103,12 @@ def named_settings(name: str) -> ModelSettings:
         max_tiles=9,
         trained_context=32768,
     )
+
+
+def config_path(folder: Path) -> Path:
+    """Where the configuration of the model or adapter in ``folder`` stands."""
+    of_adapter = folder / ADAPTER_MODEL_CONFIG
+    return of_adapter if of_adapter.exists() else folder / "config.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -157,10 +167,29 @@ def _pinpoints(folder: Path, config: Mapping[str, Any]) -> tuple[tuple[int, int]
 
 def _preset(folder: Path) -> Preset:
     own = folder / OWN_FILE
-    name = read_json(own).get("preset", "onevision") if own.exists() else "onevision"
+    content = read_json(own) if own.exists() else {}
+    name = content.pop("preset", "onevision")
     if name not in PRESETS:
         raise ModelError(own, f"preset {name!r} is unknown", f"one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    for key, value in content.items():
+        if not _is_meant(key, value):
+            raise ModelError(own, f"{key}: {value!r} is no setting of a preset", "update vidllava")
+    return replace(PRESETS[name], **content)
+
+
+def _is_meant(key: str, value: object) -> bool:
+    """Whether ``value`` may stand for the preset's field ``key``."""
+    if key in _WORDS:
+        return value in _WORDS[key]
+    return key in _COUNTS and isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "pool_mode": get_args(PoolMode),
+    "newline_mode": get_args(NewlineMode),
+    "sampling_rule": get_args(SamplingRule),
+}
+_COUNTS = {field.name for field in fields(Preset) if "int" in str(field.type)}
 
 
 def _max_tiles(folder: Path, config: Mapping[str, Any]) -> int:

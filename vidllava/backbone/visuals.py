@@ -18,6 +18,7 @@ from vidllava.prompting.layout import (
     picture_layout,
     square_layout,
     video_layout,
+    whole_layout,
 )
 
 
@@ -60,7 +61,9 @@ class VisualRules:
         )
 
     def picture(self, height: int, width: int) -> VisualLayout:
-        """The rows of a picture that is alone in its prompt (AnyRes)."""
+        """The rows of a picture that is alone in its prompt (AnyRes); without canvases those of the whole."""
+        if not self.settings.pinpoints:
+            return whole_layout(side=self.settings.side)
         return picture_layout(
             height,
             width,

@@ -54,8 +54,11 @@ def picture_tiles(picture: Picture, pinpoints: Sequence[tuple[int, int]], size: 
     """uint8 [H, W, 3] to uint8 [1 + n, 3, size, size]: the whole picture squashed, then n AnyRes tiles.
 
     The picture is scaled to fit the best of the ``pinpoints`` (height, width), centred on black, and cut
-    row by row (LLaVA-NeXT ``process_anyres_image``, transformers ``get_image_patches``).
+    row by row (LLaVA-NeXT ``process_anyres_image``, transformers ``get_image_patches``). Without pinpoints
+    there are no tiles.
     """
+    if not pinpoints:
+        return resize_frames(picture[None], size)
     height, width = picture.shape[:2]
     best_height, best_width = best_resolution(height, width, pinpoints)
     inner_height, inner_width = _fit(height, width, best_height, best_width)

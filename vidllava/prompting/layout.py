@@ -155,6 +155,11 @@ def square_layout(*, side: int) -> VisualLayout:
     return VisualLayout("pictures", 1, (_whole_grid(0, side, "end"),))
 
 
+def whole_layout(*, side: int) -> VisualLayout:
+    """The rows of a picture that is seen once, without tiles: side*side rows, as in stage 1 of training."""
+    return VisualLayout("picture", 1, (_whole_grid(0, side, "none"),))
+
+
 def best_resolution(height: int, width: int, pinpoints: Pinpoints) -> tuple[int, int]:
     """The (height, width) of `pinpoints` on which a picture of this size keeps most pixels.
 
