@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import vidllava
-from vidllava.cli import ask, cache, chat, doctor, faults, finetune, frames, models, startup
+from vidllava.cli import ask, bench, cache, chat, doctor, faults, finetune, frames, models, startup
 from vidllava.cli.console import Console
 from vidllava.errors import UsageError
 
@@ -39,6 +39,7 @@ app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("frames")(frames.frames)
 app.command("finetune")(finetune.finetune)
+app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.doctor)

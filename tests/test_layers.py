@@ -66,7 +66,7 @@ RESERVED = {
     "av": ("vidllava.media",),
     "decord": ("vidllava.media",),
     "torchcodec": ("vidllava.media",),
-    "transformers": ("vidllava.backbone", "vidllava.nano"),
+    "transformers": ("vidllava.backbone", "vidllava.nano", "vidllava.bench.transformers_path"),
     "rich": ("vidllava.cli.console",),
     "pickle": (),
 }

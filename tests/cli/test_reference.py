@@ -16,6 +16,8 @@ COMMANDS = (
     "chat",
     "frames",
     "finetune",
+    "bench",
+    "bench kernels",
     "models",
     "models list",
     "models where",

@@ -1,0 +1,138 @@
+"""`vidllava bench kernels`: measure, write each row at once, show the table; 1 if a result is wrong."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import typer
+
+from vidllava.bench.fresh import flags_of, run_fresh
+from vidllava.bench.kernel_request import MOST_PROCESSES, KernelRequest
+from vidllava.bench.row_file import Row, RowFile, encoded
+from vidllava.cli import startup
+from vidllava.cli.batch_progress import BatchProgress
+from vidllava.cli.console import Console, counted
+from vidllava.errors import UsageError, VidllavaError
+
+# Two starts of a process differ, in clocks and in where memory lies; a median of three less so.
+PROCESSES_ON_CUDA = 3
+
+
+class WrongResult(VidllavaError):
+    """A kernel computes something else than its definition: a fault of ours."""
+
+
+def run(
+    request: KernelRequest,
+    *,
+    device: str,
+    processes: int | None,
+    is_child: bool,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Raises UsageError before anything is measured, and WrongResult at the end."""
+    if processes is not None and not 1 <= processes <= MOST_PROCESSES:
+        raise UsageError(f"--processes {processes}", f"must be 1 to {MOST_PROCESSES}")
+    console = Console(quiet=quiet)
+    with ExitStack() as stack:
+        file = None if output is None else stack.enter_context(RowFile(output, overwrite=overwrite))
+        if (processes or _usual_processes(device)) > 1:
+            number = processes or PROCESSES_ON_CUDA
+            shown = _in_processes(request, device, output, number, as_json=as_json, quiet=quiet)
+        else:
+            rows = _here(request, device, file, console, as_json=as_json)
+            shown = [*(file.rows if file is not None else []), *rows]
+        # A row that was skipped or wrong in an earlier run and is measured now stands twice in the file.
+        shown = list({row["key"]: row for row in shown}.values())
+        if not is_child:
+            _show(shown, console)
+    if wrong := _wrong(shown):
+        if is_child:
+            raise typer.Exit(WrongResult.exit_code)
+        first = wrong[0]
+        raise WrongResult(
+            f"{first['kernel']}, {first['shape']}, {first['dtype']}",
+            f"{first['check']['fault']}; {counted(len(wrong), 'row')} without a time",
+        )
+
+
+def _usual_processes(device: str) -> int:
+    with startup.collector_paused():
+        from vidllava.backbone.load import choose_device
+
+    return PROCESSES_ON_CUDA if choose_device(device)[0].type == "cuda" else 1
+
+
+def _here(
+    request: KernelRequest, device: str, file: RowFile | None, console: Console, *, as_json: bool
+) -> list[Row]:
+    """Measure in this process; what is finished when Ctrl-C comes is written and shown."""
+    with startup.collector_paused():
+        from vidllava.backbone.load import choose_device
+        from vidllava.bench.kernels import KernelBench
+
+    bench = KernelBench(request, choose_device(device)[0])
+    threads = counted(request.threads, "thread")
+    console.note(f"{bench.conditions['device']}, {threads}; kernels: {bench.implementation} ({bench.reason})")
+    progress = BatchProgress(console, bench.num_rows)
+    rows: list[Row] = []
+    try:
+        for row in bench.rows(file.done if file is not None else frozenset()):
+            if row is not None:
+                rows.append(row)
+                if file is not None:
+                    file.append(row)
+                if as_json:
+                    console.write(encoded(row))
+            right = row is None or row["check"] is None or row["check"]["fault"] is None
+            progress.done("ok" if right else "wrong")
+    except KeyboardInterrupt:
+        if sys.stderr is not None and sys.stderr.isatty():
+            console.reply("")
+        _show([*(file.rows if file is not None else []), *rows], console)
+        raise
+    return rows
+
+
+def _in_processes(
+    request: KernelRequest, device: str, output: Path | None, processes: int, *, as_json: bool, quiet: bool
+) -> list[Row]:
+    """Measure in fresh processes, which append to one file; the rows that then stand there."""
+    with _file_for(output) as path:
+        flags = ["bench", "kernels", *flags_of(request), "--device", device, "--output", str(path)]
+        flags += ["--json"] * as_json + ["--quiet"] * quiet
+        code = run_fresh(flags, module="vidllava.cli.main", processes=processes)
+        with RowFile(path, overwrite=False) as file:
+            rows = file.rows
+        if code not in (0, 1) or (code == 1 and not _wrong(rows)):
+            # It has said itself what it was.
+            raise typer.Exit(code)
+        return rows
+
+
+@contextmanager
+def _file_for(output: Path | None) -> Iterator[Path]:
+    if output is not None:
+        yield output
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "rows.jsonl"
+
+
+def _wrong(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["check"] is not None and row["check"]["fault"] is not None]
+
+
+def _show(rows: list[Row], console: Console) -> None:
+    from vidllava.bench.kernel_table import table_lines
+
+    if rows and not console.quiet:
+        for line in table_lines(rows):
+            console.reply(line)

@@ -1,0 +1,94 @@
+"""What was asked of `vidllava bench kernels`? Checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from vidllava.errors import UsageError
+from vidllava.prompting.layout import NewlineMode
+
+Kernel = Literal["splice", "rotate"]
+Direction = Literal["forward", "backward", "both"]
+MODEL_NAMES = ("nano", "0.5b", "7b")
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+MOST_FRAMES, MOST_SAMPLES, MOST_THREADS, MOST_PROCESSES = 4096, 100_000, 1024, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelRequest:
+    """Which rows to measure, and how long. An empty tuple is the device's own default."""
+
+    models: tuple[str, ...] = ()
+    num_frames: tuple[int, ...] = ()
+    newline_modes: tuple[NewlineMode, ...] = ()
+    kernels: tuple[Kernel, ...] = ("splice", "rotate")
+    directions: tuple[Direction, ...] = ("forward", "backward", "both")
+    dtypes: tuple[str, ...] = ()
+    odd: bool = True
+    """Also the decode step and the shapes that kernels were found wrong at."""
+    share: bool = True
+    """Also the share of a whole prefill."""
+    compile: bool = False
+    """Also transformers' operations under torch.compile."""
+    threads: int = 1
+    num_samples: int = 100
+    row_seconds: float = 1.5
+    """On the CPU: no more samples of a row after so long. On CUDA every sample is taken."""
+    process: int = 0
+    """The number of this process among those that measure the same."""
+
+    def __post_init__(self) -> None:
+        for flag, value, most in (
+            ("--threads", self.threads, MOST_THREADS),
+            ("--samples", self.num_samples, MOST_SAMPLES),
+        ):
+            if not 1 <= value <= most:
+                raise UsageError(f"{flag} {value}", f"must be 1 to {most}")
+        if not 0 < self.row_seconds <= 3600:
+            raise UsageError(f"--row-seconds {self.row_seconds:g}", "must be above 0 and at most 3600")
+
+
+def parse_words(flag: str, text: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """``a,b`` -> ("a", "b"), each of them allowed and once. None gives none. Raises UsageError."""
+    if text is None:
+        return ()
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in words:
+        if word not in allowed:
+            raise UsageError(f"{flag} {word!r}", "no such choice", f"one or more of {','.join(allowed)}")
+    return words
+
+
+def parse_counts(flag: str, text: str | None, most: int) -> tuple[int, ...]:
+    """``8,32`` -> (8, 32), each 1 to ``most``. None gives none. Raises UsageError."""
+    if text is None:
+        return ()
+    counts = []
+    for word in text.split(","):
+        if not word.strip().isascii() or not word.strip().isdigit() or not 1 <= int(word) <= most:
+            raise UsageError(f"{flag} {word.strip()!r}", f"must be whole numbers from 1 to {most}", "8,32")
+        counts.append(int(word))
+    return tuple(dict.fromkeys(counts))
+
+
+def parse_request(
+    *,
+    model: str | None,
+    num_frames: str | None,
+    newline_mode: str | None,
+    kernel: str | None,
+    direction: str | None,
+    dtype: str | None,
+    **others: object,
+) -> KernelRequest:
+    """The request that a command line makes; ``others`` are fields of it. Raises UsageError."""
+    lists = {
+        "models": parse_words("--model", model, MODEL_NAMES),
+        "num_frames": parse_counts("--num-frames", num_frames, MOST_FRAMES),
+        "newline_modes": parse_words("--newline-mode", newline_mode, get_args(NewlineMode)),
+        "kernels": parse_words("--kernel", kernel, get_args(Kernel)) or get_args(Kernel),
+        "directions": parse_words("--direction", direction, get_args(Direction)) or get_args(Direction),
+        "dtypes": parse_words("--dtype", dtype, DTYPE_NAMES),
+    }
+    return KernelRequest(**cast(dict, lists | others))

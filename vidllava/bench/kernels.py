@@ -1,0 +1,224 @@
+"""Are the two kernels right, and how fast are they here? One row for each shape, dtype and direction.
+
+    bench = KernelBench(KernelRequest(models=("nano",)), torch.device("cpu"))
+    for row in bench.rows(done=frozenset()):
+        ...
+
+Correctness first: a row whose result is wrong has no time. Then ours, transformers' own path, whatever else
+can be imported and a copy of as many bytes are timed in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vidllava.backbone.load import DTYPES, choose_dtype, choose_kernels
+from vidllava.bench import cuda_clock
+from vidllava.bench.baselines import Baseline, baselines
+from vidllava.bench.byte_model import bytes_moved
+from vidllava.bench.check import Checked, check, no_sync, same_work
+from vidllava.bench.clock import Times, time_on_cpu
+from vidllava.bench.conditions import conditions, moment
+from vidllava.bench.kernel_request import KernelRequest
+from vidllava.bench.kernel_rows import Measured, Row, Subject, to_row
+from vidllava.bench.memory import free_bytes, why_skipped
+from vidllava.bench.paths import Constants, Inputs, call_of, make_constants, make_inputs, our_path
+from vidllava.bench.prefill import Prefills
+from vidllava.bench.shapes import Case, cases
+
+GIBIBYTE = 1 << 30
+
+
+class KernelBench:
+    """A run on one device. Raises UsageError for kernels that cannot run there."""
+
+    def __init__(self, request: KernelRequest, device: torch.device) -> None:
+        self.request, self.device = request, device
+        self.implementation, self.reason = choose_kernels(device)
+        torch.set_num_threads(request.threads)
+        self.conditions = conditions(device, threads=request.threads)
+        self.cases = cases(request, on_cuda=device.type == "cuda")
+        self._dtypes = request.dtypes or (str(choose_dtype("auto", device)[0]).removeprefix("torch."),)
+        self._prefills = Prefills(device, threads=request.threads)
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._device_copy: float | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there will be, those that are measured already among them."""
+        return len(self.cases) * len(self._dtypes) * len(self.request.directions)
+
+    def rows(self, done: frozenset[str]) -> Iterator[Row | None]:
+        """The rows, each as soon as it is measured; None for one whose key is in ``done``."""
+        for case in self.cases:
+            for dtype in self._dtypes:
+                subjects = [self._subject(case, dtype, direction) for direction in self.request.directions]
+                keys = [one.key(self.conditions, self.request.process) for one in subjects]
+                open_ = [one for one, key in zip(subjects, keys, strict=True) if key not in done]
+                yield from [None] * (len(subjects) - len(open_))
+                for subject, measured in self._measure(case, dtype, open_):
+                    stamp = {**self.conditions, **moment(self.device), "process": self.request.process}
+                    key = subject.key(self.conditions, self.request.process)
+                    yield to_row(subject, measured, {**stamp, "key": key})
+
+    def _subject(self, case: Case, dtype: str, direction: Any) -> Subject:
+        return Subject(
+            case=case,
+            dtype=dtype,
+            direction=direction,
+            implementation=self.implementation,
+            element_bytes=DTYPES[dtype].itemsize,
+        )
+
+    def _measure(self, case: Case, dtype: str, subjects: list[Subject]) -> Iterator[tuple[Subject, Measured]]:
+        if not subjects:
+            return
+        done = 0
+        try:
+            for subject, measured in self._measure_case(case, DTYPES[dtype], subjects):
+                yield subject, measured
+                done += 1
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
+            if isinstance(fault, RuntimeError) and "memory" not in str(fault):
+                raise
+            for subject in subjects[done:]:
+                yield subject, _skipped("memory ran out")
+
+    def _measure_case(
+        self, case: Case, dtype: torch.dtype, subjects: list[Subject]
+    ) -> Iterator[tuple[Subject, Measured]]:
+        why = why_skipped(
+            case,
+            element_bytes=dtype.itemsize,
+            num_sets=self._num_sets(case, dtype),
+            free=free_bytes(self.device),
+        )
+        if why is not None:
+            yield from ((subject, _skipped(why)) for subject in subjects)
+            return
+        constants = make_constants(case, dtype, self.device)
+        inputs = make_inputs(case, dtype, self.device, seed=0)
+        checked = self._checked(case, constants, inputs)
+        if checked.fault is not None:
+            yield from ((subject, replace(_skipped(None), checked=checked)) for subject in subjects)
+            return
+        others = self._others(case, constants, inputs)
+        prefill = self._prefills.of(case, dtype) if self.request.share else None
+        clocks = ("process", "wall") if self.request.threads == 1 else ("wall",)
+        for subject in subjects:
+            extra: Row = {"plan_ms": constants.plan_ms}
+            if self._stream is None:
+                times = self._time_on_cpu(subject, constants, inputs, others)
+            else:
+                times, more = self._time_on_cuda(subject, constants, inputs, others)
+                extra |= more
+            yield (
+                subject,
+                Measured(
+                    times=times,
+                    reasons={one.name: one.reason for one in others if one.reason is not None},
+                    clocks=clocks if self._stream is None else ("graph", "events"),
+                    checked=checked,
+                    prefill=prefill,
+                    extra=extra,
+                ),
+            )
+
+    def _checked(self, case: Case, constants: Constants, inputs: Inputs) -> Checked:
+        path = our_path(case, constants)
+        checked = check(case, path, constants, inputs)
+        if self.implementation == "triton" and checked.fault is None:
+            return replace(checked, fault=no_sync(path, inputs))
+        return checked
+
+    def _others(self, case: Case, constants: Constants, inputs: Inputs) -> list[Baseline]:
+        """The baselines; one that computes something else is none."""
+        found = []
+        for one in baselines(case, constants, inputs, compiled=self.request.compile):
+            differs = None if one.path is None else same_work(our_path(case, constants), one.path, inputs)
+            found.append(replace(one, path=None, reason=f"computes otherwise: {differs}") if differs else one)
+        return found
+
+    def _time_on_cpu(
+        self, subject: Subject, constants: Constants, inputs: Inputs, others: list[Baseline]
+    ) -> dict[str, Times]:
+        paths = {"ours": our_path(subject.case, constants)}
+        paths |= {one.name: one.path for one in others if one.path is not None}
+        calls = {name: call_of(path, subject.direction, inputs) for name, path in paths.items()}
+        calls["copy"] = copying(subject.num_bytes, self.device)
+        return time_on_cpu(calls, num_samples=self.request.num_samples, seconds=self.request.row_seconds)
+
+    def _num_sets(self, case: Case, dtype: torch.dtype) -> int:
+        if self._stream is None:
+            return 1
+        num_bytes = bytes_moved(case, "forward", element_bytes=dtype.itemsize)
+        return cuda_clock.num_buffer_sets(num_bytes)
+
+    def _time_on_cuda(
+        self, subject: Subject, constants: Constants, inputs: Inputs, others: list[Baseline]
+    ) -> tuple[dict[str, Times], Row]:
+        num_sets = self._num_sets(subject.case, inputs.leaves[0].dtype)
+        paths = {"ours": our_path(subject.case, constants)}
+        paths |= {one.name: one.path for one in others if one.path is not None}
+        with torch.cuda.stream(self._stream):
+            sets = [inputs] + [
+                make_inputs(subject.case, inputs.leaves[0].dtype, self.device, seed=seed)
+                for seed in range(1, num_sets)
+            ]
+            torch.cuda.synchronize()
+            calls = {
+                name: [call_of(path, subject.direction, one) for one in sets] for name, path in paths.items()
+            }
+            calls["copy"] = [copying(subject.num_bytes, self.device) for _ in sets]
+            if subject.case.kernel == "rotate":
+                calls["hot"] = calls["ours"][:1] * cuda_clock.HOT_CALLS
+            peak = peak_bytes(calls["ours"][0])
+        captures = {one.name for one in others if one.captures}
+        times = cuda_clock.time_on_cuda(
+            calls,
+            captured=[name for name in calls if name in {"ours", "copy", "hot"} | captures],
+            launched=["ours"],
+            num_samples=self.request.num_samples,
+            stream=self._stream,
+        )
+        return times, {
+            "num_buffer_sets": num_sets,
+            "peak_extra_bytes": peak,
+            "device_copy_gb_per_second": self._copy_rate(),
+        }
+
+    def _copy_rate(self) -> float:
+        """GB/s of copying 1 GiB on the device, once a run."""
+        if self._device_copy is None:
+            with torch.cuda.stream(self._stream):
+                calls = {"copy": [copying(2 * GIBIBYTE, self.device)]}
+            found = cuda_clock.time_on_cuda(
+                calls, captured=["copy"], launched=[], num_samples=20, stream=self._stream
+            )
+            taken = found["copy"].get("graph") or found["copy"]["events"]
+            self._device_copy = float(f"{2 * GIBIBYTE / taken.p50_ms / 1e6:.4g}")
+        return self._device_copy
+
+
+def copying(num_bytes: int, device: torch.device) -> Callable[[], object]:
+    """A copy that moves ``num_bytes``, half read, half written: into new memory, as the operators write."""
+    # Filled: memory that nobody wrote is one page of zeros, and stays in the cache.
+    source = torch.full((max(num_bytes // 2, 1),), 1, dtype=torch.uint8, device=device)
+    return source.clone
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Memory that one call takes on the current CUDA device beyond what was taken before it."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return int(torch.cuda.max_memory_allocated() - before)
+
+
+def _skipped(why: str | None) -> Measured:
+    return Measured(times={}, reasons={}, clocks=(), skipped=why)

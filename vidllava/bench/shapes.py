@@ -1,0 +1,220 @@
+"""Which shapes are measured? The sizes of the models, and one `Case` for every shape of a kernel.
+
+    cases(KernelRequest(models=("0.5b",), num_frames=(32,), ...), on_cuda=False)
+
+Pure arithmetic. Sizes: config.json of llava-hf/llava-onevision-qwen2-{0.5b,7b}-ov-hf, and of nano.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vidllava.bench.kernel_request import KernelRequest
+from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout, video_layout
+
+# 14 tokens before the clip and 50 after it: a system line, a question and the turn's marks.
+TEXT_BEFORE, TEXT_AFTER = 14, 50
+# Text rows are gathered by id, so the rest of a vocabulary costs memory and nothing else.
+VOCABULARY_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes:
+    """As much of a model's configuration as decides what it costs."""
+
+    name: str
+    side: int
+    """Cells on each side of a frame's grid."""
+    image_size: int
+    tower_width: int
+    tower_mlp: int
+    tower_heads: int
+    tower_layers: int
+    """Layers that are run: OneVision's checkpoints have 26 and take the last one's output."""
+    width: int
+    mlp: int
+    q_heads: int
+    k_heads: int
+    layers: int
+    rope_theta: float
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.q_heads
+
+
+_SIGLIP = {
+    "side": 27,
+    "image_size": 384,
+    "tower_width": 1152,
+    "tower_mlp": 4304,
+    "tower_heads": 16,
+    "tower_layers": 26,
+}
+MODELS = {
+    sizes.name: sizes
+    for sizes in (
+        ModelSizes(
+            name="nano",
+            side=7,
+            image_size=84,
+            tower_width=128,
+            tower_mlp=384,
+            tower_heads=4,
+            tower_layers=4,
+            width=192,
+            mlp=448,
+            q_heads=6,
+            k_heads=6,
+            layers=6,
+            rope_theta=1e4,
+        ),
+        ModelSizes(
+            name="0.5b", **_SIGLIP, width=896, mlp=4864, q_heads=14, k_heads=2, layers=24, rope_theta=1e6
+        ),
+        ModelSizes(
+            name="7b", **_SIGLIP, width=3584, mlp=18944, q_heads=28, k_heads=4, layers=28, rope_theta=1e6
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One shape of one kernel. ``model`` and ``num_frames`` are None where the shape belongs to no model."""
+
+    kernel: Literal["splice", "rotate"]
+    name: str
+    """What the table calls it."""
+    model: str | None = None
+    batch_size: int = 1
+    num_frames: int | None = None
+    side: int = 0
+    pool_mode: PoolMode = "bilinear"
+    pool_stride: int = 2
+    newline_mode: NewlineMode = "one_token"
+    channels: int = 0
+    """Channels of a row of the language model's input (splice)."""
+    length: int
+    """Tokens of each sample."""
+    q_heads: int = 0
+    k_heads: int = 0
+    head_size: int
+    rotated: int
+    """Channels of a head that are rotated; the tables' width."""
+    rope_theta: float = 1e6
+
+    @property
+    def layout(self) -> VisualLayout:
+        """The rows of each sample's clip."""
+        assert self.num_frames is not None, "only a splice with frames has a layout"
+        return video_layout(
+            self.num_frames,
+            side=self.side,
+            stride=self.pool_stride,
+            mode=self.pool_mode,
+            newline=self.newline_mode,
+        )
+
+
+def cases(request: KernelRequest, *, on_cuda: bool) -> list[Case]:
+    """Every shape that is asked for; those that are shared by several settings once."""
+    found = dict.fromkeys(_asked(request, on_cuda=on_cuda))
+    return [case for case in found if case.kernel in request.kernels]
+
+
+def _asked(request: KernelRequest, *, on_cuda: bool) -> Iterator[Case]:
+    for name in request.models or (("0.5b", "7b") if on_cuda else ("nano", "0.5b")):
+        sizes = MODELS[name]
+        for num_frames in request.num_frames or ((8, 32, 128) if on_cuda else (8, 32)):
+            for newline in request.newline_modes or (("one_token", "grid") if on_cuda else ("one_token",)):
+                yield splice_case(sizes, num_frames, newline_mode=newline)
+                yield rotate_case(sizes, num_frames, newline_mode=newline)
+        if request.odd:
+            yield Case(
+                kernel="rotate",
+                name=f"{name} decode step",
+                model=name,
+                length=1,
+                **_heads(sizes),
+            )
+            if name == "nano":
+                yield splice_case(sizes, 8, batch_size=8)
+                yield rotate_case(sizes, 8, batch_size=8)
+    if request.odd:
+        yield from _odd()
+
+
+def splice_case(
+    sizes: ModelSizes, num_frames: int, *, newline_mode: NewlineMode = "one_token", batch_size: int = 1
+) -> Case:
+    """Clips of ``num_frames`` frames and 64 tokens of text, as the preset of the model pools them."""
+    return Case(
+        kernel="splice",
+        name=_name(sizes, num_frames, newline_mode, batch_size),
+        model=sizes.name,
+        batch_size=batch_size,
+        num_frames=num_frames,
+        side=sizes.side,
+        newline_mode=newline_mode,
+        channels=sizes.width,
+        length=_length(sizes, num_frames, newline_mode),
+        head_size=sizes.head_size,
+        rotated=sizes.head_size,
+        rope_theta=sizes.rope_theta,
+    )
+
+
+def rotate_case(
+    sizes: ModelSizes, num_frames: int, *, newline_mode: NewlineMode = "one_token", batch_size: int = 1
+) -> Case:
+    """q and k of one layer for the same prompt."""
+    return Case(
+        kernel="rotate",
+        name=_name(sizes, num_frames, newline_mode, batch_size),
+        model=sizes.name,
+        batch_size=batch_size,
+        num_frames=num_frames,
+        newline_mode=newline_mode,
+        length=_length(sizes, num_frames, newline_mode),
+        **_heads(sizes),
+    )
+
+
+def _odd() -> Iterator[Case]:
+    """Shapes at which kernels were found wrong or slow: heads that are no power of two, partial rotation."""
+    yield Case(
+        kernel="splice",
+        name="odd: average, 13 frames",
+        batch_size=3,
+        num_frames=13,
+        side=27,
+        pool_mode="average",
+        newline_mode="frame",
+        channels=80,
+        length=TEXT_BEFORE + TEXT_AFTER + 13 * (13 * 13 + 1),
+        head_size=80,
+        rotated=80,
+    )
+    sizes: dict[str, Any] = {"kernel": "rotate", "length": 217}
+    yield Case(**sizes, name="odd: 13 heads of 80", q_heads=13, k_heads=1, head_size=80, rotated=80)
+    yield Case(**sizes, name="odd: 32 of 80 channels", q_heads=6, k_heads=2, head_size=80, rotated=32)
+
+
+def _heads(sizes: ModelSizes) -> dict[str, Any]:
+    size = sizes.head_size
+    heads = {"q_heads": sizes.q_heads, "k_heads": sizes.k_heads}
+    return {**heads, "head_size": size, "rotated": size, "rope_theta": sizes.rope_theta}
+
+
+def _length(sizes: ModelSizes, num_frames: int, newline_mode: NewlineMode) -> int:
+    layout = video_layout(num_frames, side=sizes.side, stride=2, mode="bilinear", newline=newline_mode)
+    return TEXT_BEFORE + layout.num_tokens + TEXT_AFTER
+
+
+def _name(sizes: ModelSizes, num_frames: int, newline_mode: str, batch_size: int) -> str:
+    several = f"{batch_size} x " if batch_size > 1 else ""
+    newline = "" if newline_mode == "one_token" else f", {newline_mode}"
+    return f"{sizes.name}, {several}{num_frames} frames{newline}"
