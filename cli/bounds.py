@@ -85,16 +85,14 @@ BatchWorkers = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """How much is read at most, and from where."""
+class FileBounds:
+    """How much of a file is read at most."""
 
     max_pixels: MaxPixels = DEFAULT_LIMITS.max_frame_pixels
     max_file_frames: MaxFileFrames = DEFAULT_LIMITS.max_file_frames
     max_file_size: MaxFileSize = FILE_SIZE
     max_streams: MaxStreams = DEFAULT_LIMITS.max_streams
     decode_timeout: DecodeTimeout = None
-    allow_url: AllowUrl = False
-    url_timeout: UrlTimeout = URL_SECONDS
 
     def limits(self, *, default_seconds: float = DEFAULT_LIMITS.decode_seconds) -> Limits:
         """The bounds on files. Raises UsageError."""
@@ -105,6 +103,14 @@ class Bounds:
             max_streams=self.max_streams,
             decode_seconds=default_seconds if self.decode_timeout is None else self.decode_timeout,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds(FileBounds):
+    """How much is read at most, and from where."""
+
+    allow_url: AllowUrl = False
+    url_timeout: UrlTimeout = URL_SECONDS
 
     def urls(self) -> dict[str, Any]:
         """What ``open_media`` must know of the network."""

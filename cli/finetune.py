@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vidllava.cli import options
+from vidllava.cli import bounds, options
 from vidllava.cli.console import Console
 from vidllava.cli.progress import TrainingProgress
 from vidllava.errors import UsageError
@@ -34,7 +34,8 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="LLaVA rows as .json or .jsonl, or nano-world:SPLIT; several may follow.",
+            help="Rows as .json or .jsonl (LLaVA, M4-Instruct, messages, swift), a mixture .yaml, or "
+            "nano-world:SPLIT; several may follow.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -67,6 +68,7 @@ def finetune(
             rich_help_panel=_DATA,
         ),
     ] = 0.01,
+    decode_timeout: bounds.DecodeTimeout = None,
     num_frames: options.NumFrames = None,
     fps: options.Fps = None,
     max_frames: options.MaxFrames = None,
@@ -213,6 +215,7 @@ def finetune(
             video_backend=video_backend,
             seed=seed,
         ),
+        limits=bounds.FileBounds(decode_timeout=decode_timeout).limits(),
         device=device,
         attn_implementation=attn_implementation,
         download=download,

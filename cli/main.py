@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import vidllava
-from vidllava.cli import ask, bench, cache, chat, doctor, faults, finetune, frames, models, startup
+from vidllava.cli import ask, bench, cache, chat, data, doctor, faults, finetune, frames, models, startup
 from vidllava.cli.console import Console
 from vidllava.errors import UsageError
 
@@ -40,6 +40,7 @@ app.command("chat")(chat.chat)
 app.command("frames")(frames.frames)
 app.command("finetune")(finetune.finetune)
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.doctor)

@@ -92,6 +92,13 @@ LIGHT = (
     "vidllava.backbone.tokens",
     "vidllava.backbone.visuals",
     "vidllava.backbone.question",
+    # A data set is checked and counted before anything is trained.
+    "vidllava.data.check",
+    "vidllava.data.load",
+    "vidllava.data.measure",
+    "vidllava.data.records",
+    "vidllava.data.summary",
+    "vidllava.data.token_counter",
 )
 SLOW = {"torch", "transformers", "accelerate"}
 HEAVY = SLOW | {"av", "decord", "torchcodec", "PIL", "triton", "tokenizers"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bad_media import make_decoder_faulty, make_media
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.settings import ModelSettings, read_settings
 from vidllava.backbone.tokens import TextCodec, read_codec
@@ -24,3 +25,13 @@ def model_settings(checkpoint: Path) -> ModelSettings:
 @pytest.fixture
 def codec(checkpoint: Path) -> TextCodec:
     return read_codec(checkpoint)
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    return make_media(tmp_path)
+
+
+@pytest.fixture
+def faulty_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_decoder_faulty(monkeypatch)

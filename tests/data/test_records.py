@@ -139,7 +139,7 @@ def test_every_fault_is_collected(tmp_path: Path):
     message = str(caught.value)
     assert f"{MAX_SHOWN + 6} of {MAX_SHOWN + 8} rows" in message
     assert "row 4: invalid JSON at line 1 column 10" in message
-    assert message.endswith("and 6 more")
+    assert message.endswith("; and 6 more (vidllava data check lists them all)")
 
 
 def test_an_id_used_twice_is_refused(tmp_path: Path):

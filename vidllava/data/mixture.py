@@ -53,17 +53,28 @@ class Mixture:
     @cached_property
     def modalities(self) -> np.ndarray:
         """int8 [len]: the place in `MODALITIES` of every global index."""
-        codes = [MODALITY_CODE[s.modality(i)] for s in self.sources for i in range(len(s))]
-        return np.array(codes, dtype=np.int8)
+        columns = [getattr(source, "modality_codes", None) for source in self.sources]
+        return np.concatenate(
+            [
+                np.array([MODALITY_CODE[source.modality(i)] for i in range(len(source))], dtype=np.int8)
+                if column is None
+                else column
+                for column, source in zip(columns, self.sources, strict=True)
+            ]
+        )
 
     @cached_property
     def lengths(self) -> np.ndarray | None:
-        """int32 [len]: an estimate of each sample's tokens, or None where a source cannot tell cheaply."""
+        """int32 [len]: each sample's tokens, 0 where they are unknown; None where a source tells none."""
         columns = []
         for source in self.sources:
             length = getattr(source, "length", None)
             if length is None:
                 return None
+            known = getattr(source, "lengths", None)
+            if known is not None:
+                columns.append(np.asarray(known, np.int32))
+                continue
             columns.append(np.fromiter((length(i) for i in range(len(source))), np.int32, len(source)))
         return np.concatenate(columns)
 

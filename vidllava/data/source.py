@@ -27,20 +27,24 @@ class Visual:
     """One thing with tokens of its own: a clip, a picture, or one of several pictures.
 
     kind                "video", "picture" (alone in its sample: AnyRes tiles) or "pictures" (one of several).
-    path                a file to decode, or None when `frames` is given.
-    frames              uint8 [T, H, W, 3]; T = 1 for a picture. None when `path` is given.
-    timestamps_seconds  float64 [T], seconds from the clip's start; may be None for pictures and for `path`.
-    request             which frames of a video file; None leaves the choice to the training settings.
+    path                a file to decode; one of `path`, `pictures` and `frames` is given.
+    pictures            the picture files of a clip, in order.
+    pictures_per_second how many of them make a second.
+    frames              uint8 [T, H, W, 3]; T = 1 for a picture.
+    timestamps_seconds  float64 [T], seconds from the clip's start; may be None for pictures and files.
+    request             which frames of a clip on disk; None leaves the choice to the training settings.
     """
 
     kind: Literal["video", "picture", "pictures"]
     path: str | None = None
+    pictures: tuple[str, ...] | None = None
+    pictures_per_second: float = 1.0
     frames: np.ndarray | None = None
     timestamps_seconds: np.ndarray | None = None
     request: SamplingRequest | None = None
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.frames is None):
+        if sum(given is not None for given in (self.path, self.pictures, self.frames)) != 1:
             raise DatasetError(
                 f"visual of kind {self.kind}", "needs either a path or frames, not both or none"
             )

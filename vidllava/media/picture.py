@@ -7,17 +7,21 @@ refused. Transparent parts are laid over white, as a page would show them.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media.files import check_file, impostor, picture_format, read_head
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_WIDTH, _HEIGHT = 256, 257  # TIFF tags
+_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # EXIF: the tag, and its values that swap the sides
 _HINTS = {
     "HEIC": "convert it to JPEG, for example with pillow-heif",
     "ICO": "convert it to PNG",
@@ -33,6 +37,28 @@ def load_picture(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArr
     damaged data; ResourceError for a picture over the ``limits`` (and over 178 million pixels, whatever they
     say: Pillow's own bound).
     """
+    with _opened(path, limits) as image:
+        return _upright_rgb(image)
+
+
+def picture_size(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(height, width) of the upright picture, from its header: no pixel is decoded.
+
+    Raises what ``load_picture`` raises for a header; what damage follows it is not seen. A PNG's orientation
+    is known only where it stands before the pixels, as it does wherever a camera or an editor wrote it.
+    """
+    with _opened(path, limits) as image:
+        width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # its size is turned already, or not, by version
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+        told = image.format != "PNG" or "exif" in image.info  # else Pillow would decode it to look
+        turned = told and image.getexif().get(_ORIENTATION, 1) in _TURNED
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(path: str | Path, limits: Limits) -> Iterator[Image.Image]:
+    """The picture with its header read; whatever goes wrong inside the block is a line of ours."""
     name = str(path)
     limits.check_file(name, check_file(path).st_size)
     head = read_head(path)
@@ -47,7 +73,7 @@ def load_picture(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArr
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_FORMATS) as image:
                 limits.check_picture(name, *image.size)
-                return _upright_rgb(image)
+                yield image
     except Image.DecompressionBombError:
         what = f"has more than the limit of {limits.max_frame_pixels:,} pixels"
         raise ResourceError(name, what, "scale it down") from None

@@ -41,6 +41,13 @@ class Sampler(Protocol):
         """See ``decode.decode``."""
 
 
+class HeaderSampler(Sampler, Protocol):
+    """One that can also tell a picture's size without decoding it: what counting a data set needs."""
+
+    def picture_size(self, path: str) -> tuple[int, int]:
+        """See ``picture.picture_size``."""
+
+
 class InProcess:
     """Probe and decode in the calling process."""
 
@@ -56,6 +63,12 @@ class InProcess:
         from vidllava.media.picture import load_picture
 
         return load_picture(path, self.limits)
+
+    def picture_size(self, path: str) -> tuple[int, int]:
+        """See ``picture.picture_size``."""
+        from vidllava.media.picture import picture_size
+
+        return picture_size(path, self.limits)
 
     def decode(
         self,

@@ -85,6 +85,11 @@ class WorkerSampler:
         pixels.setflags(write=True)
         return pixels
 
+    def picture_size(self, path: str) -> tuple[int, int]:
+        """See ``picture.picture_size``."""
+        size: tuple[int, int] = self._ask({"do": "picture_size", "path": str(path)})
+        return size
+
     def begin(
         self, info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: int | None = None
     ) -> None:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.load import Schemes, load_source
+from vidllava.data.load import Loading, Schemes, load_mixture
 from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, UsageError
+from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.training.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_json
 from vidllava.training.output import SETTINGS_FILE, claimed
 from vidllava.training.report import LEDGER_FILE, METRICS_FILE, Outcome, Report, Silent, keep_until
@@ -32,7 +33,8 @@ LATEST = "latest"
 class Job:
     """What to train on what, and where the result goes.
 
-    schemes         generated data sets by name, see `vidllava.data.load.load_source`
+    limits          how much of a file is read, and how long is waited for it, before it counts as bad
+    schemes         generated data sets by name, see `vidllava.data.load.Loading`
     resume          a checkpoint folder, or "latest" for the newest complete one in `output_dir`
     allow_changes   resume although settings or data differ from the checkpoint's
     """
@@ -43,6 +45,7 @@ class Job:
     media_root: Path | None = None
     data_weights: tuple[float, ...] = ()
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    limits: Limits = DEFAULT_LIMITS
     device: str = "auto"
     attn_implementation: str = "sdpa"
     download: bool = False
@@ -64,8 +67,9 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     owned = claimed(job.output_dir, resume=job.resume is not None, overwrite=job.overwrite)
     with owned if first else nullcontext():
         found = _checkpoint(job, report)
-        sources = tuple(load_source(spec, job.media_root, schemes=job.schemes) for spec in job.data)
-        mixture = Mixture(sources, job.data_weights)
+        seed = int(settings.resolved().data_seed or 0)
+        loading = Loading(media_root=job.media_root, schemes=job.schemes, seed=seed)
+        mixture = load_mixture(job.data, job.data_weights, loading)
         if found is not None:
             _check_same(found, run_state(job, settings, mixture), allow_changes=job.allow_changes)
             for name in (METRICS_FILE, LEDGER_FILE) if first else ():

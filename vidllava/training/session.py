@@ -14,8 +14,9 @@ from vidllava.data.encode import SampleEncoder
 from vidllava.data.ledger import Ledger
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.errors import ModelError, UsageError
-from vidllava.training import parameters, state
+from vidllava.data.own_sampler import OwnSampler
+from vidllava.errors import DatasetError, ModelError, UsageError
+from vidllava.training import lengths, parameters, state
 from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint, write_json
 from vidllava.training.loop import Trainer
 from vidllava.training.report import LEDGER_FILE, Outcome, Report
@@ -45,6 +46,8 @@ class Session:
         parameters.freeze(self.backbone, settings.freeze)
         world = self.accelerator.num_processes
         micro = settings.gradient_accumulation_steps
+        mixture = lengths.measured(mixture, job, self.backbone, self.accelerator, report)
+        self.lengths = lengths.fingerprint(mixture)
         order = BatchOrder(
             mixture,
             mix=settings.mix,
@@ -52,7 +55,8 @@ class Session:
             seed=int(self.settings.data_seed or 0),
         )
         self.total_steps = settings.max_steps or order.steps(settings.num_train_epochs)
-        encoder = SampleEncoder(self.backbone.settings, self.backbone.codec, job.encode)
+        self.sampler = OwnSampler(job.limits)
+        encoder = SampleEncoder(self.backbone.settings, self.backbone.codec, job.encode, self.sampler)
         share = Share(rank=self.accelerator.process_index, world_size=world, micro_batches=micro)
         self.trainer = Trainer(
             model=self.backbone,
@@ -72,6 +76,12 @@ class Session:
 
     def run(self) -> Outcome:
         """Train from the checkpoint, or from the start, to the end or to a signal; then save."""
+        try:
+            return self._run()
+        finally:
+            self.sampler.close()
+
+    def _run(self) -> Outcome:
         start = 0
         if self.found is not None:
             start = self.found.step
@@ -114,6 +124,7 @@ class Session:
             "pending_losses": self.trainer.meter.losses,
             "bad_samples": [self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn],
             "run": self.run_state,
+            "lengths": self.lengths,
         }
 
     def _restore(self, found: Checkpoint) -> None:
@@ -124,6 +135,9 @@ class Session:
                 f"was made by {found.state.get('world_size')} processes, this run has {world}",
                 "use as many, or --allow-changes",
             )
+        if found.state.get("lengths") != self.lengths and not self.job.allow_changes:
+            what = "the media, or what can be read of them, changed since this checkpoint was written"
+            raise DatasetError(found.folder, what, "use the same, or --allow-changes")
         state.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
         self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]
         self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn = found.state["bad_samples"]

@@ -1,0 +1,298 @@
+"""``vidllava data``: is this data set fit to be trained on, and what is in it?
+
+    vidllava data check train.jsonl --media-root media -o good.jsonl
+    vidllava data stats mixture.yaml --model onevision-0.5b
+
+No weights and no torch: rows are parsed, media headers read, and tokens counted as training will count them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidllava.cli import bounds, options, outputs
+from vidllava.cli.console import Console, counted
+from vidllava.cli.data_report import CheckProgress, RowWriter, show_summary
+from vidllava.cli.groups import spread
+from vidllava.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    from vidllava.data.check import Checker
+    from vidllava.data.load import Loading
+    from vidllava.data.mixture_file import Part
+    from vidllava.data.options import EncodeOptions
+    from vidllava.data.summary import Summary
+
+app = typer.Typer(no_args_is_help=True, help="Check data sets before training; say what is in them.")
+_CHECK = "Check"
+
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="Rows as .json or .jsonl, or a mixture .yaml.", show_default=False
+    ),
+]
+MediaRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the pictures and clips; the data file's by default.", rich_help_panel=_CHECK
+    ),
+]
+Decode = Annotated[
+    bool,
+    typer.Option(
+        "--decode",
+        help="Decode the planned frames and the pictures, instead of reading headers only.",
+        rich_help_panel=_CHECK,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Files looked into at once; default: the cores, at most 4.", rich_help_panel=_CHECK
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """Which frames, and what they cost."""
+
+    num_frames: options.NumFrames = None
+    fps: options.Fps = None
+    max_frames: options.MaxFrames = None
+    video_backend: options.VideoBackend = None
+    pool_stride: options.PoolStride = None
+    pool_mode: options.PoolMode = None
+    newline_mode: options.NewlineMode = None
+    model_max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens of one sample; the model's trained context by default.",
+            rich_help_panel="Tokens",
+            min=1,
+        ),
+    ] = None
+
+    def checked(self) -> EncodeOptions:
+        """In the form in which samples are encoded. Raises UsageError."""
+        from vidllava.data.options import EncodeOptions
+        from vidllava.media.timeline import SamplingRequest
+
+        asked = {"num_frames": self.num_frames, "fps": self.fps, "max_frames": self.max_frames}
+        return EncodeOptions(
+            request=SamplingRequest(**asked) if any(value is not None for value in asked.values()) else None,  # type: ignore[arg-type]
+            pool_stride=self.pool_stride,
+            pool_mode=self.pool_mode,
+            newline_mode=self.newline_mode,
+            max_length=self.model_max_length,
+            video_backend=self.video_backend,
+        )
+
+
+@app.command("check")
+@spread
+def check(
+    files: Files,
+    *,
+    media_root: MediaRoot = None,
+    decode: Decode = False,
+    workers: Workers = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the good rows there, as they are, one a line.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    model: options.Model = "auto",
+    revision: options.Revision = None,
+    planning: Planning,
+    reading: bounds.FileBounds,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="A JSON line for each bad row, the summary last.", rich_help_panel="Output"
+        ),
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List every row that cannot be trained on, by file, row and reason. Exit code 4 if there are any.
+
+    \b
+    vidllava data check train.jsonl --media-root media
+    vidllava data check mixture.yaml --model onevision-0.5b --num-frames 32 --json
+    vidllava data check train.jsonl --decode --workers 8 --decode-timeout 20 -o good.jsonl
+    """
+    console = Console(quiet=quiet)
+    if output is not None:
+        if len(files) > 1:
+            raise UsageError(
+                "-o", f"takes the good rows of one file, not of {len(files)}", "check one by one"
+            )
+        outputs.check_file("-o", output, overwrite=overwrite)
+    asked = _Asked(files, media_root, decode, workers, output, model, revision, planning, reading)
+    summary = _look(asked, console, as_json=as_json, listed=True)
+    if as_json:
+        console.write(json.dumps({"summary": summary.to_json()}))
+    else:
+        show_summary(summary, console.reply if not quiet else _nothing)
+    if summary.num_bad:
+        what = f"{summary.num_bad} of {counted(summary.num_rows, 'row')} cannot be used"
+        raise DatasetError(", ".join(files), what, None if output else "-o FILE writes the others")
+
+
+@app.command("stats")
+@spread
+def stats(
+    files: Files,
+    *,
+    media_root: MediaRoot = None,
+    workers: Workers = None,
+    model: options.Model = "auto",
+    revision: options.Revision = None,
+    planning: Planning,
+    reading: bounds.FileBounds,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Rows of each modality, a histogram of their tokens, and how many do not fit. Bad rows are only counted.
+
+    \b
+    vidllava data stats train.jsonl --media-root media
+    vidllava data stats mixture.yaml --model onevision-0.5b --fps 1 --json
+    """
+    console = Console(quiet=quiet)
+    asked = _Asked(files, media_root, False, workers, None, model, revision, planning, reading)
+    summary = _look(asked, console, as_json=as_json, listed=False)
+    if as_json:
+        console.write(json.dumps(summary.to_json(), indent=2))
+    else:
+        show_summary(summary, console.write)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line said."""
+
+    files: list[str]
+    media_root: Path | None
+    decode: bool
+    workers: int | None
+    output: Path | None
+    model: str
+    revision: str | None
+    planning: Planning
+    reading: bounds.FileBounds
+
+
+def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Summary:
+    """Look at every row; bad ones go to stdout where they shall be ``listed``."""
+    limits, planned = asked.reading.limits(), asked.planning.checked()
+    from vidllava.cache_folder import CacheFolder
+    from vidllava.cli.frames import known_settings
+    from vidllava.data.check import Checker
+    from vidllava.data.headers import Headers
+    from vidllava.data.load import Loading
+    from vidllava.data.media_index import MediaIndex
+    from vidllava.data.sampler_pool import SamplerPool
+    from vidllava.data.summary import Summary
+    from vidllava.data.token_counter import TokenCounter
+
+    loading = Loading(media_root=asked.media_root)
+    parts = list(_parts(asked.files, loading))  # before the model: a wrong path is the likelier slip
+    if asked.output is not None and len(parts) > 1:
+        raise UsageError("-o", f"takes the good rows of one file, not of {len(parts)}", "check one by one")
+    counter = TokenCounter(*known_settings(asked.model, asked.revision, console), planned)
+    summary = Summary(limit_tokens=counter.max_length)
+    tell = _Lister(console, as_json=as_json) if listed else None
+    with (
+        MediaIndex(CacheFolder.of_environment(), console.warn) as index,
+        SamplerPool(limits, asked.workers) as pool,
+    ):
+        checker = Checker(counter, Headers(index), pool, decode=asked.decode)
+        for part in parts:
+            _look_at(part, asked, checker, summary, tell, console)
+    return summary
+
+
+def _parts(files: list[str], loading: Loading) -> Iterator[Part]:
+    """Every file of rows once, whichever mixtures name it."""
+    from vidllava.data.load import parts_of
+
+    seen = set()
+    for name in files:
+        for part in parts_of(name, loading):
+            root = part.media_root or loading.media_root
+            if (part.path.resolve(), root) not in seen:
+                seen.add((part.path.resolve(), root))
+                yield part
+
+
+def _look_at(
+    part: Part, asked: _Asked, checker: Checker, summary: Summary, tell: _Lister | None, console: Console
+) -> None:
+    """Look at the rows of one file."""
+    from vidllava.data.records import RecordSource
+
+    name = str(part.path)
+
+    def faulty(row: int, identity: str | None, reason: str) -> None:
+        summary.add(None, None, bad=True)
+        if tell is not None:
+            tell.bad(name, row, identity, reason)
+
+    root = part.media_root or asked.media_root
+    source = RecordSource(part.path, root, on_fault=faulty)
+    progress = CheckProgress(console, name, len(source))
+    with RowWriter(asked.output) as good:
+        for row in checker.rows(source):
+            bad = row.reason is not None
+            summary.add(row.modality, row.num_tokens, bad=bad, too_long=row.too_long)
+            if row.reason is None:
+                good.write(source.raw(row.index))
+            elif tell is not None:
+                progress.clear()
+                tell.bad(name, row.number, row.id, row.reason)
+            progress.done("ok" if not bad else "bad")
+        progress.finish()
+    if asked.output is not None:
+        note = (
+            ""
+            if part.path.parent.resolve() == asked.output.parent.resolve()
+            else f"; media: {source.root.path}"
+        )
+        console.note(f"{counted(good.num_rows, 'good row')} written to {asked.output}{note}")
+
+
+class _Lister:
+    """Bad rows on stdout."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self._console, self._as_json = console, as_json
+
+    def bad(self, file: str, row: int, identity: str | None, reason: str) -> None:
+        """One line."""
+        if self._as_json:
+            values: dict[str, Any] = {"file": file, "row": row, "id": identity, "reason": reason}
+            self._console.write(json.dumps(values, ensure_ascii=False))
+            return
+        known_as = f" (id {identity})" if identity not in (None, f"row-{row}") else ""
+        line = f"{file} row {row}{known_as}: {reason}"
+        self._console.write(
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        )
+
+
+def _nothing(_line: str) -> None:
+    """Where nobody wants to hear."""

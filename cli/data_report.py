@@ -1,0 +1,117 @@
+"""How a look at a data set is shown: a bar while it lasts, a summary at the end, the good rows in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO
+
+from vidllava.cli.batch_progress import BatchProgress
+from vidllava.cli.console import Console, counted
+from vidllava.errors import ResourceError
+
+if TYPE_CHECKING:
+    from vidllava.data.summary import Summary
+
+_BAR = 40
+_UNWIND = "\r\x1b[K"
+
+
+class CheckProgress:
+    """Rows done of one file, on stderr."""
+
+    def __init__(self, console: Console, name: str, total: int) -> None:
+        self._bar = BatchProgress(console, total)
+        self._live = not console.quiet and sys.stderr is not None and sys.stderr.isatty()
+        if not self._live and total:
+            console.note(f"{name}: {counted(total, 'row')} in order, now their media")
+
+    def done(self, status: str) -> None:
+        """One more row."""
+        self._bar.done(status)
+
+    def clear(self) -> None:
+        """Make room for a line of the answer on the same screen."""
+        if self._live:
+            sys.stderr.write(_UNWIND)
+            sys.stderr.flush()
+
+    def finish(self) -> None:
+        """Take the bar away: what is left to say is said by the summary."""
+        self.clear()
+
+
+class RowWriter:
+    """Rows in a JSONL file, written aside and renamed at the end: whole or not at all; None writes none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.num_rows = 0
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._unfinished = ""
+
+    def __enter__(self) -> RowWriter:
+        if self._path is not None:
+            try:
+                descriptor, self._unfinished = tempfile.mkstemp(
+                    prefix=f".{self._path.name}.", dir=self._path.parent
+                )
+            except OSError as fault:
+                what = f"cannot be written: {fault.strerror}"
+                raise ResourceError(self._path, what, "give another folder") from None
+            self._file = os.fdopen(descriptor, "wb")
+        return self
+
+    def write(self, row: bytes) -> None:
+        """One row, as it stands in its file; one that is spread over lines is put on one."""
+        self.num_rows += 1
+        if self._file is None:
+            return
+        row = row.strip()
+        if b"\n" in row or b"\r" in row:
+            row = json.dumps(json.loads(row), ensure_ascii=False).encode()
+        self._file.write(row + b"\n")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None or self._path is None:
+            return
+        try:
+            self._file.close()
+            if error is None:
+                os.chmod(self._unfinished, 0o644)
+                os.replace(self._unfinished, self._path)
+                return
+        except OSError as fault:
+            what = f"cannot be written: {fault.strerror}"
+            raise ResourceError(self._path, what, "give another folder") from None
+        finally:
+            Path(self._unfinished).unlink(missing_ok=True)
+
+
+def show_summary(summary: Summary, say: Callable[[str], None]) -> None:
+    """Rows, modalities, tokens and what does not fit, line by line."""
+    bad = f", {summary.num_bad} cannot be used" if summary.num_bad else ""
+    say(f"{counted(summary.num_rows, 'row')}{bad}")
+    for name, rows in summary.to_json()["modalities"].items():
+        say(f"  {name:<9}{rows:>9}")
+    spread = summary.spread()
+    if spread:
+        say(
+            f"tokens: {spread['min']} to {spread['max']}, half of the rows up to {spread['median']}, "
+            f"95 % up to {spread['p95']}; {spread['total']:,} in all"
+        )
+    bins = summary.histogram()
+    most = max((count for _, _, count in bins), default=1)
+    for low, high, count in bins:
+        beyond = "  beyond the limit" if low > summary.limit_tokens and count else ""
+        say(f"  {low:>7} - {high - 1:<7}{count:>9} {'#' * -(-_BAR * count // most)}{beyond}".rstrip())
+    over = int((summary.lengths > summary.limit_tokens).sum())
+    verdict = "all fit" if not over else f"{counted(over, 'row')} would not fit"
+    say(f"limit {summary.limit_tokens} tokens: {verdict}")

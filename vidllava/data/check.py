@@ -1,0 +1,114 @@
+"""Which rows can be trained on? Each looked at as training will see it, in parallel, with deadlines.
+
+    for row in Checker(counter, headers, pool).rows(source):
+        row.number, row.num_tokens, row.reason         # reason None: the row is good
+
+By default media headers are read, which finds what is missing, no media, or cut short at the front; with
+`decode` the planned frames are decoded, which finds the rest and takes as long as an epoch's decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vidllava.data.headers import Headers
+from vidllava.data.own_sampler import OwnSampler
+from vidllava.data.records import RecordSource
+from vidllava.data.sampler_pool import SamplerPool
+from vidllava.data.source import Modality, Sample, Visual, modality_of
+from vidllava.data.token_counter import TokenCounter
+from vidllava.errors import DatasetError, VidllavaError
+from vidllava.media.decode import choose_backend
+from vidllava.media.frames import FramePlan
+
+# Full-size frames that are decoded together.
+_BYTES_AT_ONCE, _FRAMES_AT_ONCE = 256 << 20, 8
+
+
+@dataclass(frozen=True)
+class CheckedRow:
+    """What was found out about one row."""
+
+    index: int
+    number: int
+    id: str | None
+    modality: Modality
+    num_tokens: int | None
+    """None where a visual cannot be read."""
+    reason: str | None
+    """Why it cannot be trained on; None where it can."""
+    too_long: bool = False
+    """The reason is its length alone."""
+
+
+class Checker:
+    """Looks at rows for one model and one set of options."""
+
+    def __init__(
+        self, counter: TokenCounter, headers: Headers, pool: SamplerPool, *, decode: bool = False
+    ) -> None:
+        self._counter, self._headers, self._pool, self._decode = counter, headers, pool, decode
+        self._backend, _ = choose_backend(counter.options.video_backend)
+
+    def rows(self, source: RecordSource) -> Iterator[CheckedRow]:
+        """Every row of `source` in order."""
+
+        def look(sampler: OwnSampler, index: int) -> CheckedRow:
+            return self._row(source, index, sampler)
+
+        return self._pool.map(look, range(len(source)))
+
+    def _row(self, source: RecordSource, index: int, sampler: OwnSampler) -> CheckedRow:
+        number, modality = source.row(index), source.modality(index)
+        identity, num_tokens, too_long = None, None, False
+        try:
+            sample = source.sample(index)
+            identity, modality = sample.id, modality_of(sample.visuals)
+            for visual in sample.visuals:
+                self._open(visual, sampler)
+            num_tokens = self._counter.count(sample, self._headers, sampler)
+            reason = self._refusal(sample, num_tokens)
+            too_long = reason is not None
+            self._counter.check_labels(sample, self._counter.prompt(sample))
+            if self._decode:
+                for visual in sample.visuals:
+                    self._read(visual, sampler)
+        except (VidllavaError, OSError) as fault:
+            reason, too_long = str(fault), False
+        return CheckedRow(index, number, identity, modality, num_tokens, reason, too_long)
+
+    def _refusal(self, sample: Sample, num_tokens: int) -> str | None:
+        try:
+            self._counter.check_length(sample, num_tokens)
+        except DatasetError as fault:
+            return f"{fault.what} ({fault.hint})"
+        return None
+
+    def _open(self, visual: Visual, sampler: OwnSampler) -> None:
+        """Read the headers of the files of a visual that are seen."""
+        if visual.kind == "video" and visual.path is not None:
+            self._headers.clip(visual.path, sampler)
+        for path in self._pictures(visual):
+            self._headers.picture(path, sampler)
+
+    def _pictures(self, visual: Visual) -> list[str]:
+        if visual.pictures is not None:
+            return [visual.pictures[at] for at in self._counter.plan_pictures(visual).indices]
+        return [visual.path] if visual.path is not None and visual.kind != "video" else []
+
+    def _read(self, visual: Visual, sampler: OwnSampler) -> None:
+        """Decode what training would decode, a few frames at a time."""
+        for path in self._pictures(visual):
+            sampler.picture(path)
+        if visual.kind != "video" or visual.path is None:
+            return
+        info = sampler.probe(visual.path)
+        plan = self._counter.plan(visual, info.frame_times, visual.path)
+        at_once = max(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (3 * info.width * info.height))
+        for first in range(0, len(plan), at_once):
+            part = slice(first, first + at_once)
+            few = FramePlan(
+                plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
+            )
+            sampler.decode(info, few, backend=self._backend)

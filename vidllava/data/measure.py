@@ -1,0 +1,75 @@
+"""True token lengths for a mixture whose rows lie in files: what batches of like length are made of.
+
+    mixture = measured(mixture, counter, headers, pool)
+
+One header pass for each media file, remembered in the index; nothing is decoded. A sample that cannot be read
+gets no length (0) and keeps its place: it is dealt with, and written down, when it is drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidllava.data.headers import Headers
+from vidllava.data.mixture import Mixture
+from vidllava.data.own_sampler import OwnSampler
+from vidllava.data.sampler_pool import SamplerPool
+from vidllava.data.source import Modality, Sample, Source
+from vidllava.data.token_counter import TokenCounter
+from vidllava.errors import VidllavaError
+
+UNKNOWN = 0
+
+
+class MeasuredSource:
+    """A source that also tells how many tokens each of its samples has."""
+
+    def __init__(self, source: Source, lengths: np.ndarray) -> None:
+        """`lengths` is int32 [len(source)], 0 where a length is unknown."""
+        self.source, self.lengths, self.name = source, lengths, source.name
+        self.fingerprint = getattr(source, "fingerprint", source.name)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def modality(self, index: int) -> Modality:
+        """Which kind of sample stands at `index`."""
+        return self.source.modality(index)
+
+    def sample(self, index: int) -> Sample:
+        """The sample at `index`."""
+        return self.source.sample(index)
+
+    def row(self, index: int) -> int | None:
+        """The row of the file that it came from, where there is one."""
+        row = getattr(self.source, "row", None)
+        return None if row is None else int(row(index))
+
+    def length(self, index: int) -> int | None:
+        """Tokens of the sample at `index`, or None where they are unknown."""
+        found = int(self.lengths[index])
+        return None if found == UNKNOWN else found
+
+
+def has_files(mixture: Mixture) -> bool:
+    """Whether every source reads rows of a file: then their lengths can be told from headers."""
+    return all(hasattr(source, "row") for source in mixture.sources)
+
+
+def measure(mixture: Mixture, counter: TokenCounter, headers: Headers, pool: SamplerPool) -> np.ndarray:
+    """int32 [len(mixture)]: tokens of every sample, 0 where they are unknown."""
+
+    def look(sampler: OwnSampler, index: int) -> int:
+        try:
+            return counter.count(mixture.sample(index), headers, sampler)
+        except (VidllavaError, OSError):
+            return UNKNOWN
+
+    return np.fromiter(pool.map(look, range(len(mixture))), np.int32, len(mixture))
+
+
+def with_lengths(mixture: Mixture, lengths: np.ndarray) -> Mixture:
+    """The same mixture, with sources that know their lengths."""
+    bounds = zip(mixture.sources, mixture.offsets, mixture.offsets[1:], strict=False)
+    sources = tuple(MeasuredSource(source, lengths[start:stop]) for source, start, stop in bounds)
+    return Mixture(sources, mixture.weights)

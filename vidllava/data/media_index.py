@@ -1,0 +1,179 @@
+"""What did the header of this file say? Remembered in SQLite, so that a data set is looked through once.
+
+    with MediaIndex(CacheFolder.of_environment(), print) as index:
+        index.find(path)                   # a Header, or None: not looked at, or changed since
+        index.keep(path, Header(height=480, width=640))
+
+A file is known by its path, size and time of writing. Several processes may use the index at once. It only
+saves time: a database that is broken is made anew, one that stays locked is left alone, and both are said.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from vidllava.cache_folder import CacheFolder
+
+FILE = "media-1.sqlite3"
+"""The number is the table's form: another form is another file."""
+_LOCK_SECONDS = 5.0
+_ROWS_AT_ONCE = 256
+# Times of files may be as coarse as this: a younger one may change without a trace.
+_SETTLED_SECONDS = 2.0
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS media (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, "
+    "height INTEGER, width INTEGER, times BLOB, fault TEXT) WITHOUT ROWID"
+)
+_TABLES = "SELECT name FROM sqlite_master WHERE name = 'media'"
+_READ = "SELECT height, width, times, fault FROM media WHERE path = ? AND size = ? AND modified_ns = ?"
+_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?)"
+_NANO = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What one look into a file found: the upright size, a clip's times, or why it cannot be used."""
+
+    height: int = 0
+    width: int = 0
+    frame_times: np.ndarray | None = None
+    """float64 [num_frames] seconds from the first frame; None for a picture."""
+    fault: str | None = None
+    """One line; then the rest means nothing."""
+
+
+class MediaIndex:
+    """For any number of threads. ``folder`` None, or one that keeps nothing, gives an index that forgets."""
+
+    def __init__(self, folder: CacheFolder | None, note: Callable[[str], None]) -> None:
+        self._note, self._lock = note, threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._new: list[tuple[object, ...]] = []
+        if folder is None or folder.limit_bytes == 0:
+            return
+        self.path = folder.path / FILE
+        try:
+            folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+
+    def __enter__(self) -> MediaIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write down what is new. The index answers nothing afterwards."""
+        with self._lock:
+            self._write()
+            if self._database is not None:
+                self._database.close()
+            self._database = None
+
+    def find(self, path: str) -> Header | None:
+        """What is known of the file as it is now."""
+        with self._lock:
+            if self._database is None:
+                return None
+            try:
+                status = os.stat(path)
+                row = self._database.execute(_READ, (path, status.st_size, status.st_mtime_ns)).fetchone()
+                return None if row is None else _header(*row)
+            except (OSError, ValueError, zlib.error, UnicodeEncodeError):
+                return None
+            except sqlite3.Error as error:
+                self._recover(error)
+                return None
+
+    def keep(self, path: str, status: os.stat_result, header: Header) -> None:
+        """Remember ``header``, which was read when the file had this ``status``."""
+        if time.time() - status.st_mtime_ns / _NANO < _SETTLED_SECONDS:
+            return
+        times = None if header.frame_times is None else _packed(header.frame_times)
+        row = (path, status.st_size, status.st_mtime_ns, header.height, header.width, times, header.fault)
+        with self._lock:
+            if self._database is None:
+                return
+            self._new.append(row)
+            if len(self._new) >= _ROWS_AT_ONCE:
+                self._write()
+
+    def _open(self) -> None:
+        """Raises sqlite3.Error or OSError."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # locked, or a disk that is full
+                raise
+            self._anew(error)
+
+    def _connect(self) -> None:
+        # A lock around every use makes up for the check of the thread.
+        self._database = sqlite3.connect(self.path, timeout=_LOCK_SECONDS, check_same_thread=False)
+        if self._database.execute(_TABLES).fetchone() is None:  # a table that is there needs no lock to look
+            self._database.execute(_TABLE)
+            self._database.commit()
+
+    def _anew(self, error: Exception) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        self._note(f"the index of media headers is broken ({error}) and is made anew: {self.path}")
+        for name in (self.path, f"{self.path}-journal"):
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._connect()
+
+    def _write(self) -> None:
+        rows, self._new = self._new, []
+        if self._database is None or not rows:
+            return
+        try:
+            with self._database:
+                self._database.executemany(_WRITE, rows)
+        except UnicodeEncodeError:  # a file name that is no text: its header is read again next time
+            pass
+        except sqlite3.Error as error:
+            self._recover(error)
+
+    def _recover(self, error: sqlite3.Error) -> None:
+        """Go on with a new database where this one is broken, and with none where it cannot be used."""
+        try:
+            if isinstance(error, sqlite3.OperationalError):
+                raise error
+            self._anew(error)
+        except (sqlite3.Error, OSError) as second:
+            self._give_up(second)
+
+    def _give_up(self, error: Exception) -> None:
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.close()
+        self._database = None
+        self._note(f"media headers are not remembered: {error} ({self.path})")
+
+
+def _packed(times: np.ndarray) -> bytes:
+    """Steps in whole nanoseconds, deflated: a steady rate is a few bytes, however long the clip."""
+    return zlib.compress(np.diff(np.rint(times * _NANO).astype(np.int64), prepend=0).tobytes())
+
+
+def _header(height: int, width: int, times: bytes | None, fault: str | None) -> Header:
+    found = None if times is None else np.cumsum(np.frombuffer(zlib.decompress(times), np.int64)) / _NANO
+    return Header(int(height), int(width), found, fault)

@@ -1,0 +1,68 @@
+"""A sampler of one's own for every process that decodes: started when first needed, killed at its deadline.
+
+    encoder = SampleEncoder(settings, codec, options, sampler=OwnSampler(Limits(decode_seconds=30)))
+
+A data loader hands the encoder to its workers, forked or spawned: the child process does not travel with it.
+A file that hangs its decoder costs the deadline and one child; nothing is left behind when a worker ends.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.limits import DEFAULT_LIMITS, Limits
+from vidllava.media.probe import VideoInfo
+from vidllava.media.worker import WorkerSampler
+
+
+class OwnSampler:
+    """Implements ``vidllava.media.sampler.HeaderSampler``; for one thread at a time."""
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self._worker: WorkerSampler | None = None
+        self._process = os.getpid()
+
+    def probe(self, path: str) -> VideoInfo:
+        """See ``probe.probe``; also raises ResourceError where it takes longer than the limit."""
+        return self._own().probe(path)
+
+    def picture(self, path: str) -> npt.NDArray[np.uint8]:
+        """See ``picture.load_picture``."""
+        return self._own().picture(path)
+
+    def picture_size(self, path: str) -> tuple[int, int]:
+        """See ``picture.picture_size``."""
+        return self._own().picture_size(path)
+
+    def decode(
+        self,
+        info: VideoInfo,
+        plan: FramePlan,
+        *,
+        backend: str = "pyav",
+        size: int | None = None,
+        on_ready: OnReady | None = None,
+    ) -> FrameBatch:
+        """See ``decode.decode``."""
+        return self._own().decode(info, plan, backend=backend, size=size, on_ready=on_ready)
+
+    def close(self) -> None:
+        """Kill the child, if there is one; it is started again when it is needed."""
+        worker, self._worker = self._worker, None
+        if worker is not None and self._process == os.getpid():
+            worker.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limits": self.limits, "_worker": None, "_process": -1}
+
+    def _own(self) -> WorkerSampler:
+        if self._worker is None or self._process != os.getpid():
+            # After a fork the other process's child stays its own.
+            self._worker, self._process = WorkerSampler(self.limits), os.getpid()
+        return self._worker

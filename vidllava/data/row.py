@@ -1,0 +1,181 @@
+"""What the row formats have in common: turns, media, the frames asked for, and the match between them.
+
+A format file turns its own spelling into these pieces; ``sample_of`` puts them together and checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vidllava.data.source import Sample, Visual
+from vidllava.errors import DatasetError, UsageError
+from vidllava.media.timeline import SamplingRequest
+from vidllava.prompting.turns import MediaKind, Placeholder, Role, Turn, check_turns
+
+if TYPE_CHECKING:
+    from vidllava.data.media_root import MediaRoot
+
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+_REQUEST_KEYS = {
+    "num_frames": "num_frames",
+    "nframes": "num_frames",
+    "fps": "fps",
+    "max_frames": "max_frames",
+    "video_start": "start_seconds",
+    "video_end": "end_seconds",
+}
+_WHOLE = ("num_frames", "max_frames")
+_RANGE = ("start_seconds", "end_seconds")
+Clip = str | list[str]
+"""What a row names as a video: a file, a folder of pictures, or a list of pictures."""
+
+
+class RowFault(Exception):
+    """Why one row cannot be used."""
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What a parser must know besides the row: its number and where its media lie."""
+
+    number: int
+    root: MediaRoot
+
+
+def turns_of(items: object, key: str, text_of: Callable[[Mapping[str, Any], int, Role], Turn]) -> list[Turn]:
+    """The turns in the list ``items`` of the row's ``key``; ``text_of`` reads what a turn says."""
+    if not isinstance(items, list) or not items:
+        raise RowFault(f"needs `{key}`, a list of turns")
+    turns = []
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise RowFault(f"turn {number} must be an object, not {kind_of(item)}")
+        speaker = item.get("from", item.get("role"))
+        role = ROLES.get(speaker) if isinstance(speaker, str) else None
+        if role is None:
+            raise RowFault(f"turn {number} is from {speaker!r}; known are " + ", ".join(ROLES))
+        turn = text_of(item, number, role)
+        if role == "assistant" and not turn.text.strip():
+            raise RowFault(f"turn {number} is an empty answer")
+        turns.append(turn)
+    return turns
+
+
+def text_turn(item: Mapping[str, Any], number: int, role: Role) -> Turn:
+    """A turn whose words are one text, with `<image>` and `<video>` where the visuals stand."""
+    text = item.get("value", item.get("content"))
+    if not isinstance(text, str):
+        raise RowFault(f"turn {number} needs a text, not {kind_of(text)}")
+    return Turn(role, text)
+
+
+def picture_visuals(names: Sequence[str], num_clips: int, root: MediaRoot) -> list[Visual]:
+    """A picture that is alone in its row is tiled (AnyRes), one of several is not."""
+    alone = len(names) == 1 and not num_clips
+    return [Visual(kind="picture" if alone else "pictures", path=root.file(name)) for name in names]
+
+
+def clip_visual(clip: Clip, wanted: Mapping[str, Any], root: MediaRoot) -> Visual:
+    """A video file, or pictures that are one: then ``fps`` is how many of them make a second.
+
+    Without it they stand a second apart, and a range in seconds would mean nothing.
+    """
+    try:
+        if isinstance(clip, str) and not root.is_folder(clip):
+            return Visual(
+                kind="video", path=root.file(clip), request=SamplingRequest(**wanted) if wanted else None
+            )
+        pictures = root.pictures(clip) if isinstance(clip, str) else tuple(root.file(name) for name in clip)
+        if not pictures:
+            raise RowFault("a video is an empty list of pictures")
+        others = {name: value for name, value in wanted.items() if name != "fps"}
+        if "fps" not in wanted and any(name in others for name in _RANGE):
+            raise RowFault("a range of a folder of pictures needs `fps`, its pictures per second")
+        SamplingRequest(fps=wanted.get("fps"))  # checks it
+        request = SamplingRequest(**others) if others else None
+    except UsageError as error:
+        raise RowFault(str(error)) from None
+    return Visual(
+        kind="video", pictures=pictures, pictures_per_second=float(wanted.get("fps", 1.0)), request=request
+    )
+
+
+def wanted_frames(*records: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a ``SamplingRequest`` that the row sets; a later record goes before an earlier one."""
+    wanted: dict[str, Any] = {}
+    for record in records:
+        for key, field in _REQUEST_KEYS.items():
+            value = record.get(key)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int if field in _WHOLE else int | float):
+                raise RowFault(f"`{key}` must be a number, not {kind_of(value)}")
+            wanted[field] = value
+    return wanted
+
+
+def pictures_named(value: object, key: str) -> list[str]:
+    """A file name or a list of them."""
+    names = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RowFault(f"`{key}` must be a file name or a list of file names")
+    return names
+
+
+def clips_named(value: object, key: str) -> list[Clip]:
+    """A file or folder name or a list of them; a list within the list is the pictures of one clip."""
+    clips = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(clips, list) or not all(_is_clip(clip) for clip in clips):
+        raise RowFault(f"`{key}` must be a file name or a list of file names")
+    return clips
+
+
+def _is_clip(clip: object) -> bool:
+    return isinstance(clip, str) or (isinstance(clip, list) and all(isinstance(name, str) for name in clip))
+
+
+def matched(turns: Iterable[Turn], pictures: list[Visual], clips: list[Visual]) -> tuple[Visual, ...]:
+    """Each placeholder's visual in order: `<image>` takes the next picture, or the next clip where none is
+    left (LLaVA-NeXT writes `<image>` for a clip too); `<video>` takes the next clip."""
+    pictures, clips = list(pictures), list(clips)
+    visuals: list[Visual] = []
+    for mark in (mark for turn in turns if turn.slots for mark in turn.placeholders):
+        waiting = pictures if pictures and mark is Placeholder.IMAGE else clips
+        if waiting:
+            visuals.append(waiting.pop(0))
+    return (*visuals, *pictures, *clips)  # left over: the check says how many
+
+
+def sample_of(
+    record: Mapping[str, Any], turns: Sequence[Turn], visuals: tuple[Visual, ...], number: int, key: str
+) -> Sample:
+    """The checked sample of row ``number``. Raises RowFault."""
+    kinds: list[MediaKind] = ["video" if visual.kind == "video" else "picture" for visual in visuals]
+    try:
+        check_turns(turns, kinds, source=key)
+    except DatasetError as error:
+        raise RowFault(f"{error.thing}: {error.what}") from None
+    return Sample(id=id_of(record) or f"row-{number}", turns=tuple(turns), visuals=visuals)
+
+
+def id_of(record: object) -> str | None:
+    """The row's own name, where it has one."""
+    if not isinstance(record, dict):
+        return None
+    identity = record.get("id", record.get("sample_id"))
+    return None if identity is None else str(identity)
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words."""
+    names = {type(None): "nothing", bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object")

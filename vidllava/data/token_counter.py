@@ -1,0 +1,119 @@
+"""How long will this sample be? Its prompt and the rows of its visuals, from headers: nothing is decoded.
+
+    counter = TokenCounter(settings, codec, EncodeOptions())
+    counter.count(sample, headers, sampler)            # 1523 tokens, exactly what encoding it will give
+
+The encoder plans with the same object, so a count and the sample that is trained on cannot differ (but for
+`--placement mixed`, whose few words of text hang on the draw).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidllava.backbone.settings import ModelSettings
+from vidllava.backbone.visuals import VisualRules
+from vidllava.data.headers import Headers
+from vidllava.data.options import EncodeOptions
+from vidllava.data.source import Sample, Visual
+from vidllava.errors import DatasetError
+from vidllava.media.frames import FramePlan
+from vidllava.media.sampler import HeaderSampler
+from vidllava.media.timeline import SamplingRequest, plan_frames
+from vidllava.prompting.conversation import (
+    TEMPLATES,
+    Encoder,
+    MediaKind,
+    TokenizedPrompt,
+    Turn,
+    leading,
+    num_placeholders,
+    place,
+    tokenize,
+)
+from vidllava.prompting.layout import VisualLayout
+
+
+class TokenCounter:
+    """Prompts, frame plans and lengths of samples, for one model and one set of options."""
+
+    def __init__(self, settings: ModelSettings, codec: Encoder, options: EncodeOptions) -> None:
+        preset = settings.preset
+        self.codec, self.options = codec, options
+        self.request = options.request or SamplingRequest(
+            num_frames=preset.num_frames, rule=preset.sampling_rule
+        )
+        self.rules = VisualRules.of(
+            settings,
+            pool_stride=options.pool_stride,
+            pool_mode=options.pool_mode,
+            newline_mode=options.newline_mode,
+        )
+        self.rules.video(1)  # refuses a stride or mode that cannot be meant before the first sample does
+        self.max_length = options.max_length or settings.trained_context
+        self.template = TEMPLATES[preset.template]
+
+    def prompt(self, sample: Sample, *, draw: int = 0) -> TokenizedPrompt:
+        """Ids with a slot per visual, labels on the answers; `draw` seeds a mixed placement."""
+        kinds: list[MediaKind] = ["video" if v.kind == "video" else "picture" for v in sample.visuals]
+        turns = sample.turns if num_placeholders(sample.turns) else _in_front(sample.turns, kinds)
+        seed = f"{self.options.seed}:{draw}:{sample.id}"
+        turns = place(turns, kinds, self.options.placement, seed=seed, source=sample.id)
+        return tokenize(turns, self.template, self.codec, add_generation_prompt=False)
+
+    def plan(self, visual: Visual, frame_times: np.ndarray, source: str) -> FramePlan:
+        """Which frames of a clip are seen. Raises UsageError for a range without a frame."""
+        return plan_frames(frame_times, visual.request or self.request, source=source)
+
+    def plan_pictures(self, visual: Visual) -> FramePlan:
+        """Which pictures of a clip that is a folder of them are seen."""
+        assert visual.pictures is not None
+        times = np.arange(len(visual.pictures)) / visual.pictures_per_second
+        return self.plan(visual, times, visual.pictures[0])
+
+    def layout(self, visual: Visual, headers: Headers, sampler: HeaderSampler) -> VisualLayout:
+        """The rows of one visual. Raises MediaError, ResourceError or UsageError for one that has none."""
+        if visual.kind == "video":
+            if visual.pictures is not None:
+                return self.rules.video(len(self.plan_pictures(visual)))
+            if visual.path is None:
+                assert visual.frames is not None
+                return self.rules.video(len(visual.frames))
+            times = headers.clip(visual.path, sampler).frame_times
+            assert times is not None
+            return self.rules.video(len(self.plan(visual, times, visual.path)))
+        if visual.kind == "pictures":
+            return self.rules.square()
+        if visual.path is None:
+            assert visual.frames is not None
+            return self.rules.picture(*visual.frames.shape[1:3])
+        header = headers.picture(visual.path, sampler)
+        return self.rules.picture(header.height, header.width)
+
+    def count(self, sample: Sample, headers: Headers, sampler: HeaderSampler) -> int:
+        """Tokens of the whole sample. Raises what `layout` raises."""
+        rows = sum(self.layout(visual, headers, sampler).num_tokens for visual in sample.visuals)
+        return self.prompt(sample).num_text_tokens + rows
+
+    def check_length(self, sample: Sample, num_tokens: int) -> None:
+        """Raises DatasetError for a sample that is longer than a sample may be: nothing is ever cut."""
+        if num_tokens > self.max_length:
+            raise DatasetError(
+                sample.id,
+                f"needs {num_tokens} tokens, the limit is {self.max_length}",
+                "fewer frames, a larger --pool-stride, or a larger --model-max-length",
+            )
+
+    def check_labels(self, sample: Sample, prompt: TokenizedPrompt) -> None:
+        """Raises DatasetError for a sample that nothing can be learnt from: its loss would be NaN."""
+        if prompt.num_labels == 0:
+            raise DatasetError(sample.id, "has no answer to learn")
+
+
+def _in_front(turns: tuple[Turn, ...], kinds: list[MediaKind]) -> tuple[Turn, ...]:
+    """The conversation with its visuals before the first question, spelt as `ask` spells them."""
+    first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None:
+        return turns
+    asked = Turn.from_parts("user", [*leading(kinds), *turns[first].parts])
+    return (*turns[:first], asked, *turns[first + 1 :])
