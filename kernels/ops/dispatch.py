@@ -4,6 +4,8 @@
 
 ``VIDLLAVA_KERNELS=triton|torch|auto`` overrides; auto, the default, is Triton on a CUDA device that can run
 it and the PyTorch path elsewhere. Nothing falls back in silence: ``triton`` where Triton cannot run raises.
+
+One size is decided apart: `launch_bound` says where `rotate` on CUDA is a matter of calls, not of bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 from functools import cache
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -19,11 +22,39 @@ VARIABLE = "VIDLLAVA_KERNELS"
 CHOICES = ("triton", "torch", "auto")
 # Below this, Triton's generated code has no bf16 arithmetic to rely on.
 MINIMUM_CAPABILITY = (8, 0)
+# Elements of q: 16 tokens of a 7B model's 28 heads of 128, 64 of a 0.5B model's.
+LAUNCH_BOUND_ELEMENTS = 1 << 16
 
 
 def choose(device: torch.device | str) -> tuple[Literal["triton", "torch"], str]:
     """Which kernels run on `device`, and why. Raises ValueError where the variable asks the impossible."""
     return _choose(torch.device(device).type, os.environ.get(VARIABLE, "auto"))
+
+
+def launch_bound(kind: str, num_elements: int) -> bool:
+    """Is rotating a q of `num_elements` on such a device a matter of launches, as in a decode step?
+
+    Then PyTorch's own operations rotate, though Triton could. transformers' chain launches ten kernels for q
+    and k, ours six or eight, none of them larger: so a decode step cannot be slower than eager, which for one
+    launch through Triton's launcher, in Python, is not certain (Liger's own table has a fused rotary at 0.46
+    times eager where launches dominate). In a traced graph the operator stays one node and one launch.
+    ``VIDLLAVA_KERNELS=triton`` means Triton at every size. Reasoned, not timed: no GPU has run this.
+    """
+    automatic = os.environ.get(VARIABLE, "auto") == "auto"
+    return automatic and kind == "cuda" and num_elements <= LAUNCH_BOUND_ELEMENTS
+
+
+def implementation(operator: str, device: torch.device, num_elements: int | None = None) -> ModuleType:
+    """The module whose functions serve `operator` ("splice" or "rotate") on `device`, by size too."""
+    kind = device.type
+    if kind == "cuda" and num_elements is not None and launch_bound(kind, num_elements):
+        return _load(operator, kind, "torch")
+    return _load(operator, kind, os.environ.get(VARIABLE, "auto"))
+
+
+@cache
+def _load(operator: str, kind: str, wanted: str) -> ModuleType:
+    return importlib.import_module(f"vidllava.kernels.{operator}_{_choose(kind, wanted)[0]}")
 
 
 @cache

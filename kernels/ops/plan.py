@@ -10,25 +10,14 @@ built, so the kernels need not check anything. `kernels/README.md` has the mathe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from vidllava.kernels.block import BLOCK_FIELDS, MODES
 from vidllava.kernels.coverage import check_blocks, check_rows, forward_items, source_tiles
-
-
-class Operands(NamedTuple):
-    """The tables that the operators read, in the order in which they take them; see SplicePlan."""
-
-    blocks: Tensor
-    plain: Tensor
-    table_positions: Tensor
-    items: Tensor
-    tiles: Tensor
-    readers: Tensor
-    tile_rows: Tensor
+from vidllava.kernels.work import Operands, Work
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -116,6 +105,11 @@ class SplicePlan:
         """What the operators read, all of it on the plan's device."""
         return Operands(*(getattr(self, name) for name in Operands._fields))
 
+    @cached_property
+    def work(self) -> Work:
+        """The operands and their counts: one object for all calls, so that what it finds out is kept."""
+        return Work(self.operands, len(self.text), len(self.newlines), self.num_tile_cells, self.uses_max)
+
     def __repr__(self) -> str:
         counts = ", ".join(
             f"{len(getattr(self, name))} {name}" for name in ("blocks", "text", "newlines", "padding")
@@ -136,6 +130,7 @@ class SplicePlan:
         # The tables are known to be right: no second check, which would have to read them back.
         moved = object.__new__(SplicePlan)
         vars(moved).update(vars(self))
+        vars(moved).pop("work", None)
         for name, table, part in zip(names, tables, parts, strict=True):
             vars(moved)[name] = part.view(table.shape)
         return moved

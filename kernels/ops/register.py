@@ -4,32 +4,20 @@
     torch.ops.vidllava.splice_backward   the features' gradient, gathered in a fixed order
     torch.ops.vidllava.rotate            q and k; its backward is itself, turned the other way
 
-`torch.library.opcheck` accepts them and ``torch.compile(fullgraph=True)`` keeps them in the graph.
-What they mean stands in `reference.py`; call them through `api.py`, which checks the shapes.
+`torch.library.opcheck` accepts them and ``torch.compile(fullgraph=True)`` keeps them in the graph. Outside of
+a graph `record.py` records the same gradients by a shorter way. What they mean stands in `reference.py`; call
+them through `api.py`, which checks the shapes.
 """
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidllava.kernels.dispatch import choose
-from vidllava.kernels.plan import Operands
-
-
-def implementation(operator: str, device: torch.device) -> ModuleType:
-    """The module whose functions serve `operator` ("splice" or "rotate") on `device`."""
-    return _load(operator, choose(device)[0])
-
-
-@cache
-def _load(operator: str, kernels: str) -> ModuleType:
-    return importlib.import_module(f"vidllava.kernels.{operator}_{kernels}")
+from vidllava.kernels.dispatch import implementation
+from vidllava.kernels.work import Operands, Work
 
 
 @torch.library.custom_op("vidllava::splice", mutates_args=())
@@ -46,19 +34,13 @@ def splice_op(
     factor: float,
     attention_scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`operands` are a SplicePlan's; `num_tile_cells` and `uses_max` serve the backward pass."""
+    """`operands`, and the counts after them, are a SplicePlan's `work`."""
+    work = Work(Operands(*operands), num_text, num_newlines, num_tile_cells, uses_max)
     splice = implementation("splice", features.device).splice
-    return splice(
-        features,
-        embedding,
-        newline,
-        inv_freq,
-        Operands(*operands),
-        num_text=num_text,
-        num_newlines=num_newlines,
-        factor=factor,
-        attention_scaling=attention_scaling,
+    result: tuple[Tensor, Tensor, Tensor] = splice(
+        features, embedding, newline, inv_freq, work, factor=factor, attention_scaling=attention_scaling
     )
+    return result
 
 
 @splice_op.register_fake
@@ -80,8 +62,10 @@ def splice_backward_op(
     dtype: torch.dtype,
 ) -> Tensor:
     """The features' gradient, `dtype` [num_feature_rows, D]. `features` is needed for mode max only."""
+    work = Work(Operands(*operands), 0, 0, num_tile_cells, features is not None)
     backward = implementation("splice", grad_rows.device).splice_backward
-    return backward(grad_rows, features, Operands(*operands), num_feature_rows, num_tile_cells, dtype)
+    gradient: Tensor = backward(grad_rows, features, work, num_feature_rows, dtype)
+    return gradient
 
 
 @splice_backward_op.register_fake
@@ -96,43 +80,55 @@ def _splice_backward_shapes(
     return grad_rows.new_empty(num_feature_rows, grad_rows.shape[1], dtype=dtype)
 
 
-def _splice_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    features, embedding, newline, _, operands, num_text, num_newlines, num_tile_cells, uses_max, _, _ = inputs
+def splice_save(ctx: Any, features: Tensor, embedding: Tensor, newline: Tensor) -> None:
+    """Keep what `row_gradients` and the features' gradient need beside the plan's integers."""
+    ctx.num_features, ctx.feature_dtype = features.shape[0], features.dtype
+    ctx.num_vocabulary, ctx.embedding_dtype = embedding.shape[0], embedding.dtype
+    ctx.newline_dtype = newline.dtype
+
+
+def row_gradients(
+    ctx: Any, text: Tensor | None, ids: Tensor, newlines: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the embedding and of the newline vector, from those of their rows; None for None."""
+    embedding = newline = None
+    if text is not None:
+        # The gradient of a plain embedding layer, which adds without atomics on CUDA too.
+        embedding = torch.ops.aten.embedding_dense_backward(text, ids, ctx.num_vocabulary, -1, False)
+        embedding = embedding.to(ctx.embedding_dtype)
+    if newlines is not None:
+        wide = torch.promote_types(newlines.dtype, torch.float32)
+        newline = newlines.sum(0, dtype=wide).to(ctx.newline_dtype)
+    return embedding, newline
+
+
+def _splice_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    features, embedding, newline, _, operands, ctx.num_text, ctx.num_newlines, *counts = inputs
+    ctx.num_tile_cells, uses_max = counts[:2]
     ctx.save_for_backward(*operands, *([features] if uses_max else []))
-    ctx.feature_shape, ctx.feature_dtype = features.shape, features.dtype
-    ctx.num_vocabulary, ctx.embedding_dtype, ctx.newline_dtype = (
-        embedding.shape[0],
-        embedding.dtype,
-        newline.dtype,
-    )
-    ctx.num_text, ctx.num_newlines, ctx.num_tile_cells = num_text, num_newlines, num_tile_cells
+    splice_save(ctx, features, embedding, newline)
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _splice_gradients(ctx: Any, grad_rows: Tensor, *_tables: Tensor | None) -> tuple[Any, ...]:
     operands = list(ctx.saved_tensors[: len(Operands._fields)])
     features = ctx.saved_tensors[len(operands)] if len(ctx.saved_tensors) > len(operands) else None
-    plain = Operands(*operands).plain
     wants_features, wants_embedding, wants_newline = ctx.needs_input_grad[:3]
-    grads: list[Tensor | None] = [None, None, None]
+    gradient = text = newlines = None
     if wants_features:
-        grads[0] = splice_backward_op(
-            grad_rows, features, operands, ctx.feature_shape[0], ctx.num_tile_cells, ctx.feature_dtype
+        gradient = splice_backward_op(
+            grad_rows, features, operands, ctx.num_features, ctx.num_tile_cells, ctx.feature_dtype
         )
+    at, source = Operands(*operands).plain.unbind(1)
     if wants_embedding:
-        at, ids = plain[: ctx.num_text].unbind(1)
-        # The gradient of a plain embedding layer, which adds without atomics on CUDA too.
-        grads[1] = torch.ops.aten.embedding_dense_backward(
-            grad_rows.index_select(0, at), ids, ctx.num_vocabulary, -1, False
-        ).to(ctx.embedding_dtype)
+        text = grad_rows.index_select(0, at[: ctx.num_text])
     if wants_newline:
-        at = plain[ctx.num_text : ctx.num_text + ctx.num_newlines, 0]
-        wide = torch.promote_types(grad_rows.dtype, torch.float32)
-        grads[2] = grad_rows.index_select(0, at).sum(0, dtype=wide).to(ctx.newline_dtype)
+        newlines = grad_rows.index_select(0, at[ctx.num_text : ctx.num_text + ctx.num_newlines])
+    grads = (gradient, *row_gradients(ctx, text, source[: ctx.num_text], newlines))
     return (*grads, None, [None] * len(operands), *[None] * 6)
 
 
-splice_op.register_autograd(_splice_gradients, setup_context=_splice_save)
+splice_op.register_autograd(_splice_gradients, setup_context=_splice_setup)
 
 
 @torch.library.custom_op("vidllava::rotate", mutates_args=())
@@ -147,39 +143,14 @@ def _rotate_shapes(q: Tensor, k: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k)
 
 
-def _rotate_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _rotate_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, _, cos, sin, ctx.inverse = inputs
     ctx.save_for_backward(cos, sin)
 
 
 def _rotate_gradients(ctx: Any, grad_q: Tensor, grad_k: Tensor) -> tuple[Tensor | None, ...]:
-    cos, sin = ctx.saved_tensors
     # A rotation's transpose is the rotation back.
-    return (*turn(grad_q, grad_k, cos, sin, not ctx.inverse), None, None, None)
+    return (*rotate_op(grad_q, grad_k, *ctx.saved_tensors, not ctx.inverse), None, None, None)
 
 
-rotate_op.register_autograd(_rotate_gradients, setup_context=_rotate_save)
-
-
-class _Rotate(torch.autograd.Function):
-    """The operator's recording without the operator, which costs as much again as rotating one token."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        # Saving here, not in a setup_context of its own, halves what a call costs.
-        result: tuple[Tensor, Tensor] = implementation("rotate", inputs[0].device).rotate(*inputs)
-        _rotate_save(ctx, inputs, result)
-        return result
-
-    backward = staticmethod(_rotate_gradients)
-
-
-def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """`rotate_op` by the shortest way: itself in a traced graph, no more than needed outside of one."""
-    if torch.compiler.is_compiling():
-        turned_q, turned_k = rotate_op(q, k, cos, sin, inverse)
-        return turned_q, turned_k
-    records = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    function = _Rotate.apply if records else implementation("rotate", q.device).rotate
-    result: tuple[Tensor, Tensor] = function(q, k, cos, sin, inverse)
-    return result
+rotate_op.register_autograd(_rotate_gradients, setup_context=_rotate_setup)

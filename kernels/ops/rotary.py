@@ -18,13 +18,18 @@ def rotary_tables(
 ) -> tuple[Tensor, Tensor]:
     """cos and sin of position * (inv_freq / factor), times `attention_scaling`.
 
-    positions   integers [...]
+    positions   integers [...], or the same as fp32
     inv_freq    fp32 [R / 2]
 
     Returns two tables of `dtype` [..., R] whose halves are equal, which is the layout that transformers'
     rotate_half expects. The angle is computed in fp32 and rounded once.
     """
-    angle = positions[..., None].float() * (inv_freq.float() / factor)
-    cos = (angle.cos() * attention_scaling).to(dtype)
-    sin = (angle.sin() * attention_scaling).to(dtype)
+    # Dividing and multiplying by 1 changes nothing but the time of a decode step.
+    frequency = inv_freq.float() if factor == 1 else inv_freq.float() / factor
+    angle = positions.unsqueeze(-1) * frequency
+    cos, sin = angle.cos(), angle.sin()
+    if attention_scaling != 1:
+        cos, sin = cos * attention_scaling, sin * attention_scaling
+    if dtype != torch.float32:
+        cos, sin = cos.to(dtype), sin.to(dtype)
     return torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)

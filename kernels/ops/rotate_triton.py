@@ -82,10 +82,15 @@ def rotate_kernel(
         )  # fmt: skip
 
 
-def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """q and k rotated, by minus the angle where `inverse`; each result has its input's strides."""
+def rotate(
+    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool, overwrite: bool = False
+) -> tuple[Tensor, Tensor]:
+    """q and k rotated, by minus the angle where `inverse`; results have their inputs' strides.
+
+    `overwrite`: they take their inputs' memory. A program reads a head whole before it writes it.
+    """
     batch, q_heads, length, channels = q.shape
-    out_q, out_k = torch.empty_like(q), torch.empty_like(k)
+    out_q, out_k = (q, k) if overwrite else (torch.empty_like(q), torch.empty_like(k))
     half = cos.shape[-1] // 2
     half_pad = triton.next_power_of_2(half)
     rest = channels - 2 * half
@@ -106,4 +111,7 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tup
             BLOCK_T=block_t, HEADS_PER_PROGRAM=HEADS_PER_PROGRAM, DTYPE=tl.float64 if wide else tl.float32,
             enable_fp_fusion=False,
         )  # fmt: skip
+    if overwrite and not q.is_inference():
+        # Whoever kept q or k for a backward pass is told, as PyTorch's own operations would.
+        torch.autograd.graph.increment_version((out_q, out_k))
     return out_q, out_k

@@ -8,32 +8,17 @@ no concatenation, no scatter. Forward and backward are deterministic on the CPU.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidllava.kernels.block import MODES, Block, columns
-from vidllava.kernels.plan import Operands
+from vidllava.kernels.block import MODES
 from vidllava.kernels.rotary import rotary_tables
+from vidllava.kernels.runs import Run
+from vidllava.kernels.work import Work
 
 _aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Run:
-    """`count` blocks that differ in their place only; each is `src_step` features and `dst_step` rows on."""
-
-    block: Block
-    count: int = 1
-    src_step: int = 0
-    dst_step: int = 0
-
-    @property
-    def in_one_tile(self) -> bool:
-        b = self.block
-        return b.tiles_x == 1 and b.crop_y + b.in_h <= b.tile_h
 
 
 def splice(
@@ -41,91 +26,70 @@ def splice(
     embedding: Tensor,
     newline: Tensor,
     inv_freq: Tensor,
-    operands: Operands,
+    work: Work,
     *,
-    num_text: int,
-    num_newlines: int,
     factor: float,
     attention_scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """rows, cos and sin; `operands.plain` holds the text rows, then the newlines, then the padding."""
-    rows = embedding.new_empty(len(operands.table_positions), embedding.shape[1])
-    at, source = operands.plain.long().unbind(1)
-    text, newlines, padding = at.tensor_split((num_text, num_text + num_newlines))
-    rows.index_copy_(0, text, embedding.index_select(0, source[:num_text]))
-    rows[newlines] = newline.to(rows.dtype)
-    rows.index_fill_(0, padding, 0.0)
+    """rows, cos and sin: see `api.splice`."""
+    rows = embedding.new_empty(work.positions.shape[0], embedding.shape[1])
+    _embed(rows, embedding, work)
+    work.newlines.fill(rows, newline)
     dtype = torch.promote_types(features.dtype, rows.dtype)
-    for run in _runs(operands.blocks):
+    for run in work.runs:
         _pool(run, features, rows, dtype)
+    work.padding.clear(rows)
+    return rows, *_tables(inv_freq, work, rows.dtype, factor, attention_scaling)
+
+
+def embed(
+    embedding: Tensor, inv_freq: Tensor, work: Work, *, factor: float, attention_scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`splice` where every row is text or padding: an embedding layer, which autograd records itself."""
+    assert work.all_ids is not None
+    rows = torch.embedding(embedding, work.all_ids)
+    if work.padding.index.shape[0]:
+        rows = rows.index_fill(0, work.padding.index, 0.0)
+    return rows, *_tables(inv_freq, work, rows.dtype, factor, attention_scaling)
+
+
+def _tables(
+    inv_freq: Tensor, work: Work, dtype: torch.dtype, factor: float, attention_scaling: float
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [S, R] of `dtype`, with zeros on padding rows."""
     cos, sin = rotary_tables(
-        operands.table_positions,
-        inv_freq,
-        factor=factor,
-        attention_scaling=attention_scaling,
-        dtype=rows.dtype,
+        work.positions, inv_freq, factor=factor, attention_scaling=attention_scaling, dtype=dtype
     )
-    return rows, cos.index_fill_(0, padding, 0.0), sin.index_fill_(0, padding, 0.0)
+    work.padding.clear(cos)
+    work.padding.clear(sin)
+    return cos, sin
 
 
 def splice_backward(
-    grad_rows: Tensor,
-    features: Tensor | None,
-    operands: Operands,
-    num_feature_rows: int,
-    num_tile_cells: int,
-    dtype: torch.dtype,
+    grad_rows: Tensor, features: Tensor | None, work: Work, num_feature_rows: int, dtype: torch.dtype
 ) -> Tensor:
     """The gradient of the features, `dtype` [num_feature_rows, D]; zero where no block reads.
 
     `features` is read where a block's mode is max, to find the maxima again.
     """
-    adds = not _writes_each_cell_once(operands, num_feature_rows)
+    adds = work.fills_tiles_once != num_feature_rows
     # Sums of several low-precision gradients are taken in fp32 and rounded once.
     compute = torch.promote_types(grad_rows.dtype, torch.float32) if adds else grad_rows.dtype
     make = torch.zeros if adds else torch.empty
     gradient = make(num_feature_rows, grad_rows.shape[1], dtype=compute, device=grad_rows.device)
-    for run in _runs(operands.blocks):
+    for run in work.runs:
         _unpool(run, _output(grad_rows, run).to(compute), features, gradient, adds)
     return gradient.to(dtype)
 
 
-def _runs(blocks: Tensor) -> Iterator[Run]:
-    """Consecutive blocks that one strided view can hold."""
-    current: Run | None = None
-    for fields in blocks.tolist():
-        block = Block(*fields)
-        longer = _extended(current, block) if current else None
-        if longer is None and current is not None:
-            yield current
-        current = longer or Run(block)
-    if current is not None:
-        yield current
-
-
-def _extended(run: Run, block: Block) -> Run | None:
-    """`run` with `block` at its end, or None where that is no evenly spaced view of single tiles."""
-    first = run.block
-    if not run.in_one_tile or block._replace(src_row=first.src_row, dst_row=first.dst_row) != first:
-        return None
-    src_step = (block.src_row - first.src_row) // run.count
-    dst_step = (block.dst_row - first.dst_row) // run.count
-    expected = (first.src_row + run.count * src_step, first.dst_row + run.count * dst_step)
-    even = run.count == 1 or (src_step, dst_step) == (run.src_step, run.dst_step)
-    apart = src_step >= first.tile_h * first.tile_w and dst_step > 0
-    if not (even and apart and (block.src_row, block.dst_row) == expected):
-        return None
-    return Run(first, run.count + 1, src_step, dst_step)
-
-
-def _writes_each_cell_once(operands: Operands, num_feature_rows: int) -> bool:
-    """Does each feature lie in one window, whole and in one tile: a gradient with nothing to clear or add?"""
-    tile_h, tile_w, tiles_x, in_h, in_w = columns(
-        operands.blocks, "tile_h", "tile_w", "tiles_x", "in_h", "in_w"
-    )
-    whole = bool(((in_h == tile_h) & (in_w == tile_w) & (tiles_x == 1)).all())
-    unshared = len(operands.readers) == len(operands.tiles)
-    return whole and unshared and int((in_h * in_w).sum()) == num_feature_rows
+def _embed(rows: Tensor, embedding: Tensor, work: Work) -> None:
+    """Write the text's embeddings to their rows, straight from the table where the rows are few slices."""
+    if work.text.spans is None:
+        rows.index_copy_(0, work.text.index, embedding.index_select(0, work.ids))
+        return
+    for span in work.text.spans:
+        ids = work.ids.narrow(0, span.entry, span.length)
+        torch.index_select(embedding, 0, ids, out=rows.narrow(0, span.row, span.length))
 
 
 def _output(rows: Tensor, run: Run) -> Tensor:

@@ -17,7 +17,6 @@ import triton.language as tl
 from torch import Tensor
 
 from vidllava.kernels.block import MODES
-from vidllava.kernels.plan import Operands
 from vidllava.kernels.pool_triton import (
     average_cells,
     bilinear_cells,
@@ -28,6 +27,7 @@ from vidllava.kernels.pool_triton import (
     max_cells,
     square_gradient,
 )
+from vidllava.kernels.work import Work
 
 COPY, BILINEAR, AVERAGE = (tl.constexpr(MODES[mode]) for mode in ("copy", "bilinear", "average"))
 # Cells that a program handles at a time: the 14 outputs of a row of OneVision's 27 -> 14 fit in one go.
@@ -195,14 +195,13 @@ def splice(
     embedding: Tensor,
     newline: Tensor,
     inv_freq: Tensor,
-    operands: Operands,
+    work: Work,
     *,
-    num_text: int,
-    num_newlines: int,
     factor: float,
     attention_scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """rows, cos and sin, as `splice_torch.splice`; the operands hold what the counts say."""
+    """rows, cos and sin: see `api.splice`."""
+    operands = work.operands
     num_rows, channels = len(operands.table_positions), embedding.shape[1]
     half = inv_freq.shape[0]
     rows = embedding.new_empty(num_rows, channels)
@@ -226,16 +225,12 @@ def splice(
 
 
 def splice_backward(
-    grad_rows: Tensor,
-    features: Tensor | None,
-    operands: Operands,
-    num_feature_rows: int,
-    num_tile_cells: int,
-    dtype: torch.dtype,
+    grad_rows: Tensor, features: Tensor | None, work: Work, num_feature_rows: int, dtype: torch.dtype
 ) -> Tensor:
     """The gradient of the features, `dtype` [num_feature_rows, D]; zero where no block reads."""
     # Every cell of every tile is written: only features that lie in no tile need clearing.
-    make = torch.empty if num_tile_cells == num_feature_rows else torch.zeros
+    make = torch.empty if work.num_tile_cells == num_feature_rows else torch.zeros
+    operands = work.operands
     channels = grad_rows.shape[1]
     gradient = make(num_feature_rows, channels, dtype=dtype, device=grad_rows.device)
     cells = grad_rows if features is None else features

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vidllava.kernels import choose
+from vidllava.kernels import choose, dispatch, rotate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +60,39 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
+
+
+def test_a_decode_step_on_cuda_is_rotated_by_operations_unless_triton_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert dispatch.launch_bound("cuda", 28 * 128)
+    assert not dispatch.launch_bound("cuda", 217 * 14 * 64)
+    assert not dispatch.launch_bound("cpu", 28 * 128)
+    monkeypatch.setenv("VIDLLAVA_KERNELS", "triton")
+    assert not dispatch.launch_bound("cuda", 28 * 128)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that are no view: each would be a launch on CUDA."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_a_decode_step_launches_less_than_eager_does(tokens: int):
+    from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+    q, k = torch.ones(1, 14, tokens, 64), torch.ones(1, 2, tokens, 64)
+    table = torch.ones(1, tokens, 64)
+    with Launches() as ours:
+        rotate(q, k, table, table)
+    with Launches() as theirs:
+        apply_rotary_pos_emb(q, k, table, table)
+    assert ours.count < theirs.count
 
 
 WITHOUT_TRITON = """

@@ -49,6 +49,22 @@ def test_opcheck_accepts_the_gradient_of_splice(name: str, device: str):
     torch.library.opcheck(torch.ops.vidllava.splice_backward.default, arguments)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_way_outside_of_graphs_gives_what_the_operator_gives(name: str, device: str):
+    one = CASES[name]
+    inputs = one.inputs(torch.float32)
+    rows, cos, sin = splice(*inputs[:3], one.plan, inputs[3], factor=2.5)
+    theirs = torch.ops.vidllava.splice(*inputs, *splice_arguments(one)[4:])
+    assert all(torch.equal(a, b) for a, b in zip((rows, cos, sin), theirs, strict=True))
+    grad = torch.randn(rows.shape, generator=torch.Generator().manual_seed(2))
+    mine, other = (
+        torch.autograd.grad(x, inputs[:3], grad, allow_unused=True, materialize_grads=True)
+        for x in (rows, theirs[0])
+    )
+    for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("inverse", [False, True])
 def test_opcheck_accepts_rotate(inverse: bool, device: str):
     torch.library.opcheck(torch.ops.vidllava.rotate.default, (*heads(), inverse))

@@ -135,3 +135,43 @@ def test_shapes_that_do_not_fit_are_refused(q: tuple, k: tuple, table: tuple, me
     cos = torch.zeros(table)
     with pytest.raises(ValueError, match=message):
         rotate(torch.zeros(q), torch.zeros(k), cos, cos)
+
+
+@pytest.mark.parametrize("shape", ["qwen2-0.5b", "partial", "one-token"])
+def test_permission_to_overwrite_changes_no_value(shape: str, device: str):
+    q, k, cos, sin, *_ = make(SHAPES[shape], torch.float32, device)
+    expected = rotate(q, k, cos, sin)
+    turned = rotate(q.clone(), k.clone(), cos, sin, may_overwrite=True)
+    assert all(torch.equal(a, b) for a, b in zip(turned, expected, strict=True))
+
+
+def test_many_tokens_are_turned_where_they_lie(device: str):
+    q, k, cos, sin, *_ = make((1, 14, 14, 1300, 64, 40, True), torch.float32, device)
+    expected = rotate(q, k, cos, sin)
+    turned = rotate(q, k, cos, sin, may_overwrite=True)
+    assert [a.data_ptr() for a in turned] == [q.data_ptr(), k.data_ptr()]
+    assert all(torch.equal(a, b) for a, b in zip(turned, expected, strict=True))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_what_trains_or_is_expanded_is_never_overwritten(grad: bool, device: str):
+    q, k, cos, sin, *_ = make(SHAPES["partial"], torch.float64, device)
+    trained = q.clone().requires_grad_()
+    with torch.set_grad_enabled(grad):
+        rotate(trained, k.clone(), cos, sin, may_overwrite=True)
+    wide = q[:, :1].expand(-1, 3, -1, -1)
+    before = wide.clone()
+    turned = rotate(wide, k.clone(), cos, sin, may_overwrite=True)
+    assert torch.equal(trained, q)
+    assert torch.equal(wide, before)
+    assert torch.equal(turned[0], rotate(before, k, cos, sin)[0])
+
+
+def test_overwriting_what_a_backward_pass_needs_is_seen_by_autograd(device: str):
+    q, k, cos, sin, *_ = make(SHAPES["partial"], torch.float64, device)
+    weight = torch.ones_like(q).requires_grad_()
+    loss = (weight * q).sum()  # keeps q
+    turned = rotate(q, k, cos, sin, may_overwrite=True)
+    assert turned[0].data_ptr() == q.data_ptr()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

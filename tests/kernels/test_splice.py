@@ -21,7 +21,10 @@ NEXT_VIDEO = case((Visual((27, 27), "average", 2), 1))
 def run(one: Case, inputs: tuple[Tensor, ...], device: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """rows, cos, sin and the gradients of features, embedding and newline, for a fixed upstream gradient."""
     outputs = splice(*inputs[:3], one.plan.to(device), inputs[3], **SCALING)
-    return outputs, torch.autograd.grad(outputs[0], inputs[:3], upstream(outputs[0]))
+    gradients = torch.autograd.grad(
+        outputs[0], inputs[:3], upstream(outputs[0]), allow_unused=True, materialize_grads=True
+    )
+    return outputs, gradients
 
 
 def upstream(rows: Tensor) -> Tensor:
