@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vidllava.cli import options
+from vidllava.cli import bench_ask, bench_decode, options
 
 app = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
+app.command("decode")(bench_decode.decode)
+app.command("ask")(bench_ask.ask)
 
 _SHAPES, _SAMPLES = "Shapes", "Samples"
 

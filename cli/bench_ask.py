@@ -1,0 +1,105 @@
+"""``vidllava bench ask``: what an answer costs, first and again, and with transformers' own model.
+
+vidllava bench ask clip.mp4 --num-frames 16
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from vidllava.cli import options
+from vidllava.cli.asking import Asking, Weights
+from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
+from vidllava.cli.console import Console
+from vidllava.cli.groups import spread
+
+RandomWeights = Annotated[
+    Literal["checkpoint", "random"],
+    typer.Option(
+        "--weights",
+        help="random: measure a model's cost without its checkpoint. Its answers mean nothing.",
+        rich_help_panel="Model",
+    ),
+]
+
+
+@spread
+def ask(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file.", show_default=False)],
+    *,
+    question: Annotated[str, typer.Option(help="The first question.")] = "what happens",
+    second: Annotated[
+        str, typer.Option(help="The second question, in the same conversation.")
+    ] = "how many things are there",
+    asking: Asking,
+    weights: Weights,
+    kind: RandomWeights = "checkpoint",
+    max_new_tokens: options.MaxNewTokens = 64,
+    transformers: Annotated[
+        bool,
+        typer.Option(
+            "--transformers/--no-transformers",
+            help="Also with transformers' own classes, on the same weights.",
+        ),
+    ] = True,
+    repeats: Repeats = 5,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """What does an answer cost: the first, the same again, a second one, and with transformers' own model?
+
+    Wall milliseconds by stage, medians. Decoding overlaps the tower, so a total may be less than its stages.
+    transformers is given our frames and prompts; whether its answers are the same is told.
+
+    \b
+    vidllava bench ask clip.mp4
+    vidllava bench ask clip.mp4 --model onevision-0.5b --weights random --num-frames 32 -o rows.jsonl
+    """
+    asked = asking.checked()
+    console = Console(quiet=quiet)
+    shown = weights.model
+    if kind == "checkpoint":
+        shown, _ = weights.locate(asked, console)
+    with RowOutput(console, output, as_json=as_json) as out:
+        from vidllava.backbone.load import choose_threads
+        from vidllava.bench.ask import measure, table
+        from vidllava.bench.conditions import conditions
+        from vidllava.bench.models import open_model
+
+        backbone = open_model(
+            shown,
+            weights=kind,
+            device=weights.device,
+            dtype=weights.dtype,
+            attn_implementation=weights.attn_implementation,
+            revision=weights.revision,
+            pool_first=weights.pool_first,
+        )
+        import torch
+
+        torch.set_num_threads(choose_threads(backbone) or torch.get_num_threads())
+        told = {
+            "model": shown,
+            "weights": kind,
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "clip": clip,
+        }
+        told |= conditions(backbone.device, threads=torch.get_num_threads())
+        rows = measure(
+            backbone,
+            clip,
+            (question, second),
+            options=asked,
+            max_new_tokens=max_new_tokens,
+            repeats=repeats,
+            against=transformers,
+        )
+        try:
+            for row in rows:
+                out.append({**row, **told})
+        finally:
+            if out.rows:
+                show(console, table(out.rows))

@@ -1,0 +1,90 @@
+"""``vidllava bench decode``: the sampler against the readers that people use, on clips of theirs or of ours.
+
+vidllava bench decode clip.mp4 --num-frames 8,32
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidllava.cache_folder import CacheFolder
+from vidllava.cli import options
+from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
+from vidllava.cli.console import Console
+from vidllava.errors import UsageError
+
+_DEFAULT_READERS = "vidllava,vidllava-1-thread,decord,pyav,opencv,torchcodec"
+
+
+def decode(
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[CLIP]...",
+            help="Video files; seven clips of 60 s are made where none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    num_frames: Annotated[
+        str, typer.Option(metavar="N,N...", help="Frames of a reading, evenly over the clip.")
+    ] = "8,32,64",
+    reader: Annotated[
+        str, typer.Option(metavar="NAME,NAME...", help="Who reads; those that are not installed are skipped.")
+    ] = _DEFAULT_READERS,
+    clips_dir: Annotated[
+        Path | None, typer.Option(help="Where the clips are made; in the cache folder by default.")
+    ] = None,
+    repeats: Repeats = 3,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """How long do a clip's frames take, by our sampler and by others, and are they the right ones?
+
+    Each figure is of a fresh process. Its frames are compared with a sequential decode: where one is wrong,
+    no time is given. The table shows wall / CPU seconds, and in brackets the CPU seconds as a share of decord's.
+
+    \b
+    vidllava bench decode clip.mp4 --num-frames 8,32
+    vidllava bench decode -o rows.jsonl
+    """
+    from vidllava.bench.decode import measure, table
+    from vidllava.bench.decode_clips import CLIPS, write_clip
+    from vidllava.bench.decode_readers import READERS
+
+    readers = tuple(dict.fromkeys(reader.split(",")))
+    for name in readers:
+        if name not in READERS:
+            raise UsageError(f"--reader {name}", "no such reader", f"of {', '.join(READERS)}")
+    counts = whole_numbers("--num-frames", num_frames)
+    console = Console(quiet=quiet)
+    for path in clips or ():
+        if not path.is_file():
+            raise UsageError(str(path), "no such file", "give a video file")
+    with RowOutput(console, output, as_json=as_json) as out:
+        paths = list(clips or ())
+        if not paths:
+            folder = clips_dir or CacheFolder.of_environment().path / "bench"
+            for name in CLIPS:
+                if not (folder / name).exists():
+                    console.note(f"making {folder / name}: up to minutes, once")
+                paths.append(write_clip(folder, name))
+        try:
+            for row in measure(paths, num_frames=counts, readers=readers, repeats=repeats):
+                out.append(row)
+                told = f"{row['cpu_s']:.2f} s of CPU" if row.get("wrong") == 0 else "no figure"
+                console.note(f"{row['clip']}, {row['num_frames']} frames, {row['reader']}: {told}")
+        finally:
+            if out.rows:
+                show(console, table(out.rows))
+
+
+def whole_numbers(flag: str, text: str) -> tuple[int, ...]:
+    """``8,32`` -> (8, 32), each once. Raises UsageError."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise UsageError(f"{flag} {text}", "must be whole numbers above 0 with commas", "for example 8,32")
+    return tuple(dict.fromkeys(int(word) for word in words))
