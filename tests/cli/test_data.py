@@ -233,4 +233,4 @@ def test_counting_needs_no_torch(tmp_path: Path, media: Path):
         env=dict(os.environ),
         timeout=100,
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
