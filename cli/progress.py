@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from vidllava.cli.console import Console
 
-_BAR = 24
+_BAR = 20
 
 
 class TrainingProgress:
@@ -18,17 +19,21 @@ class TrainingProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = not console.quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._figures = ""
+        self._figures: tuple[str, ...] = ()
         self._width = 0
         self._total = self._first = 0
         self._begin = 0.0
 
+    def resolved(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """With -v: every setting that a stage or recipe can decide, and where its value comes from."""
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, origin in rows:
+            self.console.detail(f"{name.replace('_', '-'):<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         """Say what will learn, and from which step."""
-        for row in modules:
-            share = f"{row['trainable']:,} of {row['parameters']:,} parameters learn"
-            rate = f" at {row['learning_rate']:g}" if row["trainable"] else ""
-            self.console.note(f"{row['module']}: {share}{rate}")
+        for line in module_table(modules):
+            self.console.note(line)
         if done_steps:
             self.console.note(f"resuming after step {done_steps} of {total_steps}")
         self._total, self._first, self._begin = total_steps, done_steps, time.monotonic()
@@ -38,29 +43,34 @@ class TrainingProgress:
         if not self._live:
             return
         full = _BAR * step // max(self._total, 1)
-        self._draw(f"{step}/{self._total} [{'=' * full:<{_BAR}}] {self._figures} ETA {self._eta(step)}")
+        self._draw(self._line(f"{step}/{self._total} [{'=' * full:<{_BAR}}]", step))
 
     def logged(self, row: Mapping[str, Any]) -> None:
         """Take over the new figures."""
-        loss = "none" if row["loss"] is None else f"{row['loss']:.4f}"
-        self._figures = (
-            f"loss {loss} lr {row['learning_rate']:.2e} vision {row['vision_lr']:.2e} "
-            f"{row['samples_per_second']:.1f} samples/s wait {row['data_wait_share']:.0%} "
-            f"padding {row['padding_share']:.0%}"
-        )
-        if row["bad_samples"]:
-            self._figures += f" bad {row['bad_samples']}"
+        self._figures = figures(row)
+        step = row["step"]
         if not self._live:
-            step = row["step"]
-            self.console.note(f"step {step}/{self._total} {self._figures} ETA {self._eta(step)}")
-        elif row["step"] == self._total:
-            self._draw(f"{self._total}/{self._total} {self._figures}\n")
+            self.console.note(
+                ", ".join((f"step {step}/{self._total}", *self._figures, f"ETA {self._eta(step)}"))
+            )
+        elif step == self._total:
+            self._draw(self._line(f"{self._total}/{self._total}", step) + "\n")
 
     def said(self, line: str) -> None:
         """Something that changed the result."""
         if self._live:
             self._draw("")
         self.console.warn(line)
+
+    def _line(self, bar: str, step: int) -> str:
+        """As many figures as the terminal is wide for: a line that is folded cannot be rewritten."""
+        room = shutil.get_terminal_size().columns - 1
+        line = f"{bar} ETA {self._eta(step)}"
+        for figure in self._figures:
+            if len(line) + 2 + len(figure) > room:
+                break
+            line += f", {figure}"
+        return line[:room]
 
     def _eta(self, step: int) -> str:
         done = step - self._first
@@ -73,3 +83,44 @@ class TrainingProgress:
         sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
         self._width = 0 if text.endswith("\n") else len(text)
+
+
+def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row of metrics says, the most wanted first."""
+    loss = "none" if row["loss"] is None else f"{row['loss']:.4f}"
+    visual, text = (_short(row[f"{kind}_tokens_per_second"]) for kind in ("visual", "text"))
+    rates = [("lr", "learning_rate"), ("vision", "vision_lr"), ("projector", "projector_lr")]
+    shown = (
+        f"loss {loss}",
+        " ".join(f"{name} {row[key]:.2e}" for name, key in rates if row[key]) or "lr 0",
+        f"{visual} visual + {text} text tokens/s",
+        f"wait {row['data_wait_share']:.0%}",
+        f"padding {row['padding_share']:.0%}",
+        f"{row['samples_per_second']:.1f} samples/s",
+    )
+    return (*shown[:1], f"bad {row['bad_samples']}", *shown[1:]) if row["bad_samples"] else shown
+
+
+def _short(number: float) -> str:
+    """1234567 as 1.2M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def module_table(modules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What learns, one line per module, its columns under one another."""
+    rows = [("module", "parameters", "learning", "rate")]
+    for row in modules:
+        rate = f"{row['learning_rate']:g}" if row["trainable"] else "frozen"
+        rows.append((row["module"], f"{row['parameters']:,}", f"{row['trainable']:,}", rate))
+    total, learning = (sum(row[name] for row in modules) for name in ("parameters", "trainable"))
+    share = f"{learning / max(total, 1):.1%}"
+    rows.append(("together", f"{total:,}", f"{learning:,}", share))
+    first, *others = ([max(len(row[n]) for row in rows)] for n in range(4))
+    lines = []
+    for row in rows:
+        cells = [f"{cell:>{width[0]}}" for cell, width in zip(row[1:], others, strict=True)]
+        lines.append("  ".join([f"{row[0]:<{first[0]}}", *cells]))
+    return lines

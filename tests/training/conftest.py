@@ -35,6 +35,9 @@ class Heard:
         self.lines: list[str] = []
         self.total_steps = self.done_steps = -1
 
+    def resolved(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        self.resolved_rows = list(rows)
+
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         self.total_steps, self.done_steps, self.modules = total_steps, done_steps, list(modules)
 

@@ -7,6 +7,7 @@ backbone = load_backbone("checkpoints/mine", device="cuda", dtype="bfloat16")
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,14 @@ def check_attention(name: str) -> None:
         raise UsageError(flag, "no such attention", ", ".join(word for word in known if "|" not in word))
     if name.startswith("flash_attention") and not FLASH.get(name, lambda: True)():
         raise UsageError(flag, "its package is not installed, or finds no CUDA device", "sdpa")
+
+
+def check_compiler() -> None:
+    """Raises UsageError where torch.compile has no compiler to work with."""
+    if torch.cuda.is_available():
+        return
+    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+        raise UsageError("--compile", "needs a C++ compiler on a CPU", "install g++, or omit it")
 
 
 def load_weights(

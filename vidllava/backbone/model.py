@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.cache_utils import Cache
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -27,7 +29,7 @@ from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import ADAPTER_MODEL_CONFIG, OWN_FILE, ModelSettings
 from vidllava.backbone.splice import PackedBatch
 from vidllava.backbone.tokens import TextCodec
-from vidllava.backbone.tower import encode, freeze_unused
+from vidllava.backbone.tower import encode, freeze_unused, vision_tower
 from vidllava.backbone.tuning import Tuning, write_grids, write_own_file
 from vidllava.kernels import SplicePlan, splice
 
@@ -218,6 +220,22 @@ class Backbone(nn.Module):
         # As transformers will compute it on loading, so that a resumed run has the very same bits.
         inv_freq, _ = ROPE_INIT_FUNCTIONS["linear"](text, self.device)
         self.rotary.inv_freq = inv_freq.float()
+
+    def keep_less(self) -> None:
+        """Compute each layer again in the backward pass instead of keeping what it made (training)."""
+        again = partial(checkpoint, use_reentrant=False)
+        for layer in self._layers:
+            layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, again
+
+    def compile_layers(self, **options: Any) -> None:
+        """Compile every layer in place, one program for all of a kind; names of weights do not change."""
+        for layer in self._layers:
+            layer.compile(dynamic=True, **options)
+
+    @property
+    def _layers(self) -> list[Any]:
+        """The repeated layers: nearly all of the work."""
+        return [*vision_tower(self.hf).encoder.layers, *self.hf.model.language_model.layers]
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint that plain ``from_pretrained`` loads, and that remembers its preset; of a model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidllava.media.timeline import SamplingRequest
-from vidllava.prompting.conversation import Placement
+from vidllava.prompting.conversation import LabelRule, Placement
 from vidllava.prompting.layout import NewlineMode, PoolMode
 
 
@@ -15,15 +15,25 @@ class EncodeOptions:
 
     request       which frames of a clip file that asks for none itself
     pool_stride   how far a frame's grid shrinks
-    placement     where visuals stand; "mixed" draws per sample from `seed`
+    placement     where visuals stand, None = in-place; "mixed" draws per sample from `seed`
     max_length    most rows one sample may have; None = the model's trained context
+    anyres_grids  tiles of a picture that is alone, as `parse_pinpoints` reads them, or "whole" for none;
+                  with `anyres_max_tiles` it becomes part of the model's settings (`backbone.tuning`)
+    plain         the format of stage 1: visual and caption, nothing else
+    labels        "upstream" also trains on what LLaVA-NeXT's trainer does
+    formatting_prompts  ask for the form of answer that a data set wants (`prompting.formatting`)
     """
 
     request: SamplingRequest | None = None
     pool_stride: int | None = None
     pool_mode: PoolMode | None = None
     newline_mode: NewlineMode | None = None
-    placement: Placement = "in-place"
+    placement: Placement | None = None
+    anyres_grids: str | None = None
+    anyres_max_tiles: int | None = None
+    plain: bool | None = None
+    labels: LabelRule = "answers"
+    formatting_prompts: bool = False
     max_length: int | None = None
     video_backend: str | None = None
     seed: int = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,13 @@ class RecordSource:
         """The sample at `index`, read again. Raises DatasetError where its media are no longer there."""
         number = self.row(index)
         try:
-            return parse_row(
+            sample = parse_row(
                 self.file.read(int(self._starts[index]), int(self._sizes[index])),
                 RowContext(number, self.root),
             )
         except RowFault as fault:
             raise DatasetError(f"{self.name} row {number}", str(fault)) from None
+        return sample if sample.dataset else replace(sample, dataset=Path(self.name).stem)
 
     def raw(self, index: int) -> bytes:
         """The bytes of the row at `index`."""

@@ -164,7 +164,28 @@ def sample_of(
         check_turns(turns, kinds, source=key)
     except DatasetError as error:
         raise RowFault(f"{error.thing}: {error.what}") from None
-    return Sample(id=id_of(record) or f"row-{number}", turns=tuple(turns), visuals=visuals)
+    return Sample(
+        id=id_of(record) or f"row-{number}",
+        turns=tuple(turns),
+        visuals=visuals,
+        prompt_id=_prompt_of(record),
+        dataset=_dataset_of(record),
+    )
+
+
+def _prompt_of(record: Mapping[str, Any]) -> int | str | None:
+    """The formatting prompt that the row itself names: a number or a data set's name."""
+    value = record.get("format", record.get("prompt_id"))
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
+        raise RowFault(f"`format` must be a number or a name, not {kind_of(value)}")
+    return value
+
+
+def _dataset_of(record: Mapping[str, Any]) -> str | None:
+    """The data set that the row says it is from."""
+    metadata = record.get("metadata")
+    inner = metadata.get("dataset") if isinstance(metadata, dict) else None
+    return next((name for name in (record.get("data_source"), inner) if isinstance(name, str)), None)
 
 
 def id_of(record: object) -> str | None:

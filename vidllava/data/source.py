@@ -63,12 +63,15 @@ class Sample:
 
     The turns' text holds one placeholder per visual, `<image>` or `<video>`, in the order of `visuals`;
     where there is none at all, the visuals stand in front of the first user turn. `id` names the sample
-    in ledgers and errors and should be unique within its source.
+    in ledgers and errors and should be unique within its source. `prompt_id` and `dataset` say which
+    formatting prompt it has (`prompting.formatting`), where these are asked for.
     """
 
     id: str
     turns: tuple[Turn, ...]
     visuals: tuple[Visual, ...] = ()
+    prompt_id: int | str | None = None
+    dataset: str | None = None
 
 
 @runtime_checkable

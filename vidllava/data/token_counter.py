@@ -15,7 +15,7 @@ from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.visuals import VisualRules
 from vidllava.data.headers import Headers
 from vidllava.data.options import EncodeOptions
-from vidllava.data.source import Sample, Visual
+from vidllava.data.source import Sample, Visual, modality_of
 from vidllava.errors import DatasetError
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import HeaderSampler
@@ -31,7 +31,9 @@ from vidllava.prompting.conversation import (
     place,
     tokenize,
 )
+from vidllava.prompting.formatting import formatting_prompt, with_format
 from vidllava.prompting.layout import VisualLayout
+from vidllava.prompting.plain import tokenize_plain
 
 
 class TokenCounter:
@@ -58,8 +60,13 @@ class TokenCounter:
         kinds: list[MediaKind] = ["video" if v.kind == "video" else "picture" for v in sample.visuals]
         turns = sample.turns if num_placeholders(sample.turns) else _in_front(sample.turns, kinds)
         seed = f"{self.options.seed}:{draw}:{sample.id}"
-        turns = place(turns, kinds, self.options.placement, seed=seed, source=sample.id)
-        return tokenize(turns, self.template, self.codec, add_generation_prompt=False)
+        if self.options.formatting_prompts:
+            turns = _with_format(sample, turns)
+        turns = place(turns, kinds, self.options.placement or "in-place", seed=seed, source=sample.id)
+        if self.options.plain:
+            return tokenize_plain(turns, self.template, self.codec, source=sample.id)
+        labels = self.options.labels
+        return tokenize(turns, self.template, self.codec, add_generation_prompt=False, labels=labels)
 
     def plan(self, visual: Visual, frame_times: np.ndarray, source: str) -> FramePlan:
         """Which frames of a clip are seen. Raises UsageError for a range without a frame."""
@@ -108,6 +115,24 @@ class TokenCounter:
         """Raises DatasetError for a sample that nothing can be learnt from: its loss would be NaN."""
         if prompt.num_labels == 0:
             raise DatasetError(sample.id, "has no answer to learn")
+
+
+def _with_format(sample: Sample, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The conversation with the formatting prompt of its row, or else of its data set, where there is one.
+
+    Raises DatasetError for a prompt that the row names and that does not exist.
+    """
+    table = modality_of(sample.visuals)
+    if sample.prompt_id is not None:
+        prompt = formatting_prompt(sample.prompt_id, table)
+        if prompt is None:
+            what = f"no formatting prompt for {table} has this name"
+            raise DatasetError(
+                f"{sample.id}: format {sample.prompt_id}", what, "a number of the paper's table"
+            )
+    else:
+        prompt = formatting_prompt(sample.dataset, table) if sample.dataset else None
+    return turns if prompt is None else with_format(turns, prompt)
 
 
 def _in_front(turns: tuple[Turn, ...], kinds: list[MediaKind]) -> tuple[Turn, ...]:

@@ -14,19 +14,40 @@ import torch
 from torch import nn
 
 from vidllava.training import parameters
+from vidllava.training.muon import Muon
 from vidllava.training.settings import TrainingSettings
 
 
 class Optimizers:
-    """Optimizers that step together; each parameter belongs to exactly one of them."""
+    """Optimizers that step together; each parameter belongs to exactly one of them.
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+    ``others`` are groups for AdamW, ``matrices`` groups for Muon; ``adamw`` are AdamW's own options.
+    """
+
+    def __init__(
+        self,
+        others: Sequence[dict[str, Any]],
+        matrices: Sequence[dict[str, Any]] = (),
+        *,
+        muon_decay: float = 0.1,
+        **adamw: Any,
+    ) -> None:
+        parts: list[torch.optim.Optimizer] = []
+        if others:
+            parts.append(torch.optim.AdamW(list(others), **adamw))
+        if matrices:
+            parts.append(Muon(list(matrices), weight_decay=muon_decay))
         self.parts = tuple(parts)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all parts: to set rates."""
         return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that they update."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def owner(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
         """The part that updates ``parameter``."""
@@ -49,13 +70,10 @@ class Optimizers:
 def build_optimizers(model: nn.Module, settings: TrainingSettings) -> Optimizers:
     """What ``settings.optim`` names, over the trainable parameters of ``model``."""
     groups = parameters.groups(model, settings)
-    matrices = [group for group in groups if group["use_muon"]]
-    rest = [group for group in groups if not group["use_muon"]]
-    parts: list[torch.optim.Optimizer] = []
-    if rest:
-        betas = (settings.adam_beta1, settings.adam_beta2)
-        parts.append(torch.optim.AdamW(rest, betas=betas, eps=settings.adam_epsilon, fused=True))
-    if matrices:
-        # Scaled to the size of AdamW's updates (Liu et al. 2025), so that one rate serves all sizes.
-        parts.append(torch.optim.Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
-    return Optimizers(parts)
+    return Optimizers(
+        [group for group in groups if not group["use_muon"]],
+        [group for group in groups if group["use_muon"]],
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+        fused=True,
+    )

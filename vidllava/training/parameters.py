@@ -20,10 +20,11 @@ def module_of(name: str) -> Module:
 
 
 def freeze(model: nn.Module, frozen: Iterable[Module]) -> None:
-    """Stop the `frozen` modules from learning. What the forward pass never reads was frozen at loading."""
+    """Stop the `frozen` modules from learning; LoRA's additions to them learn on. What the forward pass never
+    reads was frozen at loading."""
     still = set(frozen)
     for name, parameter in model.named_parameters():
-        if module_of(name) in still:
+        if module_of(name) in still and ".lora_" not in name:
             parameter.requires_grad_(False)
 
 
@@ -45,9 +46,11 @@ def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
 def module_rates(settings: TrainingSettings) -> dict[Module, float]:
     """The peak learning rate of each module."""
     resolved = settings.resolved()
-    assert resolved.vision_lr is not None
-    assert resolved.projector_lr is not None
-    return {"vision": resolved.vision_lr, "projector": resolved.projector_lr, "llm": resolved.learning_rate}
+    llm, vision, projector = resolved.learning_rate, resolved.vision_lr, resolved.projector_lr
+    assert llm is not None
+    assert vision is not None
+    assert projector is not None
+    return {"vision": vision, "projector": projector, "llm": llm}
 
 
 def groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:

@@ -23,6 +23,10 @@ class Outcome:
 class Report(Protocol):
     """Somebody who watches a run. The command line draws a progress bar; `Silent` says nothing."""
 
+    def resolved(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Before anything is loaded: (setting, value, where it comes from)."""
+        ...
+
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         """Before the first step; `modules` is the table of trainable parameters."""
         ...
@@ -42,6 +46,9 @@ class Report(Protocol):
 
 class Silent:
     """A report that says nothing."""
+
+    def resolved(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Nothing."""
 
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         """Nothing."""

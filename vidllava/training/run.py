@@ -12,19 +12,26 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vidllava.backbone.locate import locate
+from vidllava.backbone.settings import read_settings
+from vidllava.backbone.tuning import Tuning
 from vidllava.data.load import Loading, Schemes, load_mixture
 from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, UsageError
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
+from vidllava.training import trackers
 from vidllava.training.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_json
 from vidllava.training.output import SETTINGS_FILE, claimed
+from vidllava.training.plots import PLOT_FILE, draw
+from vidllava.training.recipe import resolve
 from vidllava.training.report import LEDGER_FILE, METRICS_FILE, Outcome, Report, Silent, keep_until
 from vidllava.training.settings import TrainingSettings
+from vidllava.training.trackers import Tracked
 
 LATEST = "latest"
 
@@ -37,6 +44,7 @@ class Job:
     schemes         generated data sets by name, see `vidllava.data.load.Loading`
     resume          a checkpoint folder, or "latest" for the newest complete one in `output_dir`
     allow_changes   resume although settings or data differ from the checkpoint's
+    tuning          what changes of the model besides its weights; `finetune` fills it in
     """
 
     model: str
@@ -53,6 +61,7 @@ class Job:
     resume: str | None = None
     overwrite: bool = False
     allow_changes: bool = False
+    tuning: Tuning = field(default_factory=Tuning)
 
 
 def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
@@ -62,6 +71,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     """
     if not job.data:
         raise UsageError("--data", "is missing", "name at least one .json or .jsonl file")
+    trackers.check(settings.report_to)
     first = is_first_process()
     report = report if first else Silent()
     owned = claimed(job.output_dir, resume=job.resume is not None, overwrite=job.overwrite)
@@ -70,16 +80,47 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
         seed = int(settings.resolved().data_seed or 0)
         loading = Loading(media_root=job.media_root, schemes=job.schemes, seed=seed)
         mixture = load_mixture(job.data, job.data_weights, loading)
+        job, settings = _resolved(job, settings, found, report)
         if found is not None:
             _check_same(found, run_state(job, settings, mixture), allow_changes=job.allow_changes)
             for name in (METRICS_FILE, LEDGER_FILE) if first else ():
                 keep_until(job.output_dir / name, found.step)
         from vidllava.training.session import Session  # imports torch and accelerate
 
-        session = Session(job, settings, mixture, found, report)
+        tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings))
+        session = Session(job, settings, mixture, found, tracked)
         if first:
-            write_json(job.output_dir / SETTINGS_FILE, _record(job, settings))
-        return session.run()
+            write_json(job.output_dir / SETTINGS_FILE, record(job, settings))
+        try:
+            return session.run()
+        finally:
+            if first:
+                _finish(job.output_dir, tracked)
+
+
+def _resolved(
+    job: Job, settings: TrainingSettings, found: Checkpoint | None, report: Report
+) -> tuple[Job, TrainingSettings]:
+    """Job and settings with nothing left open, for the model that the run starts from."""
+    if found is None:
+        shown, folder = locate(job.model, download=job.download)
+        factor = settings.rope_factor
+    else:
+        shown, folder = job.model, found.folder
+        # The checkpoint has the factor that it was trained with.
+        factor = settings.rope_factor / float(found.state["run"]["settings"].get("rope_factor", 1.0))
+    resolved = resolve(settings, job.encode, read_settings(folder, shown), rope_factor=factor)
+    report.resolved(resolved.rows)
+    return replace(job, encode=resolved.encode, tuning=resolved.tuning), resolved.settings
+
+
+def _finish(output: Path, tracked: Tracked) -> None:
+    """Whatever ended the run: let the trackers write, and draw what there is. Neither may hide the end."""
+    try:
+        tracked.close()
+        draw(output / METRICS_FILE, output / PLOT_FILE)
+    except (OSError, ValueError) as fault:
+        tracked.said(f"{PLOT_FILE} could not be drawn: {fault}")
 
 
 def is_first_process() -> bool:
@@ -129,15 +170,34 @@ def _check_same(found: Checkpoint, now: dict[str, Any], *, allow_changes: bool) 
         raise DatasetError(found.folder, "the data changed since this checkpoint was written", hint)
 
 
-def _record(job: Job, settings: TrainingSettings) -> dict[str, Any]:
-    """The resolved settings, for whoever reads the output folder."""
-    return {
+def record(job: Job, settings: TrainingSettings) -> dict[str, Any]:
+    """What the run was set to, by the names of the command's options: `--config` reads it again."""
+    encode, request = job.encode, job.encode.request
+    values: dict[str, Any] = {
         "model": job.model,
         "data": list(job.data),
-        "data_weights": list(job.data_weights),
+        "data_weights": list(job.data_weights) or None,
         "media_root": None if job.media_root is None else str(job.media_root),
-        "encode": {
-            name: value if name != "request" else str(value) for name, value in vars(job.encode).items()
-        },
+        "decode_timeout": job.limits.decode_seconds,
+        "num_frames": None if request is None else request.num_frames,
+        "fps": None if request is None else request.fps,
+        "max_frames": None if request is None else request.max_frames,
+        "video_backend": encode.video_backend,
+        "pool_stride": encode.pool_stride,
+        "pool_mode": encode.pool_mode,
+        "newline_mode": encode.newline_mode,
+        "placement": encode.placement,
+        "anyres_grids": encode.anyres_grids,
+        "anyres_max_tiles": encode.anyres_max_tiles,
+        "model_max_length": encode.max_length,
+        "formatting_prompts": encode.formatting_prompts,
+        "upstream_labels": encode.labels == "upstream",
+        "device": job.device,
+        "attn_implementation": job.attn_implementation,
+        "download": job.download,
         **settings.to_json(),
     }
+    values["freeze"] = values["freeze"] or "none"
+    values["max_grad_norm"] = values["max_grad_norm"] or 0
+    values["report_to"] = values["report_to"] or None
+    return values

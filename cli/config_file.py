@@ -1,0 +1,76 @@
+"""``--config FILE``: options from a file, by the names that they have on the command line.
+
+    learning-rate: 1.0e-4          # or learning_rate
+    data: [pictures.json, clips.jsonl]
+    freeze: [vision]
+
+What the command line or the environment says wins. A name that is no option is an error: a slip of the pen
+must not be a run with another setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vidllava.errors import UsageError
+
+# Of one start of the command, not of what is trained.
+_NOT_HERE = ("config", "help")
+
+
+def take_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the file's values the defaults of the command's options: an eager callback. Raises UsageError."""
+    if path is None or context.resilient_parsing:
+        return path
+    options = {
+        str(parameter.name): parameter
+        for parameter in context.command.params
+        if parameter.param_type_name == "option" and parameter.name not in _NOT_HERE
+    }
+    values: dict[str, Any] = {}
+    for key, value in _read(path).items():
+        name = str(key).replace("-", "_")
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+            hint = f"did you mean {near[0].replace('_', '-')}?" if near else "see vidllava finetune --help"
+            raise UsageError(f"{path}: {key}", "is no option of this command", hint)
+        if name in values:
+            raise UsageError(f"{path}: {key}", "is given twice, with - and with _")
+        if value is not None:
+            values[name] = _plain(
+                value, f"{path}: {key}", many=bool(getattr(options[name], "multiple", False))
+            )
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    # Not at the top: only those who have such a file need it.
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError("--config", f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as fault:
+        raise UsageError("--config", f"{path} cannot be read: {fault}") from None
+    except (yaml.YAMLError, RecursionError) as fault:
+        raise UsageError("--config", f"{path} is no YAML: {' '.join(str(fault).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError("--config", f"{path} holds no options", "lines such as `max-steps: 200`")
+    return content
+
+
+def _plain(value: Any, thing: str, *, many: bool) -> Any:
+    """A value as the command line would spell it. Raises UsageError for one that it could not."""
+    if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
+        return [str(one) for one in value] if many else ",".join(str(one) for one in value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str | int | float):
+        return [str(value)] if many else str(value)
+    raise UsageError(thing, f"cannot be {value!r}", "a word, a number, true, false, or a list of them")

@@ -1,0 +1,106 @@
+"""A picture of how a run went: loss over the steps, and the learning rates under it.
+
+    draw(output / "metrics.jsonl", output / "loss.png")
+
+matplotlib is imported when there is something to draw, and draws without a screen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PLOT_FILE = "loss.png"
+_RATES = {"learning_rate": "language model", "projector_lr": "projector", "vision_lr": "vision tower"}
+_LOSSES = {
+    "loss_text": "text",
+    "loss_picture": "one picture",
+    "loss_pictures": "several pictures",
+    "loss_video": "video",
+}
+_SMOOTHED_SHARE = 0.05
+_RAW, _SMOOTH = "#9db8d2", "#12406b"
+
+
+def draw(metrics: Path, picture: Path) -> bool:
+    """Draw the rows of `metrics` to the PNG `picture`; False where there are too few for a line."""
+    rows = _rows(metrics)
+    if sum(row.get("loss") is not None for row in rows) < 2:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would choose a backend for the whole process.
+    figure = Figure(figsize=(8, 5.2), dpi=120, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_loss(upper, rows)
+    _draw_rates(lower, rows)
+    aside = picture.with_name(f".{picture.name}.writing")
+    FigureCanvasAgg(figure).print_figure(aside, format="png")
+    aside.replace(picture)
+    return True
+
+
+def smoothed(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and the `window` - 1 before it; fewer at the start."""
+    means, total = [], 0.0
+    for at, value in enumerate(values):
+        total += value - (values[at - window] if at >= window else 0.0)
+        means.append(total / min(at + 1, window))
+    return means
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of the rows that have a finite number there."""
+    found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    kept = [(step, float(value)) for step, value in found if math.isfinite(value)]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    steps, losses = _column(rows, "loss")
+    window = max(2, round(len(losses) * _SMOOTHED_SHARE))
+    mean = f"mean of {window} rows"
+    axes.plot(steps, losses, color=_RAW, linewidth=1, label="each row")
+    axes.plot(steps, smoothed(losses, window), color=_SMOOTH, linewidth=2, label=mean)
+    for number, (name, label) in enumerate(_LOSSES.items()):
+        steps, losses = _column(rows, name)
+        if len(losses) > 1:
+            axes.plot(
+                steps, smoothed(losses, window), color=f"C{number + 1}", linewidth=1, label=f"{label}, {mean}"
+            )
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper right")
+
+
+def _draw_rates(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    drawn: list[list[float]] = []
+    for number, (name, label) in enumerate(_RATES.items()):
+        steps, rates = _column(rows, name)
+        if not any(rates):
+            continue  # frozen
+        # Equal rates lie on one another: dashes let the lower one show.
+        style = "--" if rates in drawn else "-"
+        axes.plot(steps, rates, style, color=f"C{number}", linewidth=1.5, label=label)
+        drawn.append(rates)
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.grid(alpha=0.3)
+    if drawn:
+        axes.legend(frameon=False, loc="upper right", fontsize="small")

@@ -1,0 +1,229 @@
+"""What a run is set to, with the reason for each value: given, of the stage, or of the model.
+
+    resolved = resolve(settings, encode, model)          # before torch, from the checkpoint's JSON files
+    resolved.settings, resolved.encode                   # nothing is left open
+    resolved.rows                                        # (name, value, where it comes from), to be shown
+
+Whatever was given wins over the stage and the recipe, and these over the general defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vidllava.backbone.settings import ModelSettings, config_path, read_json
+from vidllava.backbone.tuning import Tuning
+from vidllava.data.options import EncodeOptions
+from vidllava.errors import UsageError
+from vidllava.media.timeline import SamplingRequest
+from vidllava.prompting.layout import parse_pinpoints
+from vidllava.training import stages
+from vidllava.training.settings import TrainingSettings
+
+Row = tuple[str, str, str]
+"""A setting's name, its value, and where it comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A run's settings with nothing left open."""
+
+    settings: TrainingSettings
+    encode: EncodeOptions
+    tuning: Tuning
+    """What changes of the model besides its weights."""
+    rows: tuple[Row, ...]
+
+
+def resolve(
+    settings: TrainingSettings,
+    encode: EncodeOptions,
+    model: ModelSettings,
+    *,
+    rope_factor: float | None = None,
+) -> Resolved:
+    """Put stage and recipe under what was given, for one model. Raises UsageError.
+
+    `rope_factor` is what the model lacks of the settings' factor: 1 for a checkpoint that has it already.
+    """
+    origins: dict[str, str] = {}
+    chosen, read = settings, encode
+    if settings.recipe is not None or settings.stage is not None:
+        recipe = settings.recipe or "onevision"
+        stage = settings.stage or stages.DEFAULT_STAGE[recipe]
+        found = stages.figures(recipe, stage, llm_parameters=llm_parameters(model))
+        chosen, read = _with_figures(settings, encode, found, origins)
+        chosen = replace(chosen, stage=stage, recipe=recipe)
+    if settings.recipe is not None:
+        read = _with_clips(read, stages.CLIP_RULES[settings.recipe], origins)
+    if settings.lora:
+        chosen = _with_lora_rates(chosen, settings, origins)
+    factor = settings.rope_factor if rope_factor is None else rope_factor
+    tuning = _tuning(chosen, read, model, factor)
+    context = tuning.applied(model).trained_context
+    if encode.max_length is None:
+        longest = min(read.max_length or context, context)
+        origins["model_max_length"] = (
+            origins.get("model_max_length", "") if read.max_length == longest else "the model's context"
+        )
+        read = replace(read, max_length=longest)
+    resolved = chosen.resolved()
+    return Resolved(
+        settings=resolved,
+        encode=read,
+        tuning=tuning,
+        rows=_rows(settings, resolved, encode, read, model, origins),
+    )
+
+
+def llm_parameters(model: ModelSettings) -> int:
+    """Parameters of the language model, from its configuration; 0 without a folder."""
+    if model.folder is None:
+        return 0
+    text: Mapping[str, Any] = read_json(config_path(model.folder)).get("text_config") or {}
+    hidden, layers = int(text.get("hidden_size", 0)), int(text.get("num_hidden_layers", 0))
+    heads = int(text.get("num_attention_heads", 0)) or 1
+    shared = int(text.get("num_key_value_heads", heads)) / heads
+    a_layer = 2 * hidden**2 * (1 + shared) + 3 * hidden * int(text.get("intermediate_size", 0))
+    return int(layers * a_layer + int(text.get("vocab_size", 0)) * hidden)
+
+
+def _with_figures(
+    settings: TrainingSettings, encode: EncodeOptions, found: stages.Figures, origins: dict[str, str]
+) -> tuple[TrainingSettings, EncodeOptions]:
+    """The stage's values where none was given; rates keep their proportion to the language model's."""
+    llm = found.learning_rate if settings.learning_rate is None else settings.learning_rate
+    of_settings: dict[str, Any] = {
+        "learning_rate": llm,
+        "vision_lr": llm * found.vision_share,
+        "projector_lr": llm,
+        "freeze": found.freeze,
+    }
+    if settings.lora and not found.freeze:
+        del of_settings["freeze"]  # what LoRA leaves out is its own affair
+    of_encode: dict[str, Any] = {
+        "anyres_grids": found.anyres_grids,
+        "anyres_max_tiles": found.anyres_max_tiles,
+        "max_length": found.model_max_length,
+        "plain": found.plain or None,
+    }
+    new_settings = _under(settings, of_settings, found.source, origins)
+    new_encode = _under(encode, of_encode, found.source, origins)
+    return replace(settings, **new_settings), replace(encode, **new_encode)
+
+
+def _under(given: Any, values: Mapping[str, Any], source: str, origins: dict[str, str]) -> dict[str, Any]:
+    """Those of ``values`` that ``given`` leaves open; 0 and () are values too."""
+    taken = {
+        name: value for name, value in values.items() if value is not None and getattr(given, name) is None
+    }
+    origins.update({_FLAGS.get(name, name): source for name in taken})
+    return taken
+
+
+def _with_clips(encode: EncodeOptions, rules: stages.ClipRules, origins: dict[str, str]) -> EncodeOptions:
+    """The recipe's way to read clips, where none was given."""
+    preset = rules.preset
+    values: dict[str, Any] = {
+        "pool_stride": preset.pool_stride,
+        "pool_mode": preset.pool_mode,
+        "newline_mode": preset.newline_mode,
+        "placement": rules.placement,
+    }
+    if encode.request is None:
+        values["request"] = SamplingRequest(num_frames=preset.num_frames, rule=preset.sampling_rule)
+        origins["num_frames"] = rules.source
+    return replace(encode, **_under(encode, values, rules.source, origins))
+
+
+def _with_lora_rates(
+    chosen: TrainingSettings, given: TrainingSettings, origins: dict[str, str]
+) -> TrainingSettings:
+    """Additions that start from zero bear larger rates than released weights do."""
+    source = "LLaVA-1.5, finetune_lora.sh"
+    rates: dict[str, float] = {}
+    if given.learning_rate is None:
+        rates = {"learning_rate": stages.LORA_RATE}
+    if given.projector_lr is None and "projector" not in chosen.lora_modules:
+        llm = rates.get("learning_rate", chosen.learning_rate)
+        assert llm is not None
+        rates["projector_lr"] = llm * stages.LORA_PROJECTOR_RATE / stages.LORA_RATE
+    if given.vision_lr is None:
+        rates["vision_lr"] = rates.get("learning_rate", chosen.learning_rate or 0.0)
+    origins.update(dict.fromkeys(rates, source))
+    return replace(chosen, **rates)
+
+
+def _tuning(
+    settings: TrainingSettings, encode: EncodeOptions, model: ModelSettings, rope_factor: float
+) -> Tuning:
+    pinpoints: tuple[tuple[int, int], ...] | None = None
+    if encode.anyres_grids is not None:
+        whole = encode.anyres_grids == stages.WHOLE
+        pinpoints = () if whole else parse_pinpoints(encode.anyres_grids, model.image_size)
+    if encode.anyres_max_tiles is not None and encode.anyres_max_tiles < 1:
+        raise UsageError("--anyres-max-tiles", f"must be at least 1, got {encode.anyres_max_tiles}")
+    if settings.pool_first and (encode.pool_mode or model.preset.pool_mode) == "max":
+        raise UsageError("--pool-first", "does not go with --pool-mode max", "bilinear or average")
+    if encode.plain and encode.labels == "upstream":
+        raise UsageError("--upstream-labels", "are those of a chat, stage 1 has none", "omit it")
+    request = encode.request
+    return Tuning(
+        num_frames=None if request is None else request.num_frames,
+        pool_stride=encode.pool_stride,
+        pool_mode=encode.pool_mode,
+        newline_mode=encode.newline_mode,
+        pinpoints=pinpoints,
+        max_tiles=encode.anyres_max_tiles,
+        rope_factor=rope_factor,
+    )
+
+
+# Fields of EncodeOptions whose flag has another name.
+_FLAGS = {"max_length": "model_max_length", "plain": "format"}
+_SHOWN = ("stage", "recipe", "freeze", "learning_rate", "vision_lr", "projector_lr", "warmup_ratio")
+_SHOWN_TOO = ("lr_scheduler_type", "weight_decay", "mix", "rope_factor")
+
+
+def _rows(
+    given: TrainingSettings,
+    resolved: TrainingSettings,
+    asked: EncodeOptions,
+    read: EncodeOptions,
+    model: ModelSettings,
+    origins: Mapping[str, str],
+) -> tuple[Row, ...]:
+    """What a stage can decide, and what its neighbours are."""
+    plain = TrainingSettings()
+    rows: list[Row] = []
+    for name in (*_SHOWN, *_SHOWN_TOO):
+        value = getattr(resolved, name)
+        was_given = getattr(given, name) not in (None, getattr(plain, name))
+        origin = "given" if was_given else origins.get(name, "default")
+        rows.append((name, _text(value), origin))
+    preset = model.preset
+    frames = preset.num_frames if read.request is None else read.request.num_frames
+    shown = {
+        "num_frames": (frames, asked.request),
+        "pool_stride": (read.pool_stride or preset.pool_stride, asked.pool_stride),
+        "pool_mode": (read.pool_mode or preset.pool_mode, asked.pool_mode),
+        "newline_mode": (read.newline_mode or preset.newline_mode, asked.newline_mode),
+        "placement": (read.placement or "in-place", asked.placement),
+        "anyres_grids": (read.anyres_grids or f"{len(model.pinpoints)} grids", asked.anyres_grids),
+        "anyres_max_tiles": (read.anyres_max_tiles or model.max_tiles, asked.anyres_max_tiles),
+        "model_max_length": (read.max_length, asked.max_length),
+        "format": ("plain" if read.plain else preset.template, asked.plain),
+    }
+    for name, (value, own) in shown.items():
+        rows.append((name, _text(value), "given" if own is not None else origins.get(name, "the model")))
+    return tuple(rows)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ",".join(value) or "nothing"
+    return "-" if value is None else str(value)
