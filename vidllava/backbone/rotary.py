@@ -82,7 +82,8 @@ class KernelAttention(Qwen2Attention):
         q = self.q_proj(hidden_states).view(heads).transpose(1, 2)
         k = self.k_proj(hidden_states).view(heads).transpose(1, 2)
         v = self.v_proj(hidden_states).view(heads).transpose(1, 2)
-        q, k = rotate(q, k, *position_embeddings)
+        # Fresh projections that nobody else holds: where nothing is trained they need not be kept.
+        q, k = rotate(q, k, *position_embeddings, may_overwrite=True)
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
