@@ -12,7 +12,7 @@ from torch import Tensor
 from vidllava.bench.baselines import NAMES, baselines
 from vidllava.bench.check import _spread, check, same_work
 from vidllava.bench.kernel_request import KernelRequest
-from vidllava.bench.paths import Path, call_of, make_constants, make_inputs, our_path
+from vidllava.bench.paths import Path, call_of, make_constants, make_inputs, our_path, unused
 from vidllava.bench.shapes import MODELS, Case, cases, rotate_case, splice_case
 from vidllava.bench.transformers_path import transformers_path, why_not
 
@@ -160,3 +160,16 @@ def test_each_direction_is_what_it_says(case: Case):
     backward = call_of(path, "backward", inputs)
     for found in (call_of(path, "both", inputs)(), backward(), backward()):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_plan_that_is_timed_was_never_used():
+    constants, inputs, path = parts(SPLICE)
+    assert constants.plan is not None
+    before = set(vars(constants.plan))
+    path(inputs.leaves)
+    assert set(vars(constants.plan)) == before
+    constants.plan.__dict__["kept"] = 1
+    fresh = unused(constants.plan)
+    assert "kept" not in vars(fresh)
+    assert set(vars(fresh)) == before
+    assert all(vars(fresh)[name] is vars(constants.plan)[name] for name in before)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from tests.bench.fake_cuda import Device
 from vidllava.bench import clock, cuda_clock
 
 
@@ -77,59 +75,9 @@ def test_buffers_that_are_larger_alone_are_one_set():
     assert cuda_clock.num_buffer_sets(256 << 20) == cuda_clock.num_buffer_sets(875 << 20) == 1
 
 
-class Device:
-    """As much of torch.cuda as the timer calls; events read a made-up clock."""
-
-    def __init__(self) -> None:
-        self.now, self.capturing, self.waits = 0.0, None, 0
-
-    def event(self, enable_timing: bool) -> Any:
-        one = SimpleNamespace(at=None)
-        one.record = lambda stream: setattr(one, "at", self.now)
-        one.elapsed_time = lambda end: end.at - one.at
-        return one
-
-    def graph(self, graph: Any, stream: Any) -> Any:
-        device = self
-
-        class Capture:
-            def __enter__(self) -> None:
-                device.capturing = graph
-
-            def __exit__(self, *_: object) -> None:
-                device.capturing = None
-
-        return Capture()
-
-    def new_graph(self) -> Any:
-        graph = SimpleNamespace(ms=0.0)
-        graph.replay = lambda: setattr(self, "now", self.now + graph.ms)
-        return graph
-
-    def call(self, ms: float, launch_ms: float, *, waits: bool = False):
-        def run() -> None:
-            if self.capturing is None:
-                self.now += ms + launch_ms
-            elif waits:
-                raise RuntimeError("operation not permitted when stream is capturing")
-            else:
-                self.capturing.ms += ms
-
-        return run
-
-
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
-    one = Device()
-    fake = SimpleNamespace(
-        stream=lambda stream: nullcontext(),
-        Event=one.event,
-        CUDAGraph=one.new_graph,
-        graph=one.graph,
-        synchronize=lambda: None,
-    )
-    monkeypatch.setattr(torch, "cuda", fake)
-    return one
+    return Device.instead_of_cuda(monkeypatch)
 
 
 def test_a_graph_is_timed_for_one_call_and_without_its_launch(device: Device):
@@ -139,7 +87,7 @@ def test_a_graph_is_timed_for_one_call_and_without_its_launch(device: Device):
         captured=["ours", "copy"],
         launched=["ours"],
         num_samples=7,
-        stream=SimpleNamespace(synchronize=lambda: None),
+        stream=device.stream,
     )
     assert times["ours"] == {
         "graph": clock.Timing(2.0, 2.0, 2.0, 7),
@@ -155,6 +103,6 @@ def test_what_waits_for_the_host_is_timed_with_events(device: Device):
         captured=["theirs"],
         launched=[],
         num_samples=3,
-        stream=SimpleNamespace(synchronize=lambda: None),
+        stream=device.stream,
     )
     assert times["theirs"] == {"events": clock.Timing(2.5, 2.5, 2.5, 3)}

@@ -54,7 +54,16 @@ def test_without_being_asked_stdout_is_empty(run: Run):
     assert "rotate" in result.err
 
 
-def test_a_row_that_stands_in_the_file_is_not_measured_again(run: Run, tmp_path: Path):
+def test_a_row_that_stands_in_the_file_is_not_measured_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # A commit in between would make it another row.
+    about = bench.conditions
+
+    def unchanging(device, threads):
+        return {**about(device, threads=threads), "commit": "abc", "uncommitted_changes": False}
+
+    monkeypatch.setattr(bench, "conditions", unchanging)
     path = tmp_path / "rows.jsonl"
     flags = (*QUICK, "--kernel", "rotate", "-o", path)
     assert run(*flags, "--direction", "forward").code == 0
@@ -71,8 +80,8 @@ def test_a_row_that_stands_in_the_file_is_not_measured_again(run: Run, tmp_path:
 def test_a_wrong_result_has_no_time_and_the_code_is_1(run: Run, monkeypatch: pytest.MonkeyPatch):
     right = bench.our_path
 
-    def wrong(case, constants):
-        path = right(case, constants)
+    def wrong(case, constants, **others):
+        path = right(case, constants, **others)
         if case.kernel == "splice":
             return path
         return lambda leaves: (path(leaves)[0] * 1.001, path(leaves)[1])

@@ -57,7 +57,7 @@ class Measured:
     """What was found for a subject. ``times`` is empty where it was skipped or its result is wrong."""
 
     times: Mapping[str, Times]
-    """By ours, copy, hot and the names of baselines."""
+    """By ours, known_plan (ours, a plan that was used before), hot (in the cache), copy, and baselines."""
     reasons: Mapping[str, str]
     """Why a baseline has no time."""
     clocks: Sequence[str]
@@ -106,6 +106,8 @@ def to_row(subject: Subject, measured: Measured, stamp: Mapping[str, Any]) -> Ro
     }
     hot = times.get("hot", {}).get("graph")
     row["hot_p50_ms"] = None if hot is None else _figure(hot.p50_ms)
+    _, known = _read(times.get("known_plan", {}), measured.clocks)
+    row["known_plan_p50_ms"] = None if known is None else _figure(known.p50_ms)
     row["check"] = None if measured.checked is None else asdict(measured.checked)
     row["skipped"] = measured.skipped
     return {**row, **(measured.extra or {}), **stamp}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 
 Path = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 FACTOR = 2.0
+PLAN_FIELDS = tuple(field.name for field in fields(SplicePlan))
 DECODE_POSITION = 6337
 
 
@@ -115,15 +116,31 @@ def make_inputs(case: Case, dtype: torch.dtype, device: torch.device, *, seed: i
     return Inputs((features.requires_grad_(), newline.requires_grad_()), (upstream,))
 
 
-def our_path(case: Case, constants: Constants) -> Path:
-    """vidllava.kernels, by the door that the backbone uses."""
+def our_path(case: Case, constants: Constants, *, known_plan: bool = False) -> Path:
+    """vidllava.kernels, by the door that the backbone uses.
+
+    Each call of splice gets a plan that no call has seen, since each prompt has its own: what is found out
+    about a plan on its first use is a part of the cost. Not with ``known_plan``.
+    """
     if case.kernel == "rotate":
         return lambda leaves: rotate(leaves[0], leaves[1], constants.cos, constants.sin)
     plan = constants.plan
     assert plan is not None
     return lambda leaves: splice(
-        leaves[0], constants.embedding, leaves[1], plan, constants.inv_freq, factor=FACTOR
+        leaves[0],
+        constants.embedding,
+        leaves[1],
+        plan if known_plan else unused(plan),
+        constants.inv_freq,
+        factor=FACTOR,
     )
+
+
+def unused(plan: SplicePlan) -> SplicePlan:
+    """The same plan as it was when it was built, without what calls have kept in it."""
+    fresh = object.__new__(SplicePlan)
+    vars(fresh).update({name: vars(plan)[name] for name in PLAN_FIELDS})
+    return fresh
 
 
 def call_of(path: Path, direction: Direction, inputs: Inputs) -> Callable[[], object]:
