@@ -254,3 +254,21 @@ def test_a_faulty_row_is_told_with_file_and_row(tmp_path: Path, root: Path, name
     heard: list[tuple[int, str | None, str]] = []
     kept = RecordSource(path, root, on_fault=lambda *fault: heard.append(fault))
     assert (len(kept), [row for row, _, _ in heard]) == (1, [2])
+
+
+def test_a_text_beside_parts_is_plain_text(parse):
+    record = messages([{"type": "image", "image": "a.png"}])
+    record["messages"] += [
+        {"role": "user", "content": "what is <image> in HTML?"},
+        *messages("")["messages"][1:],
+    ]
+    assert [len(turn.placeholders) for turn in parse(record).turns] == [1, 0, 0, 0]
+
+
+def test_a_repeated_id_is_left_out_where_faults_are_heard(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(llava("hi", id=name)) for name in "abab"))
+    heard: list[tuple[int, str | None, str]] = []
+    kept = RecordSource(path, on_fault=lambda *fault: heard.append(fault))
+    assert [kept.sample(index).id for index in range(len(kept))] == ["a", "b"]
+    assert heard == [(3, "a", "id 'a' was used by row 1"), (4, "b", "id 'b' was used by row 2")]

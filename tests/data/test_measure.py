@@ -78,6 +78,16 @@ def test_counted_is_what_is_encoded(
     assert len(set(found.tolist())) > 5
 
 
+def test_the_rate_of_a_folder_of_pictures_gives_their_times(
+    tmp_path: Path, media: Path, model_settings: ModelSettings, codec: TextCodec
+):
+    counter = TokenCounter(model_settings, codec, EncodeOptions())
+    visual = mixture_of(tmp_path, media, ROWS).sample(10).visuals[0]
+    plan = counter.plan_pictures(visual)
+    assert plan.indices == (4, 5, 6, 7)  # 1 s to 2 s at 4 pictures a second
+    assert plan.timestamps_seconds == (1.0, 1.25, 1.5, 1.75)
+
+
 def test_what_cannot_be_read_has_no_length_and_keeps_its_place(
     tmp_path: Path, media: Path, model_settings: ModelSettings, codec: TextCodec, faulty_decoder: None
 ):

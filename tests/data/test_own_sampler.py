@@ -105,6 +105,9 @@ def test_a_child_of_the_process_before_the_fork_is_left_to_it(media: Path):
         sampler.picture_size(str(media / "1.png"))
         worker = sampler._worker
         sampler._process = os.getpid() + 1  # as it looks from a forked process
+        assert sampler._own() is not worker
+        sampler.close()
+        sampler._worker, sampler._process = worker, os.getpid() + 1
         sampler.close()
         assert worker is not None
         assert worker.picture_size(str(media / "1.png")) == (70, 140)
