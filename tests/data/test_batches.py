@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,12 +16,13 @@ import torch
 from tests.worlds import World
 from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
-from vidllava.data.batches import Share, StepBatch, StepBatches, read_ahead
+from vidllava.data.batches import ReadAhead, Share, StepBatch, StepBatches
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.ledger import BadSample, Ledger
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
+from vidllava.data.source import Sample
 from vidllava.errors import DatasetError, ResourceError
 
 WHOLE = Share()
@@ -63,11 +68,78 @@ def test_processes_share_a_global_batch(batches_of):
 def test_workers_change_nothing(batches_of, workers):
     batches = batches_of(World(EVERYTHING, 6, bad={5}))
     random_before = torch.get_rng_state()
-    ahead = list(read_ahead(batches, start=3, stop=9, num_workers=workers))
-    plain = list(read_ahead(batches, start=3, stop=9, num_workers=0))
+    ahead = list(ReadAhead(batches, start=3, stop=9, num_workers=workers))
+    plain = list(ReadAhead(batches, start=3, stop=9, num_workers=0))
     assert torch.equal(torch.get_rng_state(), random_before), "reading data draws no random number"
     assert [one.step for one in ahead] == list(range(3, 9))
     assert all(same(a, b) and a.bad == b.bad for a, b in zip(ahead, plain, strict=True))
+
+
+class LongWorld(World):
+    def length(self, index: int) -> int:
+        return index * 7919 % 1000
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_neither_processes_nor_workers_change_which_samples_a_step_shows(batches_of, workers: int):
+    world = LongWorld(EVERYTHING, 6, bad={5})
+    shown = []
+    for size in (1, 2, 4):
+        shares = [Share(rank=rank, world_size=size, micro_batches=2) for rank in range(size)]
+        parts = [
+            list(ReadAhead(batches_of(world, share=share), start=2, stop=6, num_workers=workers))
+            for share in shares
+        ]
+        shown.append([sorted(name for part in parts for name in part[step].ids) for step in range(4)])
+    assert shown[0] == shown[1] == shown[2]
+    assert [len(ids) for ids in shown[0]] == [8] * 4
+
+
+class Sleeping(World):
+    def sample(self, index: int) -> Sample:
+        time.sleep(100)
+        raise AssertionError
+
+
+def test_closing_does_not_wait_for_workers_that_hang(batches_of):
+    reading = ReadAhead(batches_of(Sleeping(EVERYTHING, 6)), start=0, stop=9, num_workers=2)
+    time.sleep(0.5)
+    before = time.monotonic()
+    reading.close()
+    assert time.monotonic() - before < 3.0
+    assert not multiprocessing.active_children()
+    assert list(reading) == []
+
+
+def test_a_worker_dies_with_its_process(batches_of, tmp_path: Path):
+    """And lets go at once of what it inherited: the lock on the output folder, for one."""
+    inner, outer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(inner)
+        reading = ReadAhead(batches_of(Sleeping(EVERYTHING, 6)), start=0, stop=9, num_workers=2)
+        time.sleep(0.5)
+        os.write(outer, b"x")
+        next(reading)
+        os._exit(0)
+    os.close(outer)
+    assert os.read(inner, 1) == b"x"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    before = time.monotonic()
+    assert os.read(inner, 1) == b"", "the workers hold the other end as long as they live"
+    assert time.monotonic() - before < 2.0
+    os.close(inner)
+
+
+def test_running_out_of_descriptors_is_no_fault_of_a_sample(batches_of, monkeypatch):
+    def full(self, index):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(World, "sample", full)
+    step = batches_of(World(EVERYTHING, 6))[0]
+    assert isinstance(step.error, ResourceError)
+    assert not step.bad
 
 
 def test_a_bad_sample_is_replaced_by_the_next_of_its_modality(batches_of):
@@ -95,7 +167,7 @@ def test_a_killed_worker_is_one_clear_line(batches_of, monkeypatch):
     batches = batches_of(World(EVERYTHING, 6))
     monkeypatch.setattr(StepBatches, "__getitem__", lambda self, step: os._exit(9))
     with pytest.raises(ResourceError, match=r"data worker: was killed.*--dataloader-num-workers"):
-        list(read_ahead(batches, start=0, stop=4, num_workers=1))
+        list(ReadAhead(batches, start=0, stop=4, num_workers=1))
 
 
 def bad(step: int) -> BadSample:
@@ -104,15 +176,14 @@ def bad(step: int) -> BadSample:
 
 def test_the_ledger_writes_one_line_each(tmp_path: Path):
     ledger = Ledger(tmp_path / "ledger.jsonl", max_bad_fraction=0.5)
-    ledger.record((), num_drawn=8)
+    ledger.write(())
     assert not ledger.path.exists()
-    ledger.record((bad(1), bad(2)), num_drawn=8)
-    ledger.record((bad(3),), num_drawn=8)
+    ledger.write((bad(1), bad(2)))
+    ledger.write((bad(3),))
     rows = [json.loads(line) for line in ledger.path.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[0]["row"] == 2
     assert rows[0]["reason"] == "is broken\nfor good"
-    assert (ledger.num_bad, ledger.num_drawn) == (3, 24)
 
 
 @pytest.mark.parametrize(
@@ -127,5 +198,6 @@ def test_the_ledger_writes_one_line_each(tmp_path: Path):
 )
 def test_too_many_bad_samples(tmp_path: Path, fraction, drawn, num_bad, expected):
     ledger = Ledger(tmp_path / "ledger.jsonl", max_bad_fraction=fraction)
-    ledger.record(tuple(bad(1) for _ in range(num_bad)), num_drawn=drawn)
+    ledger.count(num_bad=num_bad - 1, num_drawn=drawn - 1)
+    ledger.count(num_bad=1, num_drawn=1)
     assert ledger.too_many is expected

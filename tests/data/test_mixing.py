@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -130,6 +131,51 @@ def test_weights_draw_a_source_more_or_less_often():
     assert first == {0: 80, 1: 40, 2: 10}
     quarter = [int(i) for epoch in range(4) for i in order.epoch(epoch) if i >= 80]
     assert sorted(quarter) == list(range(80, 120)), "four quarters show each sample once"
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_every_epoch_is_as_long_as_the_first_also_where_parts_of_a_source_are_drawn(mix):
+    """A mix that leaves modalities out must not find fewer of its own in a later epoch: it would
+    wait for ever."""
+    rng = np.random.default_rng(0)
+    mixed = Listed([MODALITIES[int(code)] for code in rng.integers(0, 4, 61)])
+    order = BatchOrder(Mixture((mixed, mixed), (0.3, 1.7)), mix=mix, batch_size=4, seed=1)
+    assert {len(order.epoch(number)) for number in range(12)} == {order.epoch_size}
+    shown = {int(index) for number in range(12) for index in order.epoch(number)}
+    wanted = {MODALITIES.index(name) for name in MODALITIES}
+    if mix in ("image-only", "video-only"):
+        wanted = {1, 2} if mix == "image-only" else {3}
+    codes = order.mixture.modalities
+    assert shown == {at for at in range(122) if int(codes[at]) in wanted}, "in time every sample is drawn"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    counts=counts.filter(lambda found: found["picture"] and found["video"]),
+    mix=st.sampled_from(MIXES),
+    shape=st.tuples(st.sampled_from([1, 2, 3, 4, 6]), st.integers(1, 3), st.integers(1, 3)),
+    seed=st.integers(0, 2**40),
+)
+def test_however_a_batch_is_cut_the_row_of_samples_is_the_same(counts, mix, shape, seed):
+    """World size x micro-batches x their size: any split of one global batch, with lengths known."""
+    world_size, micro, size = shape
+    source = Measured([name for name in MODALITIES for _ in range(counts[name])])
+    whole = BatchOrder(Mixture((source,)), mix=mix, batch_size=world_size * micro * size, seed=seed)
+    own = [
+        BatchOrder(Mixture((source,)), mix=mix, batch_size=whole.batch_size, seed=seed)
+        for _ in range(world_size)
+    ]
+    for step in (7, 0, 3):
+        shares = [rank_share(order.batch(step), rank, world_size) for rank, order in enumerate(own)]
+        assert np.array_equal(np.concatenate(shares), whole.batch(step))
+
+
+def test_separate_batches_do_not_drift_from_short_to_long():
+    modalities: list[Modality] = ["picture", "video"] * 400
+    order = BatchOrder(Mixture((Measured(modalities),)), mix="separate", batch_size=8, seed=4)
+    means = [float(np.mean(order.batch(step) * 7919 % 1000)) for step in range(0, 96, 2)]
+    rises = sum(after > before for before, after in itertools.pairwise(means))
+    assert 10 < rises < 37, "a drift would rise nearly always"
 
 
 def test_grouping_by_length_matches_lengths_and_loses_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_resume_equals_the_uninterrupted_run(run: Run, tmp_path: Path, stop: int
     options = {
         "max_steps": 9,
         "save_steps": stop,
-        "save_total_limit": 1,
+        "save_total_limit": 2,
         "logging_steps": 4,
         "optim": optim,
     }
@@ -91,6 +92,7 @@ def test_resume_equals_the_uninterrupted_run(run: Run, tmp_path: Path, stop: int
     kept = tmp_path / "kept"
     run(kept, world=world, max_bad_fraction=1.0, **options)
     (kept / "model.safetensors").unlink()
+    shutil.rmtree(kept / "checkpoint-9")  # that of the finished run
     last = 9 - 9 % stop if 9 % stop else 9 - stop
     _, heard = run(
         kept, world=world, resume="latest", dataloader_num_workers=workers, max_bad_fraction=1.0, **options
@@ -173,10 +175,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, poisoned: set[int]) -> None:
     """Make the loss of these steps (counted from 1) NaN."""
     step = loop.Trainer._step
 
-    def poisoned_step(self, data):
+    def poisoned_step(self, data, labels):
         bias = self.named[-1][1]
         handle = bias.register_hook(lambda grad: grad * float("nan")) if data.step + 1 in poisoned else None
-        result = step(self, data)
+        result = step(self, data, labels)
         if handle is not None:
             handle.remove()
         return result

@@ -7,9 +7,15 @@ step number alone, so workers may take steps in any order and a resumed run star
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +28,9 @@ from vidllava.data.mixing import BatchOrder, rank_share
 from vidllava.errors import DatasetError, ResourceError, VidllavaError
 
 MAX_REPLACEMENTS = 10  # bad samples in a row before the data set is given up
+# Not the sample's fault: no descriptors, no memory, no room.
+_SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +72,7 @@ class StepBatches(Dataset[StepBatch]):
     order: BatchOrder
     encoder: SampleEncoder
     share: Share = field(default_factory=Share)
+    pool_first: bool = False
 
     def __getitem__(self, step: int) -> StepBatch:
         indices = rank_share(self.order.batch(step), self.share.rank, self.share.world_size)
@@ -76,7 +86,10 @@ class StepBatches(Dataset[StepBatch]):
         chosen.sort(key=lambda pair: pair[1].num_tokens)
         size = len(chosen) // self.share.micro_batches
         samples = [encoded for _, encoded in chosen]
-        micro = tuple(collate(samples[at : at + size]) for at in range(0, len(samples), size))
+        micro = tuple(
+            collate(samples[at : at + size], pool_first=self.pool_first)
+            for at in range(0, len(samples), size)
+        )
         visual = sum(v.layout.num_tokens for encoded in samples for v in encoded.visuals)
         return StepBatch(
             step=step,
@@ -111,6 +124,8 @@ class StepBatches(Dataset[StepBatch]):
             name = sample.id
             return sample.id, self.encoder(sample, draw=draw)
         except (VidllavaError, OSError) as fault:
+            if isinstance(fault, OSError) and fault.errno in _SHORT_OF:
+                raise ResourceError("data", str(fault), "fewer --dataloader-num-workers") from None
             return BadSample(
                 step=draw // self.order.batch_size + 1,
                 source=source.name,
@@ -125,44 +140,94 @@ def _replaced(bad: BadSample, name: str) -> BadSample:
     return BadSample(**{**bad.__dict__, "replaced_by": name})
 
 
-def read_ahead(
-    batches: StepBatches, *, start: int, stop: int, num_workers: int, prefetch: int = 2
-) -> Iterator[StepBatch]:
+class ReadAhead:
     """The batches of steps start .. stop - 1 in order; each worker process keeps `prefetch` ready.
 
-    With 0 workers a step is prepared when it is asked for. Raises ResourceError if a worker dies.
+    With 0 workers a step is prepared when it is asked for. `next` raises ResourceError if a worker dies;
+    torch may say so from a signal handler, in the middle of any other line: see `worker_died`. What
+    comes into `next` from outside, as from the handler of another signal, leaves only `close` to be called.
     """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=num_workers,
-        prefetch_factor=prefetch if num_workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
-        # The loader draws a number for its workers' seeds: from a generator of its own, or reading data would
-        # change the run's random numbers.
-        generator=torch.Generator(),
-    )
-    if num_workers:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizer warns about forks otherwise
-    rows = iter(loader)
-    while True:
+
+    def __init__(
+        self, batches: StepBatches, *, start: int, stop: int, num_workers: int, prefetch: int = 2
+    ) -> None:
+        if num_workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers warn about forks otherwise
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=num_workers,
+            prefetch_factor=prefetch if num_workers else None,
+            worker_init_fn=_belong_to_the_parent,
+            # The loader draws a number for its workers' seeds: from a generator of its own, or reading data
+            # would change the run's random numbers.
+            generator=torch.Generator(),
+        )
+        before = set(multiprocessing.active_children())
+        self._rows: Iterator[StepBatch] | None = iter(loader)
+        self._workers = [child for child in multiprocessing.active_children() if child not in before]
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_fault: object) -> None:
+        self.close()
+
+    def __iter__(self) -> ReadAhead:
+        return self
+
+    def __next__(self) -> StepBatch:
+        if self._rows is None:
+            raise StopIteration
         try:
-            step = next(rows, None)
+            return next(self._rows)
         except RuntimeError as fault:
-            if "DataLoader worker" not in str(fault):
-                raise
-            raise ResourceError(
-                "data worker",
-                f"was killed: {fault}",
-                "fewer --dataloader-num-workers, or more memory or /dev/shm",
-            ) from None
-        if step is None:
-            return
-        yield step
+            raise worker_died(fault) or fault from None
+        except (OSError, EOFError) as fault:  # it was killed while it handed something over
+            raise _killed(str(fault)) from None
+
+    def close(self) -> None:
+        """Kill the workers, whatever they decode: torch's own end waits 5 s for each that is busy."""
+        with _deaf_to_children():
+            for worker in self._workers:
+                worker.kill()
+            for worker in self._workers:
+                worker.join()
+            self._rows = None  # its queues are closed, and it finds no one left to wait for
+            self._workers = []
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent finishes its step and then ends the workers."""
+def worker_died(fault: RuntimeError) -> ResourceError | None:
+    """What torch says of a worker that was killed, in our words; None if it says something else."""
+    return _killed(str(fault)) if "DataLoader worker" in str(fault) else None
+
+
+def _killed(how: str) -> ResourceError:
+    hint = "fewer --dataloader-num-workers, or more memory or /dev/shm"
+    return ResourceError("data worker", f"was killed: {how}", hint)
+
+
+@contextmanager
+def _deaf_to_children() -> Iterator[None]:
+    """torch's handler raises in the main thread when a worker is killed: not when we kill it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _belong_to_the_parent(_worker: int) -> None:
+    """A worker leaves signals to its parent, which finishes its step first, and dies with it."""
+    # Ctrl-C reaches the whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        # torch's own watch looks every 5 s. Until then a forked worker holds the lock on the output folder
+        # that it inherited, and the run cannot be resumed.
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

@@ -38,10 +38,13 @@ class Ledger:
         self.num_bad = 0
         self.num_drawn = 0
 
-    def record(self, bad: tuple[BadSample, ...], *, num_drawn: int) -> None:
-        """Count `num_drawn` samples of which `bad` failed; write those down."""
+    def count(self, *, num_bad: int, num_drawn: int) -> None:
+        """Count `num_drawn` samples, all processes' together, of which `num_bad` failed."""
+        self.num_bad += num_bad
         self.num_drawn += num_drawn
-        self.num_bad += len(bad)
+
+    def write(self, bad: tuple[BadSample, ...]) -> None:
+        """Append a line for each."""
         if not bad:
             return
         lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in bad)

@@ -67,27 +67,37 @@ class BatchOrder:
     def _order(self, epoch: int) -> np.ndarray:
         draws = self._draws(epoch)
         if self.mix == "image-only":
-            return self._spread(self._only(draws, _IMAGES), epoch)
-        if self.mix == "video-only":
-            return self._spread(self._only(draws, _VIDEOS), epoch)
-        if self.mix == "separate":
-            return self._separate(draws)
-        if self.mix == "sequential":  # OneVision's order: single pictures (and text) first, then everything
+            draws = self._only(draws, _IMAGES)
+        elif self.mix == "video-only":
+            draws = self._only(draws, _VIDEOS)
+        elif self.mix == "separate":
+            return self._separate(draws, epoch)
+        elif self.mix == "sequential":  # OneVision's order: single pictures (and text) first, then everything
             single = draws[np.isin(self.mixture.modalities[draws], _SINGLE)]
-            return np.concatenate([single, self._spread(draws, epoch, before=len(single))])
-        return self._spread(draws, epoch)
+            begins_at = epoch * (len(single) + len(draws))
+            first = self._spread(single, begins_at)
+            return np.concatenate([first, self._spread(draws, begins_at + len(single))])
+        return self._spread(draws, epoch * len(draws))
 
     def _draws(self, epoch: int) -> np.ndarray:
-        """One epoch's draws in random order, every source as often as its weight says."""
+        """One epoch's draws in random order, every source as often as its weight says.
+
+        A part of a source is a part of each of its modalities, at least one sample: every epoch holds as many
+        of each, or epochs would differ in length where a mix leaves some out.
+        """
         parts = []
         for which, weight in enumerate(self.mixture.weights):
             start, stop = (int(n) for n in self.mixture.offsets[which : which + 2])
-            size = stop - start
-            whole, rest = int(weight), round((weight - int(weight)) * size)
-            parts.extend([np.arange(start, stop)] * whole)
-            if rest:  # a fixed shuffle, read on where the last epoch stopped: in time every sample is drawn
-                fixed = shuffled(size, self.seed, which)
-                parts.append(start + fixed[(epoch * rest + np.arange(rest)) % size])
+            parts.extend([np.arange(start, stop)] * int(weight))
+            if weight == int(weight):
+                continue
+            codes = self.mixture.modalities[start:stop]
+            for code in np.unique(codes):
+                own = start + np.flatnonzero(codes == code)
+                rest = max(1, round((weight - int(weight)) * len(own)))
+                # A fixed shuffle, read on where the last epoch stopped: in time every sample is drawn.
+                fixed = shuffled(len(own), self.seed, which)
+                parts.append(own[fixed[(epoch * rest + np.arange(rest)) % len(own)]])
         rows = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
         if not len(rows):
             raise UsageError("--data-weights", "leave no sample in an epoch", "give larger weights")
@@ -101,15 +111,15 @@ class BatchOrder:
             )
         return kept
 
-    def _spread(self, draws: np.ndarray, epoch: int, before: int = 0) -> np.ndarray:
-        """Every modality evenly over the epoch, then samples of like length into the same batch."""
+    def _spread(self, draws: np.ndarray, begins_at: int) -> np.ndarray:
+        """Every modality evenly over the draws, then samples of like length into the same batch."""
         codes = self.mixture.modalities[draws]
         places = np.empty(len(draws))
         for code in np.unique(codes):
             at = np.flatnonzero(codes == code)
             places[at] = (np.arange(len(at)) + 0.5) / len(at)
         row = draws[np.argsort(places, kind="stable")]
-        return self._group(row, epoch * (before + len(row)) + before)
+        return self._group(row, begins_at)
 
     def _group(self, row: np.ndarray, begins_at: int) -> np.ndarray:
         """Sort lengths within windows, modality by modality; the row begins at draw `begins_at`."""
@@ -133,25 +143,18 @@ class BatchOrder:
             row[start:stop] = part
         return row
 
-    def _separate(self, draws: np.ndarray) -> np.ndarray:
+    def _separate(self, draws: np.ndarray, epoch: int) -> np.ndarray:
         """Batches of one modality, alternating in proportion; a last short one is filled from its start."""
         codes, size = self.mixture.modalities[draws], self.batch_size
         batches, places = [], []
         for code in np.unique(codes):
-            own = self._group_whole(draws[codes == code])
+            own = draws[codes == code]
             count = math.ceil(len(own) / size)
-            batches.append(np.resize(own, count * size).reshape(count, size))
+            filled = self._group(np.resize(own, count * size), epoch * count * size)
+            batches.append(filled.reshape(count, size))
             places.append((np.arange(count) + 0.5) / count)
         order = np.argsort(np.concatenate(places), kind="stable")
         return np.concatenate(batches)[order].reshape(-1)
-
-    def _group_whole(self, own: np.ndarray) -> np.ndarray:
-        lengths = self.mixture.lengths
-        if lengths is None:
-            return own
-        window = self.batch_size * WINDOW_BATCHES
-        parts = [own[start : start + window] for start in range(0, len(own), window)]
-        return np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
 
 
 def rank_share(batch: np.ndarray, rank: int, world_size: int) -> np.ndarray:

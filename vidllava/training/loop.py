@@ -6,25 +6,31 @@ micro-batches, so the same global batch gives the same gradient however it is cu
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
-from vidllava.data.batches import StepBatch, StepBatches, read_ahead
+from vidllava.data.batches import ReadAhead, StepBatch, StepBatches
 from vidllava.data.ledger import Ledger
 from vidllava.errors import DatasetError, DivergedError
 from vidllava.training import parameters, schedule
 from vidllava.training.meter import Meter
 from vidllava.training.optimizer import build_optimizers
+from vidllava.training.precision import Precision, precision_of
 from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row
+from vidllava.training.resources import told
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.signals import StopRequest
+from vidllava.training.together import Together
+
+MAX_IDS = 8  # samples named where a step was not finite
 
 
 class Trainer:
@@ -50,73 +56,84 @@ class Trainer:
         self.named = parameters.trainable(model)
         self.optimizer = build_optimizers(model, settings)
         self.model = accelerator.prepare_model(model)
+        self.precision = Precision(precision_of(settings), accelerator.device)
         self.pending_losses: list[float] = []
-        self._nonfinite_in_a_row = 0
+        self.nonfinite_in_a_row = self.pending_nonfinite = 0
+        self.together = Together(accelerator)
 
-    def run(self, start: int, save: Callable[[int], None]) -> Outcome:
-        """Do steps start + 1 .. total_steps.
+    def run(self, start: int, save: Callable[[int], None], stop: StopRequest) -> Outcome:
+        """Do steps start + 1 .. total_steps, or up to the one in which `stop` came.
 
-        Raises DatasetError if too many samples cannot be used, DivergedError after a row of steps with NaN
-        or Inf, none of which was applied.
+        Raises DatasetError if too many samples cannot be used, ResourceError if memory or a data worker is
+        gone, DivergedError after a row of steps with NaN or Inf, none of which was applied.
         """
         self.model.train()
-        meter = self.meter = Meter(world_size=self.accelerator.num_processes, losses=self.pending_losses)
-        with StopRequest() as stop:
-            data_before = time.perf_counter()
-            for data in self._data(start):
-                meter.waited(time.perf_counter() - data_before)
-                if self._agree_to_stop(stop.signal is not None):
-                    return Outcome(data.step, stop.signal or signal.SIGTERM)
-                done = data.step + 1
-                loss, norm = self._step(data)
-                meter.stepped(data, loss)
-                self._check_finite(done, loss, data.ids)
-                self.report.stepped(done)
-                if done % self.settings.logging_steps == 0 or done in (1, self.total_steps):
-                    self._log(done, meter, norm)
-                if (
-                    self.settings.save_steps
-                    and done % self.settings.save_steps == 0
-                    and done < self.total_steps
-                ):
-                    save(done)
-                data_before = time.perf_counter()
-        if self._nonfinite_in_a_row > 1:  # one alone is bad luck, and was not applied
-            what = f"the last {self._nonfinite_in_a_row} steps had NaN or Inf gradients"
+        self.meter = Meter(world_size=self.accelerator.num_processes, losses=self.pending_losses)
+        self.meter.nonfinite_steps = self.pending_nonfinite
+        workers = self.settings.dataloader_num_workers
+        ahead = {"start": start, "stop": self.total_steps, "num_workers": workers}
+        with ReadAhead(self.batches, **ahead) as rows:
+            for step in range(start, self.total_steps):
+                with told(step + 1, None):
+                    data = self._next(rows, stop)
+                labels = self._agree(data)
+                if data is None or labels is None:
+                    return Outcome(step, stop.signal or signal.SIGTERM)
+                with told(step + 1, data):
+                    self._do(data, labels, save)
+        if self.nonfinite_in_a_row > 1:  # one alone is bad luck, and was not applied
+            what = f"the last {self.nonfinite_in_a_row} steps had NaN or Inf gradients"
             raise DivergedError(f"step {self.total_steps}", what, "a lower --learning-rate")
         return Outcome(self.total_steps)
 
-    def _data(self, start: int) -> Iterable[StepBatch]:
-        workers = self.settings.dataloader_num_workers
-        rows = read_ahead(self.batches, start=start, stop=self.total_steps, num_workers=workers)
-        for data in rows:
-            self.ledger.record(data.bad, num_drawn=len(data.ids) + len(data.bad))
-            if data.error is not None:
-                raise data.error
-            if self.ledger.too_many:
-                raise DatasetError(
-                    self.ledger.path,
-                    f"{self.ledger.num_bad} of {self.ledger.num_drawn} samples could not be used",
-                    f"mend them, or raise --max-bad-fraction above {self.ledger.max_bad_fraction}",
-                )
-            yield data
+    def _next(self, rows: ReadAhead, stop: StopRequest) -> StepBatch | None:
+        """The next step's data; None where a signal came, however long the data would have taken."""
+        before = time.perf_counter()
+        data = stop.wait(lambda: next(rows))
+        self.meter.waited(time.perf_counter() - before)
+        return data
 
-    def _agree_to_stop(self, wanted: bool) -> bool:
-        """Whether any process was asked to stop: all must leave the loop after the same step."""
-        return self._total(float(wanted)) > 0
+    def _agree(self, data: StepBatch | None) -> float | None:
+        """The labels of the global batch; None if any process was asked to stop: all leave after one step.
 
-    def _total(self, value: float) -> float:
-        """The sum of a number over all processes."""
-        if self.accelerator.num_processes == 1:
-            return value
-        number = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.reduce(number, "sum").item())
+        Raises, in every process, what makes one of them end.
+        """
+        error = None if data is None else data.error
+        bad = () if data is None else data.bad
+        drawn = 0 if data is None else len(data.ids) + len(bad)
+        labels = 0 if data is None else data.num_labels
+        stops, errors, num_bad, num_drawn, num_labels = self.together.sums(
+            data is None, error is not None, len(bad), drawn, labels
+        )
+        if stops:
+            return None  # nothing of this step is counted or written: it will be done again
+        self.ledger.write(bad)
+        self.ledger.count(num_bad=int(num_bad), num_drawn=int(num_drawn))
+        if errors:
+            raise self.together.fail(error)
+        if self.ledger.too_many:
+            what = f"{self.ledger.num_bad} of {self.ledger.num_drawn} samples could not be used"
+            hint = f"mend them, or raise --max-bad-fraction above {self.ledger.max_bad_fraction}"
+            raise self.together.fail(DatasetError(self.ledger.path, what, hint))
+        return num_labels
 
-    def _step(self, data: StepBatch) -> tuple[float | None, float]:
-        """One optimizer step: (mean loss over the global batch's labels, gradient norm); a loss of None means
-        that the step was not applied."""
+    def _do(self, data: StepBatch, labels: float, save: Callable[[int], None]) -> None:
+        """One step with all that follows from it."""
+        done = data.step + 1
+        loss, norm, culprits = self._step(data, labels)
+        self.meter.stepped(data, loss)
+        if not self.precision.scale_was_too_large:
+            self._check_finite(done, loss, culprits)
+        self.report.stepped(done)
+        if done % self.settings.logging_steps == 0 or done in (1, self.total_steps):
+            self._log(done, self.meter, norm)
+        if self.settings.save_steps and done % self.settings.save_steps == 0 and done < self.total_steps:
+            save(done)
+
+    def _step(self, data: StepBatch, labels: float) -> tuple[float | None, float, tuple[str, ...]]:
+        """One optimizer step over `labels` labels of all processes: (their mean loss, gradient norm, ids of
+        the samples to look at if it was not finite); a loss of None: the step was not applied."""
         world, device = self.accelerator.num_processes, self.accelerator.device
-        labels = self._total(data.num_labels)
         rate = schedule.factor(
             data.step,
             total_steps=self.total_steps,
@@ -129,34 +146,37 @@ class Trainer:
         for number, micro in enumerate(data.micro, 1):
             last = number == len(data.micro)
             with nullcontext() if last or world == 1 else self.accelerator.no_sync(self.model):
-                output = self.model(micro.to(device, non_blocking=True))
+                with self.precision.computing():
+                    output = self.model(micro.to(device, non_blocking=True))
                 # DDP divides the summed gradients by the number of processes: multiply by it beforehand.
                 loss = output.loss * (output.num_labels * world / labels)
-                self.accelerator.backward(loss)
+                self.accelerator.backward(self.precision.scaled(loss))
             losses.append(loss.detach())
+        self.precision.unscale(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_([p for _, p in self.named], limit))
-        mean = self._total(float(sum(losses))) / world
+        values = [float(loss) for loss in losses]
+        mean = self.together.sums(sum(values))[0] / world
         # After DDP's all-reduce the norm is the same number on every process, so all decide alike.
         applied = math.isfinite(norm)
         if applied:
             self.optimizer.step()
+        self.precision.done(loss=mean, applied=applied)
         self.optimizer.zero_grad()
-        return (mean if applied else None), norm
+        return (mean if applied else None), norm, _culprits(data, values)
 
-    def _check_finite(self, step: int, loss: float | None, ids: tuple[str, ...]) -> None:
+    def _check_finite(self, step: int, loss: float | None, culprits: tuple[str, ...]) -> None:
         if loss is not None:
-            self._nonfinite_in_a_row = 0
+            self.nonfinite_in_a_row = 0
             return
-        self._nonfinite_in_a_row += 1
-        shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
+        self.nonfinite_in_a_row += 1
+        ids = [name for text in self.together.texts(json.dumps(culprits)) for name in json.loads(text)]
+        shown = ", ".join(ids[:MAX_IDS]) + (f" and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else "")
         self.report.said(f"step {step} had a NaN or Inf gradient and was not applied; samples {shown}")
-        if self._nonfinite_in_a_row >= self.settings.max_nonfinite_steps:
-            raise DivergedError(
-                f"step {step}",
-                f"{self._nonfinite_in_a_row} steps in a row had NaN or Inf gradients; last samples: {shown}",
-                "a lower --learning-rate, or look at these samples; the last checkpoint is whole",
-            )
+        if self.nonfinite_in_a_row >= self.settings.max_nonfinite_steps:
+            what = f"{self.nonfinite_in_a_row} steps in a row had NaN or Inf gradients; last samples: {shown}"
+            hint = "a lower --learning-rate, or look at these samples; the last checkpoint is whole"
+            raise self.together.fail(DivergedError(f"step {step}", what, hint))
 
     def _log(self, step: int, meter: Meter, norm: float) -> None:
         groups = self.optimizer.param_groups
@@ -169,8 +189,20 @@ class Trainer:
             "projector_lr": rates.get("projector", 0.0),
             "grad_norm": norm if math.isfinite(norm) else None,
             "bad_samples": self.ledger.num_bad,
+            **self.precision.row(),
             **meter.row(),
         }
         if self.accelerator.is_main_process:
             append_row(self.output / METRICS_FILE, row)
             self.report.logged(row)
+
+
+def _culprits(data: StepBatch, losses: Sequence[float]) -> tuple[str, ...]:
+    """Ids of the micro-batches whose own loss is not finite; all of this process's if each of them is."""
+    found: list[str] = []
+    place = 0
+    for micro, loss in zip(data.micro, losses, strict=True):
+        ids = data.ids[place : place + len(micro.lengths)]
+        place += len(ids)
+        found += () if math.isfinite(loss) else ids
+    return tuple(found) or data.ids

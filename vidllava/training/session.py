@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,20 @@ from vidllava.data.ledger import Ledger
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
 from vidllava.data.own_sampler import OwnSampler
-from vidllava.errors import DatasetError, ModelError, UsageError
+from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
 from vidllava.training import lengths, parameters, state
 from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint, write_json
 from vidllava.training.loop import Trainer
+from vidllava.training.precision import precision_of
+from vidllava.training.prepare import prepare
 from vidllava.training.report import LEDGER_FILE, Outcome, Report
+from vidllava.training.resources import check_room
 from vidllava.training.run import Job, run_state
 from vidllava.training.settings import TrainingSettings
+from vidllava.training.signals import StopRequest
 
 _SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU")
+_DDP = "use plain data parallelism: accelerate launch --multi_gpu, or torchrun"
 
 
 class Session:
@@ -32,18 +39,22 @@ class Session:
     def __init__(
         self, job: Job, settings: TrainingSettings, mixture: Mixture, found: Checkpoint | None, report: Report
     ) -> None:
-        self.job, self.settings, self.found, self.report = job, settings.resolved(), found, report
         self.run_state = run_state(job, settings, mixture)
+        settings = settings.resolved()
+        self.job, self.settings, self.found, self.report = job, settings, found, report
         self.accelerator = _accelerator(job, settings)
         torch.manual_seed(settings.seed + self.accelerator.process_index)
         self.backbone = load_backbone(
             job.model if found is None else str(found.folder),
             device=str(self.accelerator.device),
-            dtype="float32",
+            dtype=settings.dtype,
+            pool_first=settings.pool_first,
+            merge=found
+            is None,  # an adapter that is resumed learns on, one to start from is part of the model
             attn_implementation=job.attn_implementation,
             download=job.download,
         )
-        parameters.freeze(self.backbone, settings.freeze)
+        prepare(self.backbone, job, settings, fresh=found is None)
         world = self.accelerator.num_processes
         micro = settings.gradient_accumulation_steps
         mixture = lengths.measured(mixture, job, self.backbone, self.accelerator, report)
@@ -52,7 +63,7 @@ class Session:
             mixture,
             mix=settings.mix,
             batch_size=settings.per_device_train_batch_size * micro * world,
-            seed=int(self.settings.data_seed or 0),
+            seed=int(settings.data_seed or 0),
         )
         self.total_steps = settings.max_steps or order.steps(settings.num_train_epochs)
         self.sampler = OwnSampler(job.limits)
@@ -60,7 +71,7 @@ class Session:
         share = Share(rank=self.accelerator.process_index, world_size=world, micro_batches=micro)
         self.trainer = Trainer(
             model=self.backbone,
-            batches=StepBatches(order, encoder, share),
+            batches=StepBatches(order, encoder, share, settings.pool_first),
             settings=settings,
             total_steps=self.total_steps,
             accelerator=self.accelerator,
@@ -77,43 +88,71 @@ class Session:
     def run(self) -> Outcome:
         """Train from the checkpoint, or from the start, to the end or to a signal; then save."""
         try:
-            return self._run()
+            with StopRequest() as stop:
+                return self._run(stop)
         finally:
             self.sampler.close()
 
-    def _run(self) -> Outcome:
+    def _run(self, stop: StopRequest) -> Outcome:
         start = 0
         if self.found is not None:
             start = self.found.step
             if start > self.total_steps:
                 raise UsageError("--max-steps", f"{self.total_steps} is before the checkpoint's step {start}")
             self._restore(self.found)
+            self._tell_length(self.found)
+        self.saved = start
+        self._as_one(lambda: check_room(self.job.output_dir, self._checkpoint_bytes()))
         if self.is_main:
             table = parameters.table(self.backbone, self.settings)
             self.report.begins(total_steps=self.total_steps, done_steps=start, modules=table)
-        outcome = self.trainer.run(start, self.save)
-        if outcome.signal is not None:
-            if outcome.step > start:
-                self.save(outcome.step)
-        elif self.is_main:
-            publish(self.job.output_dir, self.backbone.save)
-        self.accelerator.wait_for_everyone()
+        outcome = self.trainer.run(start, self.save, stop)
+        if outcome.signal is None:
+            if self.settings.save_steps and outcome.step > self.saved:
+                self.save(outcome.step)  # so that a finished run can be made longer
+            self._as_one(lambda: publish(self.job.output_dir, self.backbone.save))
+        elif outcome.step > self.saved:
+            self.save(outcome.step)
         return outcome
+
+    def _tell_length(self, found: Checkpoint) -> None:
+        """A run that was made longer or shorter has other learning rates from here on."""
+        before = found.state.get("total_steps")
+        if self.is_main and before != self.total_steps:
+            what = "the learning rates follow the new length from here on"
+            self.report.said(f"the run has {self.total_steps} steps now, not {before}: {what}")
 
     def save(self, step: int) -> None:
         """Write `checkpoint-<step>`; every process calls it, the main one writes."""
         random = state.random_state(self.accelerator.device).to(self.accelerator.device)
         states = self.accelerator.gather(random[None])
-        if self.is_main:
 
-            def write(folder: Path) -> None:
-                self.backbone.save(folder)
-                state.save_optimizer(self.trainer.optimizer, self.trainer.named, folder)
-                state.save_random(states, folder)
-                write_json(folder / STATE_FILE, self._state(step))
+        def write(folder: Path) -> None:
+            self.backbone.save(folder)
+            state.save_optimizer(self.trainer.optimizer, self.trainer.named, folder)
+            state.save_random(states, folder)
+            write_json(folder / STATE_FILE, self._state(step))
 
-            write_checkpoint(self.job.output_dir, step, write, keep=self.settings.save_total_limit)
-        self.accelerator.wait_for_everyone()
+        keep = self.settings.save_total_limit
+        self._as_one(lambda: write_checkpoint(self.job.output_dir, step, write, keep=keep))
+        self.saved = step
+
+    def _as_one(self, act: Callable[[], object]) -> None:
+        """What the main process does while the others wait; where it fails, all of them end."""
+        error: VidllavaError | None = None
+        try:
+            if self.is_main:
+                act()
+        except VidllavaError as fault:
+            error = fault
+        if self.trainer.together.sums(error is not None)[0]:
+            raise self.trainer.together.fail(error)
+
+    def _checkpoint_bytes(self) -> int:
+        """Of the next one: the weights, and two moments of each that learns."""
+        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.backbone.parameters()]
+        resting = 0 if self.backbone.adapter is not None else 1  # an adapter is saved without its base
+        return sum(size * (3 if learns else resting) for size, learns in sizes)
 
     def _state(self, step: int) -> dict[str, Any]:
         return {
@@ -122,8 +161,10 @@ class Session:
             "total_steps": self.total_steps,
             "world_size": self.accelerator.num_processes,
             "pending_losses": self.trainer.meter.losses,
+            "nonfinite_steps": [self.trainer.meter.nonfinite_steps, self.trainer.nonfinite_in_a_row],
             "bad_samples": [self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn],
             "run": self.run_state,
+            "loss_scale": self.trainer.precision.state(),
             "lengths": self.lengths,
         }
 
@@ -139,7 +180,9 @@ class Session:
             what = "the media, or what can be read of them, changed since this checkpoint was written"
             raise DatasetError(found.folder, what, "use the same, or --allow-changes")
         state.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
+        self.trainer.precision.restore(found.state.get("loss_scale"))
         self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]
+        self.trainer.pending_nonfinite, self.trainer.nonfinite_in_a_row = found.state["nonfinite_steps"]
         self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn = found.state["bad_samples"]
         rank = self.accelerator.process_index
         if rank < int(found.state.get("world_size", 1)):
@@ -149,13 +192,24 @@ class Session:
 def _accelerator(job: Job, settings: TrainingSettings) -> Accelerator:
     """The processes and the device. Without a launcher this is one process on `job.device`."""
     device, _ = choose_device(job.device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if settings.bf16 else None)
+    _check_launcher()
+    bf16 = precision_of(settings) == "bf16"
+    # float16 is our own affair: accelerate has none on a CPU, and its scaler wants to own the optimizer.
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
     if accelerator.distributed_type.value not in _SUPPORTED:
-        raise UsageError(
-            "accelerate",
-            f"{accelerator.distributed_type.value} cannot be saved and resumed here yet",
-            "launch with plain data parallelism (DDP)",
-        )
+        raise UsageError("accelerate", f"{accelerator.distributed_type.value} is not supported", _DDP)
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 in what autocast leaves in float32, as upstream
     return accelerator
+
+
+def _check_launcher() -> None:
+    """Raises UsageError where `accelerate launch` was asked for what would not come about."""
+    for name in ("FSDP", "DEEPSPEED"):
+        # On a CPU accelerate would leave the wish out and say nothing.
+        if os.environ.get(f"ACCELERATE_USE_{name}") == "true":
+            raise UsageError("accelerate", f"{name} splits weights that are saved whole here", _DDP)
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
+        # More than one was asked for, else it would have named no address.
+        what = "--cpu starts one process however many are asked for, unless MPI starts the others"
+        raise UsageError("accelerate launch", what, "--multi_gpu --num_processes N, and here --device cpu")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
+# torchrun passes on what the terminal has sent to the whole process group already: one request, not two.
+_ECHO_SECONDS = 3.0
+Value = TypeVar("Value")
+
+
+class _Interrupted(BaseException):
+    """Ends a wait; nothing that catches errors may take it for one."""
 
 
 class StopRequest:
@@ -16,6 +26,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._waiting = False
+        self._came_at = 0.0
 
     def __enter__(self) -> StopRequest:
         # Only the main thread may set handlers; a run in another thread is stopped by its owner.
@@ -27,9 +39,23 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def wait(self, call: Callable[[], Value]) -> Value | None:
+        """`call()`, which only waits and reads; None as soon as somebody asks to stop, whatever it does."""
+        try:
+            self._waiting = True
+            return call() if self.signal is None else None
+        except _Interrupted:
+            return None
+        finally:
+            self._waiting = False
+
     def _came(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._came_at = number, now
+            if self._waiting:
+                raise _Interrupted
+        elif "LOCAL_RANK" not in os.environ or now - self._came_at > _ECHO_SECONDS:
             if number == signal.SIGTERM:
                 raise SystemExit(128 + number)
             raise KeyboardInterrupt
-        self.signal = number
