@@ -52,6 +52,8 @@ BAD: list[tuple[dict[str, Any], bool, str]] = [
     (row("<image>?", id="url", image="https://example.org/a.png"), False, "remote media are not supported"),
     (row("<image>?", id="page", image="page.png"), False, "is an HTML page"),
     (row("<image>?", id="empty", image="empty.png"), False, "is empty"),
+    (row("<image><image>?", id="one of two", image=["0.png", "page.png"]), False, "is an HTML page"),
+    (row("<video>?", id="one of the frames", video=[["0.png", "empty.png"]]), False, "is empty"),
     (row("<video>?", id="cut", video="cut.mkv"), False, "cut.mkv"),
     (row("<image>?", id="picture as clip", video="0.png"), False, "0.png"),
     (row("<image>?", id="clip as picture", image="clip.mkv"), False, "clip.mkv"),
