@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidllava.bench.baselines import NAMES, baselines
-from vidllava.bench.check import _spread, check, same_work
+from vidllava.bench.check import _judge, _spread, check, same_work
 from vidllava.bench.kernel_request import KernelRequest
 from vidllava.bench.paths import Path, call_of, make_constants, make_inputs, our_path, unused
 from vidllava.bench.shapes import MODELS, Case, cases, rotate_case, splice_case
@@ -173,3 +173,12 @@ def test_a_plan_that_is_timed_was_never_used():
     assert "kept" not in vars(fresh)
     assert set(vars(fresh)) == before
     assert all(vars(fresh)[name] is vars(constants.plan)[name] for name in before)
+
+
+def test_many_small_errors_are_seen_where_the_largest_is_allowed():
+    truth = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    eager = truth.float()
+    eager[7] += 1e-3
+    assert _judge(truth.float(), eager, truth)[0] is None
+    fault, _ = _judge((truth + 5e-4).float(), eager, truth)
+    assert str(fault).startswith("rms error")
