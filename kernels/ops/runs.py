@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from vidllava.kernels.block import Block
+from vidllava.kernels.block import BLOCK_FIELDS, Block
+
+_SRC, _DST, _TILE_H, _TILE_W = map(BLOCK_FIELDS.index, ("src_row", "dst_row", "tile_h", "tile_w"))
 
 # A slice is one call of a few microseconds: it pays from about as many rows on, or where there are few.
 ROWS_PER_SPAN, FEW_SPANS = 16, 4
@@ -76,41 +78,46 @@ class Places:
 def find_places(rows: Tensor) -> Places:
     """The rows [n], any order, as `Places`; without spans on CUDA, to read nothing back."""
     index = rows.long().contiguous()
-    if not len(index):
+    count = len(index)
+    if not count:
         return Places(index, ())
     if not index.is_cpu:
         return Places(index, None)
-    starts = torch.cat((index.new_zeros(1), (index.diff() != 1).nonzero().flatten() + 1))
-    if len(starts) > max(FEW_SPANS, len(index) // ROWS_PER_SPAN):
+    # NumPy's calls cost a fraction of PyTorch's on so few integers, and a plan is often used once.
+    numbers = index.numpy()
+    starts = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()] if count > 1 else [0]
+    if len(starts) > max(FEW_SPANS, count // ROWS_PER_SPAN):
         return Places(index, None)
-    stops = [*starts[1:].tolist(), len(index)]
-    spans = zip(starts.tolist(), index[starts].tolist(), stops, strict=True)
+    stops = [*starts[1:], count]
+    spans = zip(starts, numbers[starts].tolist(), stops, strict=True)
     return Places(index, tuple(Span(entry, row, stop - entry) for entry, row, stop in spans))
 
 
 def find_runs(blocks: Tensor) -> Iterator[Run]:
     """Consecutive blocks that one strided view can hold."""
-    current: Run | None = None
-    for fields in blocks.tolist():
-        block = Block(*fields)
-        longer = _extended(current, block) if current else None
-        if longer is None and current is not None:
-            yield current
-        current = longer or Run(block)
-    if current is not None:
-        yield current
+    rows: list[list[int]] = blocks.tolist()
+    start = 0
+    while start < len(rows):
+        first = Run(Block(*rows[start]))
+        count, src_step, dst_step = _evenly_spaced(rows, start) if first.in_one_tile else (1, 0, 0)
+        yield Run(first.block, count, src_step, dst_step)
+        start += count
 
 
-def _extended(run: Run, block: Block) -> Run | None:
-    """`run` with `block` at its end, or None where that is no evenly spaced view of single tiles."""
-    first = run.block
-    if not run.in_one_tile or block._replace(src_row=first.src_row, dst_row=first.dst_row) != first:
-        return None
-    src_step = (block.src_row - first.src_row) // run.count
-    dst_step = (block.dst_row - first.dst_row) // run.count
-    expected = (first.src_row + run.count * src_step, first.dst_row + run.count * dst_step)
-    even = run.count == 1 or (src_step, dst_step) == (run.src_step, run.dst_step)
-    apart = src_step >= first.tile_h * first.tile_w and dst_step > 0
-    if not (even and apart and (block.src_row, block.dst_row) == expected):
-        return None
-    return Run(first, run.count + 1, src_step, dst_step)
+def _evenly_spaced(rows: list[list[int]], start: int) -> tuple[int, int, int]:
+    """How many blocks from `start` on one strided view of single tiles holds, and its two steps."""
+    first = rows[start]
+    if start + 1 == len(rows):
+        return 1, 0, 0
+    src_step = rows[start + 1][_SRC] - first[_SRC]
+    dst_step = rows[start + 1][_DST] - first[_DST]
+    if src_step < first[_TILE_H] * first[_TILE_W] or dst_step <= 0:
+        return 1, 0, 0
+    expected, count = list(first), 1
+    for block in rows[start + 1 :]:
+        expected[_SRC] += src_step
+        expected[_DST] += dst_step
+        if block != expected:
+            break
+        count += 1
+    return (count, src_step, dst_step) if count > 1 else (1, 0, 0)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vidllava.kernels.block import columns
 from vidllava.kernels.runs import Places, Run, find_places, find_runs
 
 
@@ -81,9 +80,9 @@ class Work:
 
         Their gradient then has nothing to clear and nothing to add.
         """
-        tile_h, tile_w, tiles_x, in_h, in_w = columns(
-            self.operands.blocks, "tile_h", "tile_w", "tiles_x", "in_h", "in_w"
-        )
-        whole = bool(((in_h == tile_h) & (in_w == tile_w) & (tiles_x == 1)).all())
-        unshared = len(self.operands.readers) == len(self.operands.tiles)
-        return int((in_h * in_w).sum()) if whole and unshared else None
+        if len(self.operands.readers) != len(self.operands.tiles):
+            return None
+        blocks = [(run.block, run.count) for run in self.runs]
+        if any((b.in_h, b.in_w, b.tiles_x) != (b.tile_h, b.tile_w, 1) for b, _ in blocks):
+            return None
+        return sum(count * b.in_h * b.in_w for b, count in blocks)

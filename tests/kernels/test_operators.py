@@ -15,8 +15,6 @@ from vidllava.backbone.load import load_backbone
 from vidllava.backbone.splice import PackedBatch
 from vidllava.kernels import SplicePlan, rotary_tables, rotate, splice
 
-# The case with every kind of row; the one whose gradient needs the features again; one with no features.
-
 
 @pytest.fixture(autouse=True)
 def nothing_compiled() -> None:
