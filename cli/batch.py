@@ -20,9 +20,10 @@ from vidllava.cli import bounds
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch_answers import AnswerFile, Record
 from vidllava.cli.batch_progress import BatchProgress
-from vidllava.cli.batch_rows import Row, read_rows, sample
+from vidllava.cli.batch_rows import Row, read_rows
 from vidllava.cli.console import Console
 from vidllava.errors import MediaError, PartialFailure, ResourceError, UsageError, VidllavaError
+from vidllava.media.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
@@ -101,7 +102,7 @@ def _settings_key(weights: Weights, asked: AskOptions, chosen: GenerateOptions, 
         asdict(asked),
         asdict(chosen),
         {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation", "pool_first")},
-        {path.name: sample(str(path)) for path in files},
+        {path.name: fingerprint(str(path)) for path in files},
     ]
     return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()
 

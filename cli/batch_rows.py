@@ -12,11 +12,11 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from vidllava.errors import DatasetError, UsageError
+from vidllava.media.fingerprint import fingerprint
 from vidllava.media.sources import is_descriptor
 from vidllava.media.timeline import SamplingRequest, parse_time
 
@@ -26,7 +26,6 @@ _MEDIA = ("media", "video", "image")
 _NUMBERS = ("num_frames", "fps", "max_frames")
 _TIMES = {"start": "start_seconds", "end": "end_seconds"}
 _KNOWN = {"id", "question", *_MEDIA, *_NUMBERS, *_TIMES}
-_SAMPLE_BYTES = 1 << 16
 
 
 class RowFault(Exception):
@@ -52,25 +51,9 @@ class Row:
     @property
     def key(self) -> str:
         """Names what was asked, the content of the media with it."""
-        samples = [sample(path) for path in self.paths]
+        samples = [fingerprint(path) for path in self.paths]
         words = json.dumps([self.id, self.question, self.media, samples, self.own])
         return hashlib.blake2b(words.encode(), digest_size=12).hexdigest()
-
-
-@lru_cache(maxsize=1 << 16)
-def sample(path: str) -> str | None:
-    """A hash of a file's size, beginning and end: cheap, and telling for all but forged files, or None."""
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            size = os.fstat(file.fileno()).st_size
-            found = hashlib.blake2b(f"{size}:".encode(), digest_size=16)
-            found.update(file.read(_SAMPLE_BYTES))
-            if size > _SAMPLE_BYTES:
-                file.seek(max(size - _SAMPLE_BYTES, _SAMPLE_BYTES))
-                found.update(file.read(_SAMPLE_BYTES))
-            return found.hexdigest()
-    except (OSError, TypeError):  # None or a device: nothing to read now
-        return None
 
 
 def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]]:

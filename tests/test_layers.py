@@ -100,6 +100,18 @@ LIGHT = (
     "vidllava.data.records",
     "vidllava.data.summary",
     "vidllava.data.token_counter",
+    # So is a set of questions before any is asked.
+    "vidllava.evaluation.item",
+    "vidllava.evaluation.letters",
+    "vidllava.evaluation.media_finder",
+    "vidllava.evaluation.own",
+    "vidllava.evaluation.read",
+    "vidllava.evaluation.scoring",
+    "vidllava.evaluation.summary",
+    "vidllava.evaluation.tables",
+    "vidllava.evaluation.task",
+    "vidllava.evaluation.texts",
+    "vidllava.evaluation.wups",
 )
 SLOW = {"torch", "transformers", "accelerate"}
 HEAVY = SLOW | {"av", "decord", "torchcodec", "PIL", "triton", "tokenizers"}

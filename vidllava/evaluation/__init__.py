@@ -1,0 +1,1 @@
+"""How good are the answers? Labelled questions are read, asked, scored and counted, failures too."""

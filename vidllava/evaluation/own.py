@@ -1,0 +1,165 @@
+"""The project's own labelled sets: JSON lines of a question, its media, its options, and the right answer.
+
+{"id": "7", "video": "a.mp4", "question": "which colour?", "options": ["red", "blue"], "answer": "B",
+ "category": "colour", "start": "0:10", "end": "0:20", "duration_seconds": 64}
+
+``image`` or ``images`` or ``media`` may stand for ``video``. ``answer``: an option's text, its letter, or its
+number from 0; without options a text, or a list of texts each of which is right. Other scalars are groups.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vidllava.data.row import RowFault
+from vidllava.errors import UsageError
+from vidllava.evaluation.item import LETTERS, EvalItem, Groups, Scoring, lettered
+from vidllava.evaluation.tables import Record
+from vidllava.evaluation.task import Context, Task, scalar, text_of, texts_of, unlettered
+from vidllava.evaluation.texts import normalised
+from vidllava.media.timeline import SamplingRequest, parse_time
+
+INSTRUCTION = "Answer with the option's letter from the given choices directly."
+_MEDIA = ("video", "image", "images", "media")
+_NUMBERS = ("num_frames", "fps", "max_frames")
+_TIMES = {"start": "start_seconds", "end": "end_seconds"}
+_SCORINGS: tuple[Scoring, ...] = ("exact", "rouge", "judge")
+_KNOWN = {"id", "question", "options", "answer", "scoring", "max_new_tokens", *_MEDIA, *_NUMBERS, *_TIMES}
+
+
+def recognises(record: Record, path: Path) -> bool:
+    """Whether it has a question and one key for its media; asked last: others have those too."""
+    return "question" in record and sum(record.get(key) is not None for key in _MEDIA) == 1
+
+
+def read(record: Record, context: Context) -> list[EvalItem]:
+    """The question of one row. Raises RowFault."""
+    question = text_of(record, "question")
+    media = _media(record)
+    options = unlettered(texts_of(record, "options")) if record.get("options") is not None else ()
+    answers = _answers(record.get("answer"), options)
+    return [
+        EvalItem(
+            id=_identity(record, context.number),
+            row=context.number,
+            media=media,
+            paths=tuple(context.finder.find(name, endings=()) for name in media),
+            question=question,
+            prompt=f"{question}\n{lettered(options)}\n{INSTRUCTION}" if options else question,
+            scoring=_scoring(record, options),
+            options=options,
+            answer=answers[0] if answers else None,
+            alternatives=answers[1:],
+            groups=_groups(record),
+            own=_own(record),
+            max_new_tokens=_max_new_tokens(record),
+        )
+    ]
+
+
+def _identity(record: Record, number: int) -> str:
+    identity = record.get("id", number)
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        raise RowFault("`id` must be a text or a whole number")
+    return str(identity)
+
+
+def _media(record: Record) -> tuple[str, ...]:
+    named = [key for key in _MEDIA if record.get(key) is not None]
+    if len(named) != 1:
+        raise RowFault("needs one of " + ", ".join(f"`{key}`" for key in _MEDIA))
+    value = record[named[0]]
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise RowFault(f"`{named[0]}` must be a file name or a list of file names")
+    return tuple(names)
+
+
+def _answers(value: Any, options: tuple[str, ...]) -> tuple[str, ...]:
+    """The right answer and what is as right; empty where the label is hidden."""
+    if value is None:
+        return ()
+    if options:
+        return (_letter(value, options),)
+    texts = value if isinstance(value, list) else [value]
+    shown = [scalar(text) for text in texts]
+    if not shown or any(text is None or not text.strip() for text in shown):
+        raise RowFault("`answer` must be a text or a list of texts")
+    return tuple(text for text in shown if text is not None)
+
+
+def _letter(value: Any, options: tuple[str, ...]) -> str:
+    """An option's text, its letter, or its number. Raises RowFault for none, or for one that could be two."""
+    letters = LETTERS[: len(options)]
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < len(options):
+            raise RowFault(f"`answer` is option {value}, counted from 0, and there are {len(options)}")
+        return letters[value]
+    if not isinstance(value, str):
+        raise RowFault("`answer` must be an option's text, its letter or its number")
+    texts = [normalised(option) for option in options]
+    if len(set(texts)) < len(texts):
+        raise RowFault("two `options` are alike")
+    named = {letters[n] for n, text in enumerate(texts) if text == normalised(value)}
+    bare = value.strip().strip("().")
+    if bare in letters:
+        named.add(bare)
+    if len(named) != 1:
+        what = "no option" if not named else "one option's text and another one's letter"
+        raise RowFault(f"`answer` {value!r} is {what}")
+    return named.pop()
+
+
+def _scoring(record: Record, options: tuple[str, ...]) -> Scoring:
+    wanted = record.get("scoring")
+    if options:
+        if wanted not in (None, "choice"):
+            raise RowFault(f"`scoring` {wanted!r} does not go with options")
+        return "choice"
+    if wanted is None:
+        return "exact"
+    if wanted not in _SCORINGS:
+        raise RowFault(f"`scoring` must be one of {', '.join(_SCORINGS)}")
+    return _SCORINGS[_SCORINGS.index(wanted)]
+
+
+def _groups(record: Record) -> Groups:
+    shown = {key: scalar(value) for key, value in record.items() if key not in _KNOWN}
+    return tuple((key, value) for key, value in shown.items() if value is not None)
+
+
+def _own(record: Record) -> tuple[tuple[str, Any], ...]:
+    own: dict[str, Any] = {}
+    for key in _NUMBERS:
+        value = record.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float if key == "fps" else int):
+            raise RowFault(f"`{key}` must be a {'' if key == 'fps' else 'whole '}number")
+        own[key] = value
+    try:
+        for key, field in _TIMES.items():
+            value = record.get(key)
+            if isinstance(value, str):
+                own[field] = parse_time(value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                own[field] = float(value)
+            elif value is not None:
+                raise RowFault(f"`{key}` must be seconds or mm:ss")
+        SamplingRequest(**own)
+    except UsageError as fault:
+        raise RowFault(str(fault)) from None
+    return tuple(own.items())
+
+
+def _max_new_tokens(record: Record) -> int | None:
+    value = record.get("max_new_tokens")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RowFault("`max_new_tokens` must be a whole number above 0")
+    return value
+
+
+TASK = Task("own", recognises, read)

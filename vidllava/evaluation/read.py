@@ -1,0 +1,141 @@
+"""From what ``--data`` says to questions: which data set is this, and is every row of it sound?
+
+found = read_set(Path("long.jsonl"))            # or a folder; task="mvbench" where content does not tell
+found.task.name, found.items[0].prompt, found.notes
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidllava.data.row import RowFault
+from vidllava.errors import DatasetError, UsageError
+from vidllava.evaluation import own
+from vidllava.evaluation.item import EvalItem
+from vidllava.evaluation.media_finder import MediaFinder
+from vidllava.evaluation.tables import ENDINGS, records
+from vidllava.evaluation.task import Context, Task
+
+# In the order in which they are asked whether a record is theirs; our own format is the loosest, and last.
+TASKS: tuple[Task, ...] = (own.TASK,)
+MAX_SHOWN = 5  # faults named in the error; the rest are counted
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """A data set, ready to be asked."""
+
+    task: Task
+    items: tuple[EvalItem, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_set(
+    path: Path, *, task: str | None = None, media_root: Path | None = None, limit: int | None = None
+) -> EvalSet:
+    """Read ``path``, a file or a folder; ``limit`` keeps the first questions only.
+
+    Raises DatasetError naming the first few bad rows and the number of all, UsageError for an unknown task.
+    """
+    chosen = _named(task)
+    if not path.exists():
+        raise DatasetError(path, "no such file or folder", "check --data")
+    if chosen is None:
+        chosen = _recognised(path)
+    files = _files(path, chosen)
+    base = path if path.is_dir() else path.parent
+    finder = MediaFinder(base if media_root is None else media_root)
+    items, faults, number = _read(files, chosen, finder)
+    if faults:
+        more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
+        what = f"{len(faults)} of {number} rows cannot be used: {'; '.join(faults[:MAX_SHOWN])}{more}"
+        raise DatasetError(path, what, f"read as {chosen.name}; --task names another format")
+    if not items:
+        raise DatasetError(path, "holds no questions", "one record a question")
+    if media_root is None and not any(os.path.exists(file) for item in items for file in item.paths):
+        what = f"none of its media is there; the first is {items[0].media[0]!r}"
+        raise DatasetError(path, what, f"looked under {base}; --media-root FOLDER")
+    return EvalSet(chosen, tuple(items[:limit]), tuple(_notes(items)))
+
+
+def _named(task: str | None) -> Task | None:
+    if task is None:
+        return None
+    for known in TASKS:
+        if known.name == task:
+            return known
+    raise UsageError(f"--task {task}", "no such data set", f"one of {', '.join(each.name for each in TASKS)}")
+
+
+def _recognised(path: Path) -> Task:
+    """The task of the first file that any task recognises. Raises DatasetError."""
+    candidates = [path] if path.is_file() else _tables(path)
+    for file in candidates:
+        first = next((record for _, record in itertools.islice(records(file), 1)), None)
+        if isinstance(first, dict):
+            for task in TASKS:
+                if task.recognises(first, file):
+                    return task
+    shown = f" ({len(candidates)} files looked at)" if path.is_dir() else ""
+    raise DatasetError(
+        path, f"is in no format that is known here{shown}", "--task NAME; see vidllava eval --help"
+    )
+
+
+def _files(path: Path, task: Task) -> Sequence[Path]:
+    if path.is_file():
+        return [path]
+    if task.files is not None:
+        found = task.files(path)
+    else:
+        found = []
+        for file in _tables(path):
+            first = next((record for _, record in itertools.islice(records(file), 1)), None)
+            if isinstance(first, dict) and task.recognises(first, file):
+                found.append(file)
+    if not found:
+        raise DatasetError(path, f"holds no file of {task.name}", "give the file itself as --data")
+    return found
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Files that may hold records, at most one folder down: media folders are not searched."""
+    found = [path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file()]
+    for below in folder.iterdir():
+        if below.is_dir():
+            found += [path for path in below.iterdir() if path.suffix in ENDINGS and path.is_file()]
+    return sorted(found)
+
+
+def _read(files: Sequence[Path], task: Task, finder: MediaFinder) -> tuple[list[EvalItem], list[str], int]:
+    items: list[EvalItem] = []
+    faults: list[str] = []
+    first_use: dict[str, str] = {}
+    number = 0
+    for file in files:
+        prefix = f"{file.name} " if len(files) > 1 else ""
+        for row, record in records(file):
+            number += 1
+            where = f"{prefix}row {row}"
+            try:
+                if isinstance(record, RowFault):
+                    raise record
+                for item in task.read(record, Context(row, file, finder)):
+                    if item.id in first_use:
+                        raise RowFault(f"id {item.id!r} was used by {first_use[item.id]}")
+                    first_use[item.id] = where
+                    items.append(item)
+            except RowFault as fault:
+                faults.append(f"{where}: {fault}")
+    return items, faults, number
+
+
+def _notes(items: Sequence[EvalItem]) -> list[str]:
+    missing = sum(not all(os.path.exists(path) for path in item.paths) for item in items)
+    notes = [f"{missing} of {len(items)} questions name media that are not there"] if missing else []
+    hidden = sum(item.answer is None for item in items)
+    return notes + ([f"the labels of {hidden} of {len(items)} questions are hidden"] if hidden else [])
