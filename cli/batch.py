@@ -16,20 +16,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidllava.cli import bounds
+from vidllava.cli import bounds, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
-from vidllava.cli.batch_answers import AnswerFile, Record
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.batch_rows import Row, read_rows
 from vidllava.cli.console import Console
 from vidllava.errors import MediaError, PartialFailure, ResourceError, UsageError, VidllavaError
+from vidllava.evaluation.answer_file import AnswerFile, Record
 from vidllava.media.fingerprint import fingerprint
 
 if TYPE_CHECKING:
+    from vidllava.backbone.ahead import Plan, Prepared
     from vidllava.backbone.answer import Answer
     from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.question import AskOptions, Question
-    from vidllava.cli.batch_ahead import Plan, Prepared
     from vidllava.media.sampler import Sampler
 
 DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one
@@ -65,8 +65,10 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
     settings = _settings_key(command.weights, asked, chosen, checkpoint)
+    outputs.check_folder(output.absolute().parent)
+    keys = {row.key: str(row.id) for row in rows}
     with AnswerFile(
-        output, settings=settings, model=shown, rows=rows, overwrite=command.overwrite
+        output, settings=settings, model=shown, asked=keys, overwrite=command.overwrite
     ) as answers:
         for note in answers.notes:
             console.warn(note)
@@ -117,8 +119,8 @@ def _run(
     console: Console,
 ) -> int:
     """Answer ``rows`` in order; how many have no answer."""
+    from vidllava.backbone.ahead import Ahead
     from vidllava.backbone.settings import read_settings
-    from vidllava.cli.batch_ahead import Ahead
     from vidllava.media.container import num_threads
 
     shown, checkpoint = model
@@ -158,7 +160,7 @@ def _run(
     return progress.num_failed
 
 
-def _planner(shown: str, checkpoint: Path, asked: AskOptions) -> Plan:
+def _planner(shown: str, checkpoint: Path, asked: AskOptions) -> Plan[Row]:
     """Plans a row as ``ask`` would plan it, with the row's own options before the flags."""
     from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings

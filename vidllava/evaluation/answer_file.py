@@ -1,7 +1,7 @@
 """The file of answers: a JSON line each, on disk before the next is begun; what stands is not done again.
 
-with AnswerFile(path, settings="3f7a", model="nano", rows=rows, overwrite=False) as answers:
-    answers.append({"id": "7", "key": row.key, "status": "ok", ...})
+with AnswerFile(path, settings="3f7a", model="nano", asked={"9be1": "7"}, overwrite=False) as answers:
+    answers.append({"id": "7", "key": "9be1", "status": "ok", ...})
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vidllava.cli import outputs
-from vidllava.cli.batch_rows import Row
 from vidllava.errors import ResourceError, UsageError
 
 Record = dict[str, Any]
@@ -26,24 +24,36 @@ class AnswerFile:
     """Locked while it is open: a second run into the same file is refused."""
 
     def __init__(
-        self, path: Path, *, settings: str, model: str, rows: Sequence[Row], overwrite: bool
+        self,
+        path: Path,
+        *,
+        settings: str,
+        model: str,
+        asked: Mapping[str, str],
+        overwrite: bool,
+        stands: Sequence[str] = ("ok",),
+        earlier: Iterable[Path] = (),
     ) -> None:
-        """Raises UsageError for a file of other settings, another model, or no answers at all."""
+        """``asked``: the id of each question by its key. ``stands``: with these statuses an answer is kept.
+        ``earlier``: other files whose answers are taken over.
+
+        Raises UsageError for a file of other settings, another model, or no answers at all.
+        """
         self.path = path
         self.notes: list[str] = []
         self._stamp = {"model": model, "settings": settings}
-        outputs.check_folder(path.absolute().parent)
         if path.is_dir():
             raise UsageError(f"--output {path}", "is a folder", "give a file name")
         self._files = [self._open(path)]
         try:
-            kept = [] if overwrite else self._keep(rows)
-            self._replace(kept)
+            sources = () if overwrite else (path, *earlier)
+            kept = _standing([row for each in sources for row in self._read(each)], asked, stands)
+            self.replace(kept)
         except BaseException:
             self.close()
             raise
         self.done = frozenset(str(record["key"]) for record in kept)
-        """Keys of the rows that are answered."""
+        """Keys of the questions that are answered."""
 
     def __enter__(self) -> AnswerFile:
         return self
@@ -80,19 +90,14 @@ class AnswerFile:
             raise UsageError(f"--output {path}", what, "wait for it, or give another name") from None
         return descriptor
 
-    def _keep(self, rows: Sequence[Row]) -> list[Record]:
-        """The answers that stand: of these rows as they are now, and of rows that are not among these."""
-        known, keys = {str(row.id) for row in rows}, {row.key for row in rows}
-        return [
-            record
-            for record in self._read()
-            if record.get("status") == "ok" and (record["key"] in keys or str(record.get("id")) not in known)
-        ]
+    def read(self) -> list[Record]:
+        """The answers that are on disk, in the order in which they came."""
+        return self._read(self.path)
 
-    def _read(self) -> list[Record]:
-        *whole, torn = self.path.read_bytes().split(b"\n")
+    def _read(self, path: Path) -> list[Record]:
+        *whole, torn = path.read_bytes().split(b"\n")
         if torn:
-            self.notes.append(f"{self.path}: the last line was cut off and is answered again")
+            self.notes.append(f"{path}: the last line was cut off and is answered again")
         records: list[Record] = []
         for line in whole:
             try:
@@ -100,17 +105,17 @@ class AnswerFile:
                 _ = record["key"]
             except (ValueError, TypeError, KeyError, RecursionError):
                 what = f"line {len(records) + 1} is no answer of a batch"
-                raise UsageError(f"--output {self.path}", what, "another name, or --overwrite") from None
+                raise UsageError(f"--output {path}", what, "another name, or --overwrite") from None
             if any(record.get(name) != value for name, value in self._stamp.items()):
                 made = record.get("model")
                 other = f"model {made}" if made != self._stamp["model"] else "other settings or weights"
                 what = f"was made with {other}"
-                raise UsageError(f"--output {self.path}", what, "another name, or --overwrite")
+                raise UsageError(f"--output {path}", what, "another name, or --overwrite")
             records.append(record)
         return records
 
-    def _replace(self, records: Sequence[Record]) -> None:
-        """The file with these records alone, whole at every moment, and locked under its old name and new."""
+    def replace(self, records: Sequence[Record]) -> None:
+        """The file with these records alone: whole at every moment, and locked under its old name and new."""
         data = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
         if data == self.path.read_bytes():
             return
@@ -129,3 +134,14 @@ class AnswerFile:
                 raise
         except OSError as fault:
             raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
+
+
+def _standing(found: Sequence[Record], asked: Mapping[str, str], stands: Sequence[str]) -> list[Record]:
+    """The answers that stand: of these questions as they are now, and of others; each once."""
+    ids = frozenset(asked.values())
+    kept: dict[str, Record] = {}
+    for record in found:
+        key = str(record["key"])
+        if record.get("status") in stands and (key in asked or str(record.get("id")) not in ids):
+            kept.setdefault(key, record)
+    return list(kept.values())

@@ -17,18 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vidllava.backbone.question import MediaItem, Question
-from vidllava.cli.batch_rows import Row
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import Limits
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import Sampler
 from vidllava.media.worker import WorkerSampler
 
+Row = TypeVar("Row")
 Plan = Callable[[Row, Sampler], Question]
 
 
@@ -86,11 +87,18 @@ class Latch:
         self._baton.put(None)
 
 
-class Ahead:
+class Ahead(Generic[Row]):
     """``num_workers`` threads, each with a worker process; at most so many rows and one are ahead."""
 
     def __init__(
-        self, rows: Sequence[Row], plan: Plan, *, size: int, num_workers: int, limits: Limits, repeats: bool
+        self,
+        rows: Sequence[Row],
+        plan: Plan[Row],
+        *,
+        size: int,
+        num_workers: int,
+        limits: Limits,
+        repeats: bool,
     ) -> None:
         """``repeats``: clips that an earlier row decodes are decoded again: no cache keeps their features."""
         self.torch_is_here = Latch()
@@ -108,7 +116,7 @@ class Ahead:
             for sampler in self._samplers[1:]
         ]
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Ahead[Row]:
         try:
             for thread in self._threads:
                 thread.start()

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from vidllava.cli import batch_ahead
-from vidllava.cli.batch_rows import Row
+from vidllava.backbone.ahead import Ahead
 from vidllava.media.limits import Limits
 
-WATCHED = ("threading.py", "queue.py", "batch_ahead.py")
+WATCHED = ("threading.py", "queue.py", "ahead.py")
 
 
 class NoSampler:
@@ -36,11 +35,10 @@ class NoItems:
     items: tuple[()] = ()
 
 
-def made(num_rows: int) -> batch_ahead.Ahead:
-    rows = [Row(number, (), (), "what?", ()) for number in range(num_rows)]
-    return batch_ahead.Ahead(
-        rows,
-        lambda row, sampler: NoItems(int(row.id)),  # type: ignore[arg-type,return-value]
+def made(num_rows: int) -> Ahead[int]:
+    return Ahead(
+        range(num_rows),
+        lambda row, sampler: NoItems(row),  # type: ignore[arg-type,return-value]
         size=8,
         num_workers=2,
         limits=Limits(),
@@ -89,7 +87,7 @@ def run_cut_off(steps: int) -> tuple[int, bool]:
 
 
 def test_the_end_comes_wherever_the_main_thread_was_cut_off(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batch_ahead, "WorkerSampler", NoSampler)
+    monkeypatch.setattr("vidllava.backbone.ahead.WorkerSampler", NoSampler)
     whole, ended = run_cut_off(0)
     assert ended
     assert whole > 50
@@ -98,7 +96,7 @@ def test_the_end_comes_wherever_the_main_thread_was_cut_off(monkeypatch: pytest.
 
 
 def test_every_row_comes_once_and_in_order_and_no_thread_is_left(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batch_ahead, "WorkerSampler", NoSampler)
+    monkeypatch.setattr("vidllava.backbone.ahead.WorkerSampler", NoSampler)
     with made(9) as ahead:
         ahead.torch_is_here.set()
         numbers = [one.question.number for one in ahead]  # type: ignore[union-attr]
@@ -107,7 +105,7 @@ def test_every_row_comes_once_and_in_order_and_no_thread_is_left(monkeypatch: py
 
 
 def test_threads_that_wait_for_torch_end_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batch_ahead, "WorkerSampler", NoSampler)
+    monkeypatch.setattr("vidllava.backbone.ahead.WorkerSampler", NoSampler)
     with made(3) as ahead:
         iterator = iter(ahead)
         threading.Timer(0.2, ahead.torch_is_here.set).start()
