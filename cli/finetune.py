@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidllava.cli import options, training
+from vidllava.cli import learning, options, training
 from vidllava.cli.config_file import take_config
 from vidllava.cli.console import Console
 from vidllava.cli.groups import spread
+from vidllava.cli.learning import settings_of, words_of
 from vidllava.cli.progress import TrainingProgress
-from vidllava.cli.training import settings_of
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ def finetune(
     rows: training.DataOptions,
     reading: training.Reading,
     start: training.Start,
-    recipe: training.Recipe,
-    steps: training.Steps,
-    learning: training.Learning,
-    lora: training.Lora,
+    recipe: learning.Recipe,
+    steps: learning.Steps,
+    rates: learning.Learning,
+    lora: learning.Lora,
     saving: training.Saving,
     machine: training.Machine,
     quiet: options.Quiet = False,
@@ -83,7 +83,7 @@ def finetune(
         overwrite=saving.overwrite_output_dir,
         allow_changes=saving.allow_changes,
     )
-    settings = _settings(rows, reading, start, recipe, steps, learning, lora, saving, machine)
+    settings = _settings(rows, reading, start, recipe, steps, rates, lora, saving, machine)
     console = Console(quiet=quiet, verbose=verbose)
     outcome = run(job, settings, TrainingProgress(console))
     if outcome.signal is not None:
@@ -97,22 +97,22 @@ def _settings(
     rows: training.DataOptions,
     reading: training.Reading,
     start: training.Start,
-    recipe: training.Recipe,
-    steps: training.Steps,
-    learning: training.Learning,
-    lora: training.Lora,
+    recipe: learning.Recipe,
+    steps: learning.Steps,
+    rates: learning.Learning,
+    lora: learning.Lora,
     saving: training.Saving,
     machine: training.Machine,
 ) -> TrainingSettings:
     """The options that are settings by the same name, and those that are spelt otherwise here."""
     from vidllava.training.settings import TrainingSettings
 
-    groups = (rows, reading, start, recipe, steps, learning, lora, saving, machine)
+    groups = (rows, reading, start, recipe, steps, rates, lora, saving, machine)
     spelt = {
         "freeze": recipe.frozen(),
-        "max_grad_norm": learning.max_grad_norm or None,
-        "lora_modules": training.words_of("--lora-modules", lora.lora_modules),
-        "report_to": training.words_of("--report-to", saving.report_to),
+        "max_grad_norm": rates.max_grad_norm or None,
+        "lora_modules": words_of("--lora-modules", lora.lora_modules),
+        "report_to": words_of("--report-to", saving.report_to),
     }
     return TrainingSettings(**settings_of(*groups, **spelt))
 

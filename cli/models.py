@@ -1,18 +1,22 @@
-"""``vidllava models``: which models have names, which are on this machine, and how to get one."""
+"""``vidllava models``: which models have names, which are here, how to get one, and how to make one whole."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vidllava.backbone.presets import MODELS, NamedModel
 from vidllava.cli import options
 from vidllava.cli.console import Console
+from vidllava.errors import ModelError, UsageError
 
-app = typer.Typer(help="List models, download one, or say where one lies.", no_args_is_help=True)
+app = typer.Typer(
+    help="List models, download one, say where one lies, or make an adapter a whole model.",
+    no_args_is_help=True,
+)
 
 Name = Annotated[
     str, typer.Argument(help="A name from `vidllava models list`, a hub id or a folder.", metavar="MODEL")
@@ -59,6 +63,37 @@ def pull(
     from vidllava.backbone.locate import locate
 
     Console().write(str(locate(model, download=True, revision=revision)[1]))
+
+
+@app.command("export")
+def export(
+    adapter: Annotated[Path, typer.Argument(help="What `finetune --lora` left.", metavar="FOLDER")],
+    output: Annotated[Path, typer.Argument(help="A folder that is not there yet.", metavar="OUT")],
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Number format of the weights; auto = the base's own."),
+    ] = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Merge an adapter into its base: a whole model, which plain from_pretrained loads. Prints its folder.
+
+    vidllava models export out/adapter merged
+    """
+    from vidllava.backbone.locate import is_adapter, locate
+    from vidllava.cli import outputs
+
+    if not adapter.is_dir():
+        raise ModelError(adapter, "no such folder", "what finetune --lora left")
+    if not is_adapter(adapter):
+        raise UsageError(adapter, "is no adapter's folder", "a whole model needs no export")
+    if output.exists():
+        raise UsageError("OUT", f"{output} exists", "name a folder that is not there yet")
+    outputs.check_folder(output.absolute().parent)
+    locate(str(adapter))
+    from vidllava.backbone.export import export as merge
+
+    merge(adapter, output, dtype=dtype)
+    Console(quiet=quiet).write(str(output))
 
 
 def _row(model: NamedModel) -> dict[str, Any]:

@@ -112,10 +112,10 @@ def _short(number: float) -> str:
 def module_table(modules: Sequence[Mapping[str, Any]]) -> list[str]:
     """What learns, one line per module, its columns under one another."""
     rows = [("module", "parameters", "learning", "rate")]
-    for row in modules:
-        rate = f"{row['learning_rate']:g}" if row["trainable"] else "frozen"
-        rows.append((row["module"], f"{row['parameters']:,}", f"{row['trainable']:,}", rate))
-    total, learning = (sum(row[name] for row in modules) for name in ("parameters", "trainable"))
+    for module in modules:
+        rate = f"{module['learning_rate']:g}" if module["trainable"] else "frozen"
+        rows.append((module["module"], f"{module['parameters']:,}", f"{module['trainable']:,}", rate))
+    total, learning = (sum(module[name] for module in modules) for name in ("parameters", "trainable"))
     share = f"{learning / max(total, 1):.1%}"
     rows.append(("together", f"{total:,}", f"{learning:,}", share))
     first, *others = ([max(len(row[n]) for row in rows)] for n in range(4))

@@ -27,6 +27,7 @@ COMMANDS = (
     "models list",
     "models where",
     "models pull",
+    "models export",
     "cache",
     "cache clear",
     "doctor",

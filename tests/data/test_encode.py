@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,10 @@ def encode(model_settings: ModelSettings, codec: TextCodec):
 
 def said(question: str, answer: str = "yes") -> tuple[Turn, ...]:
     return (Turn("user", question), Turn("assistant", answer))
+
+
+def picture() -> Visual:
+    return Visual(kind="picture", frames=frames(1, 0))
 
 
 def clip(count: int = 4) -> Visual:
@@ -149,3 +154,41 @@ def test_a_visual_is_a_path_or_frames():
         Visual(kind="video")
     with pytest.raises(DatasetError, match="holds one picture, not 2"):
         Visual(kind="picture", frames=frames(2, 0))
+
+
+def test_formatting_prompts_are_those_of_the_row_or_else_of_its_data_set(encode, codec: TextCodec):
+    def asked(**options) -> str:
+        on = options.pop("formatting_prompts", True)
+        sample = Sample(id="s", turns=said("<image>\nwhich?"), visuals=(picture(),), **options)
+        prompt = encode(sample, formatting_prompts=on).prompt
+        return codec.decode([id_ for id_ in prompt.ids if id_ != SLOT])
+
+    assert "which?\nAnswer the question with Yes or No." in asked(prompt_id=3)
+    assert "single word (or phrase)" in asked(dataset="chartqa")
+    assert "Yes or No" in asked(prompt_id="vsr", dataset="chartqa")
+    for plain in (asked(), asked(dataset="mine"), asked(prompt_id=3, formatting_prompts=False)):
+        assert "Answer" not in plain
+    with pytest.raises(DatasetError, match="format vrs: no formatting prompt for picture has this name"):
+        asked(prompt_id="vrs")
+
+
+def test_plain_is_the_visual_and_the_caption_alone(encode, codec: TextCodec):
+    sample = Sample(id="s", turns=said("<image>\nDescribe it.", "A cat."), visuals=(picture(),))
+    prompt = encode(sample, plain=True).prompt
+    caption = codec.encode("A cat.\n")
+    assert list(prompt.ids) == [SLOT, *caption]
+    assert list(prompt.labels) == [IGNORE, *caption]
+    with pytest.raises(DatasetError, match="s: has 4 turns; the plain format"):
+        encode(Sample(id="s", turns=(*said("a?"), *said("b?"))), plain=True)
+    with pytest.raises(DatasetError, match="s: has no picture or clip"):
+        encode(Sample(id="s", turns=said("a?")), plain=True)
+
+
+def test_a_picture_without_grids_is_seen_once(model_settings: ModelSettings, codec: TextCodec):
+    whole = SampleEncoder(replace(model_settings, pinpoints=()), codec, EncodeOptions())
+    tiled = SampleEncoder(model_settings, codec, EncodeOptions())
+    sample = Sample(id="s", turns=said("<image>\nwhich?"), visuals=(picture(),))
+    (one,), (many,) = whole(sample).visuals, tiled(sample).visuals
+    assert one.pixels.shape[0] == 1 < many.pixels.shape[0]
+    assert torch.equal(one.pixels[0], many.pixels[0])
+    assert one.layout.num_tokens == model_settings.side**2

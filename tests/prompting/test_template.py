@@ -238,3 +238,42 @@ def test_upstream_labels_need_a_line_end_of_one_token():
 
     with pytest.raises(ModelError, match="is 2 tokens"):
         tokenize(DIALOGUE, CHATML, TwoByteLineEnd(), add_generation_prompt=False, labels="upstream")
+
+
+def as_upstream_does(turns, encoder) -> tuple[list[int], list[int]]:
+    """LLaVA-NeXT's `preprocess_qwen` in its own steps: each block through the chat template by itself, an
+    answer's block learnt whole, and then every line end and block mark anywhere."""
+    start, end = (encoder.special(name) for name in ("<|im_start|>", "<|im_end|>"))
+    (line_end,) = encoder.encode("\n")
+    ids: list[int] = []
+    labels: list[int] = []
+    for role, text in [("system", "You are a helpful assistant."), *((t.role, t.text) for t in turns)]:
+        words: list[int] = []
+        for number, piece in enumerate(f"{role}\n{text}".split("<image>")):
+            words += [SLOT] * (number > 0) + (encoder.encode(piece) if piece else [])
+        block = [start, *words, end, line_end]
+        ids += block
+        labels += block if role == "assistant" else [IGNORE] * len(block)
+    everywhere = {start, end, line_end}
+    return ids, [
+        id_ if id_ in everywhere else IGNORE if id_ == SLOT else label
+        for id_, label in zip(ids, labels, strict=True)
+    ]
+
+
+def test_upstream_labels_token_by_token(bpe):
+    turns = [
+        Turn("user", "What happens\nin the <image> assistant?"),
+        Turn("assistant", "You are\nhelpful"),
+        Turn("user", "<image>\nuser"),
+        Turn("assistant", "system"),
+    ]
+    ids, labels = as_upstream_does(turns, bpe)
+    prompt = tokenize(turns, CHATML, bpe, add_generation_prompt=False, labels="upstream")
+    assert list(prompt.ids) == ids
+    assert list(prompt.labels) == labels
+    ours = tokenize(turns, CHATML, bpe, add_generation_prompt=False)
+    assert ours.num_labels < prompt.num_labels
+    # Within a question, too: the line end after "happens" is learnt, the words are not.
+    at = prompt.ids.index(bpe.encode("\n")[0], prompt.ids.index(SLOT) - 20)
+    assert prompt.labels[at] == prompt.ids[at]

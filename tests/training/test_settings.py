@@ -32,6 +32,12 @@ from vidllava.training.settings import TrainingSettings
         ({"save_total_limit": 0}, "--save-total-limit"),
         ({"logging_steps": 0}, "--logging-steps"),
         ({"optim": "sgd"}, "--optim: 'sgd' is unknown"),
+        ({"stage": "3"}, "--stage: '3' is unknown"),
+        ({"recipe": "qwen"}, "--recipe: 'qwen' is unknown"),
+        ({"report_to": ("tensorboard", "neptune")}, "--report-to: 'neptune' is unknown"),
+        ({"rope_factor": 0.5}, "--rope-factor: must be at least 1"),
+        ({"bf16": True, "fp16": True}, "--fp16: excludes --bf16"),
+        ({"fp16": True, "dtype": "bfloat16"}, "--fp16: does not go with --dtype bfloat16"),
     ],
 )
 def test_a_wrong_value_names_its_flag(wrong, message):

@@ -216,7 +216,7 @@ class Backbone(nn.Module):
         own = float(rope.get("factor", 1.0)) if rope.get("rope_type") == "linear" else 1.0
         # transformers takes theta from here, and silently 10000 where it is not repeated.
         scaled = {"rope_type": "linear", "factor": own * tuning.rope_factor, "rope_theta": rope["rope_theta"]}
-        text.rope_parameters = self.hf.config.text_config.rope_parameters = scaled
+        text.rope_parameters = cast(Any, self.hf.config.text_config).rope_parameters = scaled
         # As transformers will compute it on loading, so that a resumed run has the very same bits.
         inv_freq, _ = ROPE_INIT_FUNCTIONS["linear"](text, self.device)
         self.rotary.inv_freq = inv_freq.float()

@@ -48,12 +48,10 @@ def draw(metrics: Path, picture: Path) -> bool:
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """The mean of each value and the `window` - 1 before it; fewer at the start."""
-    means, total = [], 0.0
-    for at, value in enumerate(values):
-        total += value - (values[at - window] if at >= window else 0.0)
-        means.append(total / min(at + 1, window))
-    return means
+    """The mean of about `window` values around each; at both ends of those that there are."""
+    half = window // 2
+    around = (values[max(0, at - half) : at + half + 1] for at in range(len(values)))
+    return [sum(part) / len(part) for part in around]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

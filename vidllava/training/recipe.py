@@ -55,7 +55,7 @@ def resolve(
         stage = settings.stage or stages.DEFAULT_STAGE[recipe]
         found = stages.figures(recipe, stage, llm_parameters=llm_parameters(model))
         chosen, read = _with_figures(settings, encode, found, origins)
-        chosen = replace(chosen, stage=stage, recipe=recipe)
+        chosen = replace(chosen, stage=stage)
     if settings.recipe is not None:
         read = _with_clips(read, stages.CLIP_RULES[settings.recipe], origins)
     if settings.lora:
@@ -143,7 +143,7 @@ def _with_lora_rates(
 ) -> TrainingSettings:
     """Additions that start from zero bear larger rates than released weights do."""
     source = "LLaVA-1.5, finetune_lora.sh"
-    rates: dict[str, float] = {}
+    rates: dict[str, Any] = {}
     if given.learning_rate is None:
         rates = {"learning_rate": stages.LORA_RATE}
     if given.projector_lr is None and "projector" not in chosen.lora_modules:
