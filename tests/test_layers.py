@@ -68,6 +68,7 @@ RESERVED = {
     "decord": ("vidllava.media", "vidllava.bench"),
     "torchcodec": ("vidllava.media", "vidllava.bench"),
     "transformers": ("vidllava.backbone", "vidllava.nano", "vidllava.bench"),
+    "peft": ("vidllava.backbone.adapter",),
     "rich": ("vidllava.cli.console",),
     "pickle": (),
 }

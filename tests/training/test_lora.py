@@ -126,3 +126,22 @@ def test_export_refuses_in_one_line(
     assert message in stderr
     assert len(stderr.splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_holds_one_kind_of_model(run: Run, tmp_path: Path, checkpoint: Path):
+    """Left by an earlier run, whole weights would be asked instead of the adapter, or the other way round."""
+    run(tmp_path, max_steps=1)
+    run(tmp_path, max_steps=1, overwrite=True, **LORA)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "config.json").exists()
+    assert any("multi_modal_projector" in name for name in changed(checkpoint, tmp_path))
+    run(tmp_path, max_steps=1, overwrite=True)
+    assert not list(tmp_path.glob("adapter_*"))
+    load_backbone(str(tmp_path), device="cpu")
+
+
+def test_an_adapter_does_not_replace_its_own_base(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=1)
+    with pytest.raises(UsageError, match="holds the model that the adapter would stand on"):
+        run(tmp_path, model=str(tmp_path), max_steps=1, overwrite=True, **LORA)
+    assert (tmp_path / "model.safetensors").is_file()

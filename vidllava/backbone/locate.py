@@ -12,12 +12,15 @@ import os
 from pathlib import Path
 
 from vidllava.backbone.presets import MODELS
-from vidllava.backbone.settings import config_path, read_json
+from vidllava.backbone.settings import ADAPTER_MODEL_CONFIG, config_path, read_json
 from vidllava.errors import ModelError, UsageError
 
 AUTO_MODEL = "onevision-0.5b"
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What makes a folder one or the other: both at once would be read as something else.
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_MODEL_CONFIG)
+WHOLE_FILES = ("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 _HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit
 _MOST_ADAPTERS = 8
 

@@ -104,6 +104,9 @@ def _resolved(
     """Job and settings with nothing left open, for the model that the run starts from."""
     if found is None:
         shown, folder = locate(job.model, download=job.download)
+        if settings.lora and folder.resolve() == job.output_dir.resolve():
+            what = f"{job.output_dir} holds the model that the adapter would stand on"
+            raise UsageError("--output-dir", what, "give another folder")
         factor = settings.rope_factor
     else:
         shown, folder = job.model, found.folder

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from vidllava.backbone.load import choose_device, load_backbone
+from vidllava.backbone.locate import ADAPTER_FILES, WHOLE_FILES
 from vidllava.data.batches import Share, StepBatches
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.ledger import Ledger
@@ -110,7 +111,7 @@ class Session:
         if outcome.signal is None:
             if self.settings.save_steps and outcome.step > self.saved:
                 self.save(outcome.step)  # so that a finished run can be made longer
-            self._as_one(lambda: publish(self.job.output_dir, self.backbone.save))
+            self._as_one(self._publish)
         elif outcome.step > self.saved:
             self.save(outcome.step)
         return outcome
@@ -121,6 +122,15 @@ class Session:
         if self.is_main and before != self.total_steps:
             what = "the learning rates follow the new length from here on"
             self.report.said(f"the run has {self.total_steps} steps now, not {before}: {what}")
+
+    def _publish(self) -> None:
+        """The final model, and nothing of another kind beside it that an earlier run left: the weights of a
+        whole model would be read instead of an adapter, and an adapter on top of a whole model."""
+        output = self.job.output_dir
+        publish(output, self.backbone.save)
+        for name in WHOLE_FILES if self.backbone.adapter is not None else ADAPTER_FILES:
+            for path in output.glob(name):
+                path.unlink()
 
     def save(self, step: int) -> None:
         """Write `checkpoint-<step>`; every process calls it, the main one writes."""
