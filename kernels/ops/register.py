@@ -134,7 +134,8 @@ splice_op.register_autograd(_splice_gradients, setup_context=_splice_setup)
 @torch.library.custom_op("vidllava::rotate", mutates_args=())
 def rotate_op(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """q and k turned by the tables' angle, or back by it where `inverse`."""
-    result: tuple[Tensor, Tensor] = implementation("rotate", q.device).rotate(q, k, cos, sin, inverse)
+    rotate = implementation("rotate", q.device).rotate
+    result: tuple[Tensor, Tensor] = rotate(q, k, cos, sin, inverse, apart=True)
     return result
 
 

@@ -83,11 +83,18 @@ def rotate_kernel(
 
 
 def rotate(
-    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, inverse: bool, overwrite: bool = False
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    inverse: bool,
+    overwrite: bool = False,
+    apart: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """q and k rotated, by minus the angle where `inverse`; results have their inputs' strides.
 
-    `overwrite`: they take their inputs' memory. A program reads a head whole before it writes it.
+    `overwrite`: they take their inputs' memory. A program reads a head whole before it writes it. `apart` is
+    for the PyTorch path: here they always are.
     """
     batch, q_heads, length, channels = q.shape
     out_q, out_k = (q, k) if overwrite else (torch.empty_like(q), torch.empty_like(k))
