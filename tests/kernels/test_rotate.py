@@ -79,7 +79,7 @@ def test_inputs_are_untouched_and_two_runs_are_equal(grad: bool, device: str):
 
 
 def test_an_operators_results_have_the_strides_of_their_inputs(device: str):
-    """What a traced graph was promised. (Outside of graphs, few tokens of q and k may be two views of one.)"""
+    """What a traced graph was promised. (Outside of one, few tokens may be two views of one tensor.)"""
     q, k, cos, sin, *_ = make(SHAPES["qwen2-0.5b"], torch.float32, device)
     turned_q, turned_k = torch.ops.vidllava.rotate(q, k.contiguous(), cos, sin, False)
     assert turned_q.stride() == q.stride()
