@@ -64,7 +64,7 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
     shown, checkpoint = command.weights.locate(asked, console)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
-    settings = _settings_key(command.weights, asked, chosen, checkpoint)
+    settings = settings_key(command.weights, asked, chosen, checkpoint)
     outputs.check_folder(output.absolute().parent)
     keys = {row.key: str(row.id) for row in rows}
     with AnswerFile(
@@ -97,8 +97,10 @@ def _files(command: Command, single: Sequence[str]) -> tuple[Path, Path]:
     return questions, output
 
 
-def _settings_key(weights: Weights, asked: AskOptions, chosen: GenerateOptions, checkpoint: Path) -> str:
-    """Names whatever may change an answer besides its row: flags, and the model's files."""
+def settings_key(
+    weights: Weights, asked: AskOptions, chosen: GenerateOptions, checkpoint: Path, **others: object
+) -> str:
+    """Names whatever may change an answer besides its row: flags, ``others``, and the model's files."""
     files = sorted(path for path in checkpoint.iterdir() if path.suffix in (".json", ".safetensors"))
     words = [
         asdict(asked),
@@ -106,6 +108,7 @@ def _settings_key(weights: Weights, asked: AskOptions, chosen: GenerateOptions, 
         {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation", "pool_first")},
         {path.name: fingerprint(str(path)) for path in files},
     ]
+    words += [others] if others else []
     return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

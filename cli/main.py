@@ -19,7 +19,20 @@ from typing import Annotated
 import typer
 
 import vidllava
-from vidllava.cli import ask, bench, cache, chat, data, doctor, faults, finetune, frames, models, startup
+from vidllava.cli import (
+    ask,
+    bench,
+    cache,
+    chat,
+    data,
+    doctor,
+    eval,
+    faults,
+    finetune,
+    frames,
+    models,
+    startup,
+)
 from vidllava.cli.console import Console
 from vidllava.errors import UsageError
 
@@ -38,6 +51,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("frames")(frames.frames)
+app.command("eval")(eval.evaluate)
 app.command("finetune")(finetune.finetune)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

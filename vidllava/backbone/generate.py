@@ -9,12 +9,14 @@ call and hand out tokens as they come without a second thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from transformers import PretrainedConfig
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
@@ -66,6 +68,51 @@ def generate_after(
     for (token,) in _steps(backbone, logits, cache, lengths, rope_factor=rope_factor, options=options):
         if token is not None:
             yield token
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPrompt:
+    """A prompt of ``num_rows`` rows that ``cache`` holds; ``logits`` [1, V] are those after it."""
+
+    logits: torch.Tensor
+    cache: DynamicCache
+    num_rows: int
+
+    @property
+    def can_be_padded(self) -> bool:
+        """Whether all rows are kept: a sliding window has forgotten some."""
+        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
+
+
+@torch.inference_mode()
+def generate_together(
+    backbone: Backbone, prompts: Sequence[ReadPrompt], *, rope_factor: float, options: GenerateOptions
+) -> Iterator[list[int | None]]:
+    """As ``generate_batch``, after prompts that were read one by one: their first tokens do not depend on the
+    batch. Uses the caches up."""
+    lengths = [prompt.num_rows for prompt in prompts]
+    rows = torch.tensor(lengths, device=prompts[0].logits.device)
+    logits = torch.cat([prompt.logits for prompt in prompts])
+    cache = prompts[0].cache if len(prompts) == 1 else _side_by_side(backbone, prompts)
+    mask = _prefix_mask(rows, max(lengths))
+    yield from _steps(backbone, logits, cache, rows, rope_factor=rope_factor, options=options, mask=mask)
+
+
+def _side_by_side(backbone: Backbone, prompts: Sequence[ReadPrompt]) -> DynamicCache:
+    """One cache with the rows of each prompt, padded at the end; layer by layer, so that one exists twice."""
+    longest = max(prompt.num_rows for prompt in prompts)
+    merged = DynamicCache(config=cast(PretrainedConfig, backbone.hf.config.text_config))
+    for number, layers in enumerate(zip(*(prompt.cache.layers for prompt in prompts), strict=True)):
+        keys, values = [], []
+        for layer in layers:
+            assert layer.keys is not None
+            assert layer.values is not None
+            padding = (0, 0, 0, longest - layer.keys.shape[-2])
+            keys.append(F.pad(layer.keys, padding))
+            values.append(F.pad(layer.values, padding))
+            layer.keys = layer.values = None
+        merged.update(torch.cat(keys), torch.cat(values), number)
+    return merged
 
 
 def _steps(

@@ -47,7 +47,7 @@ class AnswerFile:
         self._files = [self._open(path)]
         try:
             sources = () if overwrite else (path, *earlier)
-            kept = _standing([row for each in sources for row in self._read(each)], asked, stands)
+            kept = standing([row for each in sources for row in self._read(each)], asked, stands)
             self.replace(kept)
         except BaseException:
             self.close()
@@ -77,6 +77,16 @@ class AnswerFile:
         except OSError as fault:
             raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
 
+    def read(self) -> list[Record]:
+        """The answers that are on disk, in the order in which they came."""
+        return self._read(self.path)
+
+    def _read(self, path: Path) -> list[Record]:
+        records, is_torn = read_answers(path, self._stamp)
+        if is_torn:
+            self.notes.append(f"{path}: the last line was cut off and is answered again")
+        return records
+
     def _open(self, path: Path) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
@@ -89,30 +99,6 @@ class AnswerFile:
             what = "is being written by another run"
             raise UsageError(f"--output {path}", what, "wait for it, or give another name") from None
         return descriptor
-
-    def read(self) -> list[Record]:
-        """The answers that are on disk, in the order in which they came."""
-        return self._read(self.path)
-
-    def _read(self, path: Path) -> list[Record]:
-        *whole, torn = path.read_bytes().split(b"\n")
-        if torn:
-            self.notes.append(f"{path}: the last line was cut off and is answered again")
-        records: list[Record] = []
-        for line in whole:
-            try:
-                record = json.loads(line)
-                _ = record["key"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                what = f"line {len(records) + 1} is no answer of a batch"
-                raise UsageError(f"--output {path}", what, "another name, or --overwrite") from None
-            if any(record.get(name) != value for name, value in self._stamp.items()):
-                made = record.get("model")
-                other = f"model {made}" if made != self._stamp["model"] else "other settings or weights"
-                what = f"was made with {other}"
-                raise UsageError(f"--output {path}", what, "another name, or --overwrite")
-            records.append(record)
-        return records
 
     def replace(self, records: Sequence[Record]) -> None:
         """The file with these records alone: whole at every moment, and locked under its old name and new."""
@@ -136,7 +122,27 @@ class AnswerFile:
             raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
 
 
-def _standing(found: Sequence[Record], asked: Mapping[str, str], stands: Sequence[str]) -> list[Record]:
+def read_answers(path: Path, stamp: Mapping[str, str]) -> tuple[list[Record], bool]:
+    """(records, whether the last line is torn). Raises UsageError for those of another run."""
+    *whole, torn = path.read_bytes().split(b"\n")
+    records: list[Record] = []
+    for line in whole:
+        try:
+            record = json.loads(line)
+            _ = record["key"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            what = f"line {len(records) + 1} is no answer of a batch"
+            raise UsageError(f"--output {path}", what, "another name, or --overwrite") from None
+        if any(record.get(name) != value for name, value in stamp.items()):
+            made = record.get("model")
+            other = f"model {made}" if made != stamp["model"] else "other settings or weights"
+            what = f"was made with {other}"
+            raise UsageError(f"--output {path}", what, "another name, or --overwrite")
+        records.append(record)
+    return records, bool(torn)
+
+
+def standing(found: Iterable[Record], asked: Mapping[str, str], stands: Sequence[str]) -> list[Record]:
     """The answers that stand: of these questions as they are now, and of others; each once."""
     ids = frozenset(asked.values())
     kept: dict[str, Record] = {}

@@ -9,6 +9,7 @@ table.groups["category"]["motion"].statuses["ok"]
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -106,11 +107,9 @@ def _too_many(values: dict[str, list[Outcome]]) -> bool:
 
 
 def _by_number(value: str) -> tuple[float, str]:
-    """0.5 before 16 before words."""
-    try:
-        return float(value), value
-    except ValueError:
-        return math.inf, value
+    """0.5 before 16, 8 to 16 before 60 to 180, numbers before words."""
+    number = re.match(r"\d+(\.\d+)?", value)
+    return (float(number[0]) if number else math.inf), value
 
 
 def _cell(outcomes: Sequence[Outcome]) -> Cell:

@@ -1,0 +1,129 @@
+"""The end of ``vidllava eval``: the file in order, its summary, what a judge or a server gets, a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidllava.cli.console import Console
+from vidllava.evaluation.answer_file import AnswerFile
+from vidllava.evaluation.judge import Verdict, requests
+from vidllava.evaluation.summary import ANSWERED, STATUSES, Cell, Share, Summary
+from vidllava.media.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from vidllava.cli.eval_run import Checked, Command
+
+Record = dict[str, Any]
+_HEADS = ("", "all", *(status.replace("_", " ") for status in STATUSES), "of answered", "95 %", "of all")
+
+
+def report(
+    command: Command,
+    checked: Checked,
+    records: Sequence[Record],
+    verdicts: Mapping[str, Verdict],
+    answers: AnswerFile,
+    console: Console,
+) -> int:
+    """Write everything; how many questions have no answer."""
+    from vidllava.evaluation import results
+
+    items, output = checked.found.items, command.output
+    final = results.in_order(records, items, checked.keys, verdicts)
+    answers.replace(final)
+    asked = requests(final, items)
+    if asked:
+        path = _beside(output, "judge.jsonl")
+        results.write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in asked))
+        console.note(f"{path}: {len(asked)} requests to a judge; its words come back with --judge-scores")
+    if checked.found.task.submission and all(item.answer is None for item in items):
+        path = _beside(output, "submission.json")
+        results.write_json(path, results.submission(final))
+        console.note(f"{path}: the answers, for the benchmark's server")
+    found = {**results.summary_json(final, checked.found.task), **_conditions(command, checked)}
+    results.write_json(_beside(output, "summary.json"), found)
+    seen = results.summarised(final)
+    if not console.quiet:
+        for line in table(seen, results.blind_summarised(final)):
+            console.reply(line)
+        for note, number in found["why_unscored"].items():
+            console.note(f"{number} answers have no score: {note}")
+        if "mean_over" in found and found["mean_over"]["mean"] is not None:
+            mean = found["mean_over"]
+            console.note(f"mean over {mean['values']} values of {mean['group']}: {mean['mean']:.1%}")
+    return sum(one["status"] not in ANSWERED for one in final)
+
+
+def _beside(output: Path, ending: str) -> Path:
+    return output.with_name(f"{output.name}.{ending}")
+
+
+def _conditions(command: Command, checked: Checked) -> dict[str, Any]:
+    """What the result hangs on: the data, the settings, the versions, the machine."""
+    import torch
+
+    from vidllava.backbone.load import choose_device
+    from vidllava.bench.conditions import conditions, moment
+
+    device, _ = choose_device(command.weights.device)
+    data = command.data
+    files = [data] if data.is_file() else sorted(path for path in data.iterdir() if path.is_file())
+    return {
+        "model": checked.shown,
+        "data": {"path": str(data), "files": {path.name: fingerprint(str(path)) for path in files}},
+        "settings_key": checked.settings,
+        "settings": {
+            "planning": asdict(checked.asked),
+            "answering": asdict(checked.chosen),
+            "weights": asdict(command.weights),
+            "batch_size": command.batch_size,
+            "limit": command.limit,
+            "blind": command.blind,
+        },
+        "conditions": {**conditions(device, threads=torch.get_num_threads()), **moment(device)},
+    }
+
+
+def table(seen: Summary, blind: Summary | None) -> list[str]:
+    """Lines of text that read without colour: all questions, then each group of them."""
+    rows: list[tuple[str, ...]] = [_HEADS, ("questions", *_cells(seen.overall))]
+    if blind is not None:
+        rows.append(("  without media", *_cells(blind.overall)))
+    for name, cells in seen.groups.items():
+        if len(cells) < 2:
+            continue
+        rows.append((name, *[""] * (len(_HEADS) - 1)))
+        for value, cell in cells.items():
+            rows.append((f"  {value}", *_cells(cell)))
+            beside = None if blind is None else blind.groups.get(name, {}).get(value)
+            if beside is not None:
+                rows.append(("    without media", *_cells(beside)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+    return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    name, *numbers = row
+    return [
+        name.ljust(widths[0]),
+        *(text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)),
+    ]
+
+
+def _cells(cell: Cell) -> tuple[str, ...]:
+    answered, counts = cell.answered, (cell.total, *(cell.statuses[status] for status in STATUSES))
+    return (*(str(count) for count in counts), _percent(answered), _interval(answered), _percent(cell.of_all))
+
+
+def _percent(share: Share) -> str:
+    return "-" if share.mean is None else f"{share.mean:.1%}"
+
+
+def _interval(share: Share) -> str:
+    if share.low is None or share.high is None:
+        return "-"
+    return f"{100 * share.low:.1f} to {100 * share.high:.1f}"

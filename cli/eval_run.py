@@ -1,0 +1,259 @@
+"""What ``vidllava eval`` does: everything checked, then torch, then the questions that have no answer yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidllava.cli import bounds, outputs
+from vidllava.cli.asking import Answering, Asking, Seeing, Weights
+from vidllava.cli.batch import DECODE_SECONDS, MAX_WORKERS, settings_key
+from vidllava.cli.batch_progress import BatchProgress
+from vidllava.cli.console import Console
+from vidllava.cli.eval_report import report
+from vidllava.errors import PartialFailure, UsageError
+from vidllava.evaluation.answer_file import AnswerFile, read_answers, standing
+from vidllava.evaluation.judge import read_scores
+from vidllava.evaluation.ranks import Ranks, parts
+from vidllava.evaluation.read import EvalSet, read_set
+from vidllava.evaluation.summary import ANSWERED
+
+if TYPE_CHECKING:
+    from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.question import AskOptions
+    from vidllava.evaluation.run import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What the command line said."""
+
+    data: Path
+    task: str | None
+    media_root: Path | None
+    limit: int | None
+    batch_size: int
+    workers: int | None
+    blind: bool
+    judge_scores: Path | None
+    max_failed: float
+    output: Path
+    overwrite: bool
+    asking: Asking
+    seeing: Seeing
+    weights: Weights
+    answering: Answering
+    reading: bounds.FileBounds
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known before torch is imported."""
+
+    found: EvalSet
+    keys: tuple[str, ...]
+    asked: AskOptions
+    chosen: GenerateOptions
+    shown: str
+    checkpoint: Path
+    settings: str
+
+    @property
+    def stamp(self) -> dict[str, str]:
+        """What stands in every record."""
+        return {"model": self.shown, "settings": self.settings}
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The id of each question by its key."""
+        return {key: item.id for key, item in zip(self.keys, self.found.items, strict=True)}
+
+
+def run(command: Command, console: Console) -> None:
+    """Answer, score and report. Raises PartialFailure past ``--max-failed``."""
+    verdicts = {} if command.judge_scores is None else read_scores(command.judge_scores)
+    ranks = Ranks.of_environment()
+    console = console if ranks.is_first else Console(quiet=True)
+    checked = _checked(command, console)
+    with ranks:
+        if not ranks.is_first:
+            _other_process(command, checked, ranks, console)
+            return
+        with AnswerFile(
+            command.output,
+            model=checked.shown,
+            settings=checked.settings,
+            asked=checked.ids,
+            overwrite=command.overwrite,
+            stands=ANSWERED,
+            earlier=() if command.overwrite else parts(command.output.absolute()),
+        ) as answers:
+            _first_process(command, checked, ranks, answers, console)
+            records = [*answers.read(), *_of_parts(command.output, checked)]
+            failed = report(command, checked, records, verdicts, answers, console)
+            _forget_parts(command.output)
+    total = len(checked.found.items)
+    if failed > command.max_failed * total:
+        what = f"{failed} of {total} questions have no answer"
+        hint = "their rows say why; the same command tries them again, --max-failed SHARE allows some"
+        raise PartialFailure(command.output, what, hint)
+
+
+def _checked(command: Command, console: Console) -> Checked:
+    """Everything that can be told without torch. Raises what is wrong with it."""
+    asked, chosen = command.asking.checked(), command.answering.checked()
+    if command.batch_size > 1 and chosen.temperature > 0:
+        what = "with --batch-size above 1: answers would depend on what is asked beside"
+        raise UsageError("--temperature", what, "--temperature 0, or --batch-size 1")
+    if command.output.is_dir():
+        raise UsageError(f"--output {command.output}", "is a folder", "give a file name")
+    if command.output.exists() and command.data.exists() and command.output.samefile(command.data):
+        raise UsageError("--output", "is the file of the questions", "another name")
+    found = read_set(command.data, task=command.task, media_root=command.media_root, limit=command.limit)
+    console.note(f"{command.data}: {len(found.items)} questions of {found.task.name}")
+    for note in found.notes:
+        console.warn(note)
+    # Importing it decides nothing and costs a decoder library: only now, after every row was checked.
+    from vidllava.media.decode import choose_backend
+
+    choose_backend(asked.video_backend)
+    shown, checkpoint = command.weights.locate(asked, console)
+    outputs.check_folder(command.output.absolute().parent)
+    keys = tuple(item.content_key for item in found.items)
+    settings = settings_key(
+        command.weights, asked, chosen, checkpoint, task=found.task.name, blind=command.blind
+    )
+    return Checked(found, keys, asked, chosen, shown, checkpoint, settings)
+
+
+def _first_process(
+    command: Command, checked: Checked, ranks: Ranks, answers: AnswerFile, console: Console
+) -> None:
+    """The first process, or the only one: it alone writes the file."""
+    for note in answers.notes:
+        console.warn(note)
+    _forget_parts(command.output)
+    others = answers.done - set(checked.keys)
+    if others:
+        what = f"holds answers to {len(others)} questions that are not asked now"
+        raise UsageError(f"--output {command.output}", what, "another name, or --overwrite")
+    if answers.done:
+        console.note(f"{len(answers.done)} of {len(checked.keys)} questions are answered already")
+    _summary(command.output).unlink(missing_ok=True)  # of an earlier state of the file
+    ranks.wait()
+    if ranks.world == 1:
+        _answer(command, checked, ranks, answers, answers.done, console)
+    else:
+        with _part(command, checked, ranks) as part:
+            _answer(command, checked, ranks, part, answers.done, console)
+    ranks.wait()
+
+
+def _other_process(command: Command, checked: Checked, ranks: Ranks, console: Console) -> None:
+    ranks.wait()  # the first one takes over what an earlier run has left
+    records, _ = read_answers(command.output, checked.stamp)
+    done = frozenset(str(one["key"]) for one in standing(records, checked.ids, ANSWERED))
+    with _part(command, checked, ranks) as part:
+        _answer(command, checked, ranks, part, done, console)
+    ranks.wait()
+
+
+def _part(command: Command, checked: Checked, ranks: Ranks) -> AnswerFile:
+    path, shown, settings = ranks.part(command.output), checked.shown, checked.settings
+    return AnswerFile(path, model=shown, settings=settings, asked=checked.ids, overwrite=True)
+
+
+def _of_parts(output: Path, checked: Checked) -> Iterable[dict[str, object]]:
+    for path in parts(output.absolute()):
+        yield from read_answers(path, checked.stamp)[0]
+
+
+def _forget_parts(output: Path) -> None:
+    for path in parts(output.absolute()):
+        path.unlink(missing_ok=True)
+
+
+def _summary(output: Path) -> Path:
+    return output.with_name(f"{output.name}.summary.json")
+
+
+def _answer(
+    command: Command,
+    checked: Checked,
+    ranks: Ranks,
+    answers: AnswerFile,
+    done: frozenset[str],
+    console: Console,
+) -> None:
+    """Ask this process's share of what has no answer yet."""
+    from vidllava.evaluation.run import batches_of
+
+    batches = batches_of(checked.keys, command.batch_size, done, rank=ranks.rank, world=ranks.world)
+    if batches:
+        _ask(command, checked, ranks, answers, done, batches, console)
+
+
+def _ask(
+    command: Command,
+    checked: Checked,
+    ranks: Ranks,
+    answers: AnswerFile,
+    done: frozenset[str],
+    batches: list[Batch],
+    console: Console,
+) -> None:
+    from vidllava.backbone.ahead import Ahead
+    from vidllava.backbone.settings import read_settings
+    from vidllava.backbone.tokens import read_codec
+    from vidllava.evaluation.plan import Planner
+    from vidllava.media.container import num_threads
+
+    items = checked.found.items
+    rows = [items[number] for batch in batches for number in batch]
+    settings = read_settings(checked.checkpoint, checked.shown)
+    planner = Planner(settings, read_codec(checked.checkpoint), checked.asked)
+    folder = command.seeing.folder()
+    num_missing = sum(checked.keys[number] not in done for batch in batches for number in batch)
+    progress = BatchProgress(console, num_missing)
+    with Ahead(
+        rows,
+        planner.plan,
+        size=settings.image_size,
+        num_workers=min(command.workers or min(num_threads(), MAX_WORKERS), len(rows)),
+        limits=command.reading.limits(default_seconds=DECODE_SECONDS),
+        repeats=folder is None,
+    ) as ahead:
+        weights = replace(command.weights, device=ranks.device(command.weights.device))
+        backbone, _ = weights.load(checked.shown)
+        from vidllava.backbone.feature_cache import FeatureCache
+        from vidllava.evaluation.answering import Answerer
+        from vidllava.evaluation.run import evaluate
+
+        ahead.torch_is_here.set()
+        answerer = Answerer(
+            backbone,
+            planner,
+            checked.chosen,
+            cache=None if folder is None else FeatureCache(backbone, folder),
+            reuse_frames=not command.seeing.no_reuse_frames,
+        )
+
+        def on_done(record: dict[str, object]) -> None:
+            progress.done("ok" if record["status"] in ANSWERED else "failed")
+            if record["error"] is not None:
+                console.detail(f"{record['id']}: {record['error']}")
+
+        evaluate(
+            items,
+            batches,
+            ahead,
+            answerer=answerer,
+            answers=answers,
+            done=done,
+            planner=planner if command.blind else None,
+            on_done=on_done,
+        )
+        if answerer.largest is not None:
+            console.warn(f"memory ran out: at most {answerer.largest} questions were answered together")
