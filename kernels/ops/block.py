@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor
-
 MODES = {"copy": 0, "bilinear": 1, "average": 2, "max": 3}
 
 
@@ -35,8 +33,3 @@ class Block(NamedTuple):
 
 
 BLOCK_FIELDS = Block._fields
-
-
-def columns(blocks: Tensor, *names: str) -> tuple[Tensor, ...]:
-    """The named columns of a table of blocks, int64 [num_blocks] each."""
-    return blocks[:, [BLOCK_FIELDS.index(name) for name in names]].long().unbind(1)

@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vidllava.kernels.block import BLOCK_FIELDS, MODES
-from vidllava.kernels.coverage import check_blocks, check_rows, forward_items, source_tiles
+from vidllava.kernels.coverage import Integers, check_blocks, check_rows, forward_items, source_tiles
 from vidllava.kernels.work import Operands, Work
 
 
@@ -70,30 +71,38 @@ class SplicePlan:
             raise ValueError(f"num_rows is {self.num_rows}: a plan needs at least one row")
         if self.positions.shape[0] != self.num_rows:
             raise ValueError(f"positions has {self.positions.shape[0]} entries for {self.num_rows} rows")
-        check_blocks(self.blocks)
-        check_rows(self.blocks, self.text, self.newlines, self.padding, self.num_rows)
-        for name, values in (("positions", self.positions), ("text", self.text[:, 1])):
-            if values.numel() and int(values.min()) < 0:
+        blocks, text, newlines, padding = (
+            table.numpy().astype(np.int64) for table in (self.blocks, self.text, self.newlines, self.padding)
+        )
+        check_blocks(blocks)
+        check_rows(blocks, text, newlines, padding, self.num_rows)
+        for name, values in (("positions", self.positions.numpy()), ("text", text[:, 1])):
+            if len(values) and values.min() < 0:
                 raise ValueError(f"{name} holds {int(values.min())}: the smallest possible value is 0")
-        self._derive()
+        self._derive(blocks, text, newlines, padding)
 
-    def _derive(self) -> None:
-        newline = torch.stack((self.newlines, torch.full_like(self.newlines, -1)), 1)
-        zeros = torch.stack((self.padding, torch.full_like(self.padding, -2)), 1)
-        tiles, readers, tile_rows = source_tiles(self.blocks)
-        derived = {
-            "plain": torch.cat((self.text, newline, zeros)),
-            "table_positions": self.positions.index_fill(0, self.padding.long(), -1),
-            "items": forward_items(self.blocks),
+    def _derive(self, blocks: Integers, text: Integers, newlines: Integers, padding: Integers) -> None:
+        newline = np.stack((newlines, np.full_like(newlines, -1)), 1)
+        zeros = np.stack((padding, np.full_like(padding, -2)), 1)
+        positions = self.positions.numpy().copy()
+        positions[padding] = -1
+        tiles, readers, tile_rows = source_tiles(blocks)
+        tables = {
+            "plain": np.concatenate((text, newline, zeros)),
+            "table_positions": positions,
+            "items": forward_items(blocks),
             "tiles": tiles,
             "readers": readers,
             "tile_rows": tile_rows,
+        }
+        counts = {
             "num_feature_rows": int((tiles[:, 0] + tiles[:, 1] * tiles[:, 2]).max()) if len(tiles) else 0,
             "num_tile_cells": int((tiles[:, 1] * tiles[:, 2]).sum()),
-            "num_vocabulary": int(self.text[:, 1].max()) + 1 if len(self.text) else 0,
-            "uses_max": bool((self.blocks[:, BLOCK_FIELDS.index("mode")] == MODES["max"]).any()),
+            "num_vocabulary": int(text[:, 1].max()) + 1 if len(text) else 0,
+            "uses_max": bool((blocks[:, BLOCK_FIELDS.index("mode")] == MODES["max"]).any()),
         }
-        for name, value in derived.items():
+        tensors = {name: torch.from_numpy(table.astype(np.int32)) for name, table in tables.items()}
+        for name, value in (tensors | counts).items():
             object.__setattr__(self, name, value)
 
     @property
