@@ -97,8 +97,7 @@ def _block_rows(blocks: Integers) -> Integers:
     names = ("out_h", "out_w", "dst_row", "dst_stride")
     out_h, out_w, dst, pitch = (blocks[:, BLOCK_FIELDS.index(name)] for name in names)
     block, inner = _ragged(out_h * out_w)
-    y, x = np.divmod(inner, out_w[block])
-    return dst[block] + y * pitch[block] + x
+    return dst[block] + inner // out_w[block] * pitch[block] + inner % out_w[block]
 
 
 def _ragged(counts: Integers) -> tuple[Integers, Integers]:

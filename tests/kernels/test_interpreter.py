@@ -59,7 +59,7 @@ def test_the_kernels_pass_interpreted(name: str, interpreter: None):
 
 
 def test_asking_for_an_interpreter_that_is_off_fails(interpreter: None):
-    only = "tests/kernels/test_rotate.py::test_results_have_the_strides_of_their_inputs"
+    only = "tests/kernels/test_rotate.py::test_an_operators_results_have_the_strides_of_their_inputs"
     done = interpreted(
         "-m",
         "pytest",
