@@ -199,3 +199,15 @@ def test_a_moved_base_is_told_before_torch_is_needed(base: Path, tmp_path: Path)
     shutil.rmtree(moved)
     with pytest.raises(ModelError, match=r"base_model_name_or_path in adapter_config\.json"):
         locate(str(tmp_path / "adapter"))
+
+
+def test_additions_that_the_forward_pass_never_reads_do_not_learn(base: Path):
+    """Without a gradient they would make distributed training wait for ever."""
+    backbone = load_backbone(str(base), device="cpu")
+    backbone.hf.requires_grad_(False)
+    backbone.hf.config.vision_feature_layer = -2
+    add_adapter(backbone, LoraOptions(modules=("vision",), rank=4, dropout=0.0), base=str(base))
+    backbone(batch(backbone)).loss.backward()
+    learning = [(name, p) for name, p in backbone.named_parameters() if p.requires_grad]
+    assert learning
+    assert [name for name, p in learning if p.grad is None] == []

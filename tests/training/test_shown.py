@@ -17,11 +17,17 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import Heard, Run, metrics
+from tests.worlds import World
+from vidllava.backbone.load import load_backbone
+from vidllava.backbone.splice import collate
 from vidllava.cli import progress
 from vidllava.cli.console import Console
 from vidllava.cli.progress import TrainingProgress, figures, module_table
+from vidllava.data.encode import SampleEncoder
+from vidllava.data.options import EncodeOptions
 from vidllava.errors import DivergedError, UsageError
 from vidllava.training import plots, trackers
+from vidllava.training.meter import sums_by_modality
 from vidllava.training.plots import draw, smoothed
 
 ROW: dict[str, Any] = {
@@ -217,3 +223,29 @@ def test_the_table_of_modules_lines_up():
     assert lines[1].split() == ["vision", "1,000,000", "0", "frozen"]
     assert lines[2].split() == ["llm", "20", "20", "1e-05"]
     assert lines[3].split() == ["together", "1,000,020", "20", "0.0%"]
+
+
+def test_each_modality_has_its_own_loss_and_they_add_up(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=4, save_steps=2, logging_steps=3)
+    rows = metrics(tmp_path)
+    names = {name for row in rows for name in row if name.startswith("loss_")}
+    assert names == {"loss_text", "loss_picture", "loss_pictures", "loss_video"}
+    for row in rows:
+        own = [value for name, value in row.items() if name.startswith("loss_")]
+        assert min(own) - 1e-6 <= row["loss"] <= max(own) + 1e-6
+    kept = tmp_path / "checkpoint-2" / "trainer_state.json"
+    assert sum(json.loads(kept.read_text())["pending_by_modality"]) > 0
+
+
+def test_a_modality_s_loss_is_that_of_its_samples(checkpoint: Path):
+    backbone = load_backbone(str(checkpoint), device="cpu")
+    encoder = SampleEncoder(backbone.settings, backbone.codec, EncodeOptions())
+    world = World(("video", "text", "picture"))
+    encoded = [encoder(world.sample(index)) for index in range(3)]
+    batch = collate(encoded)
+    sums = sums_by_modality(backbone(batch).label_losses, batch, [3, 0, 1])
+    for sample, code in zip(encoded, (3, 0, 1), strict=True):
+        alone = backbone(collate([sample]))
+        assert sums[1, code] == alone.num_labels
+        assert float(sums[0, code] / sums[1, code]) == pytest.approx(float(alone.loss.detach()), rel=1e-4)
+    assert sums[1, 2] == 0

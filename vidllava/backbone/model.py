@@ -54,11 +54,13 @@ COMPANION_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class ForwardOutput:
-    """loss: fp32 scalar, mean over the L labels of the batch; logits: [L, vocabulary] at those labels."""
+    """loss: fp32 scalar, mean over the L labels of the batch; logits: [L, vocabulary] at those labels;
+    label_losses: fp32 [L], without gradient."""
 
     loss: torch.Tensor
     logits: torch.Tensor
     num_labels: int
+    label_losses: torch.Tensor
 
 
 class Backbone(nn.Module):
@@ -165,8 +167,9 @@ class Backbone(nn.Module):
         hidden = self.hidden_states(batch, rope_factor=self.rope_factor)
         logits = self.hf.lm_head(hidden.flatten(0, 1)[batch.label_rows])
         num_labels = batch.label_ids.numel()
-        loss = F.cross_entropy(logits.float(), batch.label_ids, reduction="sum") / max(num_labels, 1)
-        return ForwardOutput(loss=loss, logits=logits, num_labels=num_labels)
+        losses = F.cross_entropy(logits.float(), batch.label_ids, reduction="none")
+        loss = losses.sum() / max(num_labels, 1)
+        return ForwardOutput(loss, logits, num_labels, losses.detach())
 
     def all_logits(self, batch: PackedBatch, *, rope_factor: float = 1.0) -> torch.Tensor:
         """[B, S, vocabulary]: every position, for parity tests and scoring; costly on long prompts."""

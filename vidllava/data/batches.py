@@ -25,6 +25,7 @@ from vidllava.backbone.splice import PackedBatch, SampleInput, collate
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.ledger import BadSample
 from vidllava.data.mixing import BatchOrder, rank_share
+from vidllava.data.source import MODALITIES
 from vidllava.errors import DatasetError, ResourceError, VidllavaError
 
 MAX_REPLACEMENTS = 10  # bad samples in a row before the data set is given up
@@ -40,6 +41,7 @@ class StepBatch:
     step: int
     micro: tuple[PackedBatch, ...] = ()
     ids: tuple[str, ...] = ()
+    modalities: tuple[int, ...] = ()
     bad: tuple[BadSample, ...] = ()
     visual_tokens: int = 0
     text_tokens: int = 0
@@ -95,6 +97,7 @@ class StepBatches(Dataset[StepBatch]):
             step=step,
             micro=micro,
             ids=tuple(name for name, _ in chosen),
+            modalities=tuple(_modality(encoded) for encoded in samples),
             bad=tuple(bad),
             visual_tokens=visual,
             text_tokens=sum(encoded.num_tokens for encoded in samples) - visual,
@@ -134,6 +137,12 @@ class StepBatches(Dataset[StepBatch]):
                 id=name,
                 reason=str(fault),
             )
+
+
+def _modality(encoded: SampleInput) -> int:
+    """The place in `MODALITIES` of an encoded sample."""
+    kinds = [visual.layout.kind for visual in encoded.visuals]
+    return MODALITIES.index("video" if "video" in kinds else kinds[0] if kinds else "text")
 
 
 def _replaced(bad: BadSample, name: str) -> BadSample:

@@ -21,7 +21,7 @@ from vidllava.data.batches import ReadAhead, StepBatch, StepBatches
 from vidllava.data.ledger import Ledger
 from vidllava.errors import DatasetError, DivergedError
 from vidllava.training import parameters, schedule
-from vidllava.training.meter import Meter
+from vidllava.training.meter import Meter, sums_by_modality
 from vidllava.training.optimizer import build_optimizers
 from vidllava.training.precision import Precision, precision_of
 from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row
@@ -58,6 +58,7 @@ class Trainer:
         self.model = accelerator.prepare_model(model)
         self.precision = Precision(precision_of(settings), accelerator.device)
         self.pending_losses: list[float] = []
+        self.pending_by_modality: list[float] = []
         self.nonfinite_in_a_row = self.pending_nonfinite = 0
         self.together = Together(accelerator)
 
@@ -68,7 +69,11 @@ class Trainer:
         gone, DivergedError after a row of steps with NaN or Inf, none of which was applied.
         """
         self.model.train()
-        self.meter = Meter(world_size=self.accelerator.num_processes, losses=self.pending_losses)
+        self.meter = Meter(
+            world_size=self.accelerator.num_processes,
+            losses=self.pending_losses,
+            by_modality=self.pending_by_modality,
+        )
         self.meter.nonfinite_steps = self.pending_nonfinite
         workers = self.settings.dataloader_num_workers
         ahead = {"start": start, "stop": self.total_steps, "num_workers": workers}
@@ -121,7 +126,7 @@ class Trainer:
         """One step with all that follows from it."""
         done = data.step + 1
         loss, norm, culprits = self._step(data, labels)
-        self.meter.stepped(data, loss)
+        self.meter.stepped(data, loss, self._by_modality)
         if not self.precision.scale_was_too_large:
             self._check_finite(done, loss, culprits)
         self.report.stepped(done)
@@ -142,21 +147,26 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        losses = []
-        for number, micro in enumerate(data.micro, 1):
-            last = number == len(data.micro)
+        losses, by_modality, place = [], [], 0
+        for number, prepared in enumerate(data.micro, 1):
+            last, micro = number == len(data.micro), prepared.to(device, non_blocking=True)
             with nullcontext() if last or world == 1 else self.accelerator.no_sync(self.model):
                 with self.precision.computing():
-                    output = self.model(micro.to(device, non_blocking=True))
+                    output = self.model(micro)
                 # DDP divides the summed gradients by the number of processes: multiply by it beforehand.
                 loss = output.loss * (output.num_labels * world / labels)
                 self.accelerator.backward(self.precision.scaled(loss))
             losses.append(loss.detach())
+            modalities = data.modalities[place : (place := place + len(micro.lengths))]
+            by_modality.append(sums_by_modality(output.label_losses, micro, modalities))
         self.precision.unscale(self.optimizer)
         limit = self.settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_([p for _, p in self.named], limit))
         values = [float(loss) for loss in losses]
-        mean = self.together.sums(sum(values))[0] / world
+        total, *self._by_modality = self.together.sums(
+            sum(values), *torch.stack(by_modality).sum(0).flatten().tolist()
+        )
+        mean = total / world
         # After DDP's all-reduce the norm is the same number on every process, so all decide alike.
         applied = math.isfinite(norm)
         if applied:

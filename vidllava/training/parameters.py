@@ -20,11 +20,10 @@ def module_of(name: str) -> Module:
 
 
 def freeze(model: nn.Module, frozen: Iterable[Module]) -> None:
-    """Stop the `frozen` modules from learning; LoRA's additions to them learn on. What the forward pass never
-    reads was frozen at loading."""
+    """Stop the `frozen` modules from learning. What the forward pass never reads was frozen at loading."""
     still = set(frozen)
     for name, parameter in model.named_parameters():
-        if module_of(name) in still and ".lora_" not in name:
+        if module_of(name) in still:
             parameter.requires_grad_(False)
 
 

@@ -171,6 +171,7 @@ class Session:
             "total_steps": self.total_steps,
             "world_size": self.accelerator.num_processes,
             "pending_losses": self.trainer.meter.losses,
+            "pending_by_modality": self.trainer.meter.by_modality,
             "nonfinite_steps": [self.trainer.meter.nonfinite_steps, self.trainer.nonfinite_in_a_row],
             "bad_samples": [self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn],
             "run": self.run_state,
@@ -192,6 +193,7 @@ class Session:
         state.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
         self.trainer.precision.restore(found.state.get("loss_scale"))
         self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]
+        self.trainer.pending_by_modality = [float(part) for part in found.state["pending_by_modality"]]
         self.trainer.pending_nonfinite, self.trainer.nonfinite_in_a_row = found.state["nonfinite_steps"]
         self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn = found.state["bad_samples"]
         rank = self.accelerator.process_index

@@ -46,13 +46,19 @@ class Tracked:
         """Passed on."""
         self.report.resolved(rows)
 
+    def measured(self, done: int, total: int) -> None:
+        """Passed on."""
+        self.report.measured(done, total)
+
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         """Start the trackers: the processes are known now."""
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
         for name in self.names:
-            places = {"logging_dir": str(self.output)} if name == "tensorboard" else {"dir": str(self.output)}
-            tracker = LOGGER_TYPE_TO_CLASS[name](_PROJECT, **places)
+            if name == "tensorboard":  # what it calls a run is a folder
+                tracker = LOGGER_TYPE_TO_CLASS[name](name, logging_dir=str(self.output))
+            else:
+                tracker = LOGGER_TYPE_TO_CLASS[name](_PROJECT, dir=str(self.output))
             tracker.start()
             tracker.store_init_configuration(dict(_flat(self.config)))
             self._trackers.append(tracker)
