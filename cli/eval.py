@@ -33,8 +33,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Which data set it is, where content does not tell: own, nextqa-mc, nextqa-oe, videomme, "
-            "videomme-subtitles, mvbench, egoschema, perceptiontest, activitynetqa, mlvu, longvideobench, "
-            "interleave-bench.",
+            "videomme-subtitles, mvbench, egoschema, egoschema-subset, perceptiontest, activitynetqa, mlvu, "
+            "longvideobench, interleave-bench.",
             rich_help_panel=_QUESTIONS,
         ),
     ] = None,

@@ -40,7 +40,7 @@ def report(
         path = _beside(output, "judge.jsonl")
         results.write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in asked))
         console.note(f"{path}: {len(asked)} requests to a judge; its words come back with --judge-scores")
-    if checked.found.task.submission and all(item.answer is None for item in items):
+    if checked.found.task.submission and any(item.answer is None for item in items):
         path = _beside(output, "submission.json")
         results.write_json(path, results.submission(final))
         console.note(f"{path}: the answers, for the benchmark's server")

@@ -14,14 +14,39 @@ from pathlib import Path
 
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError, UsageError
-from vidllava.evaluation import own
+from vidllava.evaluation import (
+    own,
+    task_activitynetqa,
+    task_egoschema,
+    task_interleave_bench,
+    task_longvideobench,
+    task_mlvu,
+    task_mvbench,
+    task_nextqa,
+    task_perceptiontest,
+    task_videomme,
+)
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.media_finder import MediaFinder
 from vidllava.evaluation.tables import ENDINGS, records
 from vidllava.evaluation.task import Context, Task
 
 # In the order in which they are asked whether a record is theirs; our own format is the loosest, and last.
-TASKS: tuple[Task, ...] = (own.TASK,)
+TASKS: tuple[Task, ...] = (
+    task_videomme.PLAIN,
+    task_videomme.WITH_SUBTITLES,
+    task_egoschema.TASK,
+    task_egoschema.SUBSET,
+    task_perceptiontest.TASK,
+    task_longvideobench.TASK,
+    task_mlvu.TASK,
+    task_activitynetqa.TASK,
+    task_nextqa.MC,
+    task_nextqa.OE,
+    task_interleave_bench.TASK,
+    task_mvbench.TASK,
+    own.TASK,
+)
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 
 
@@ -59,7 +84,7 @@ def read_set(
     if media_root is None and not any(os.path.exists(file) for item in items for file in item.paths):
         what = f"none of its media is there; the first is {items[0].media[0]!r}"
         raise DatasetError(path, what, f"looked under {base}; --media-root FOLDER")
-    return EvalSet(chosen, tuple(items[:limit]), tuple(_notes(items)))
+    return EvalSet(chosen, tuple(items[:limit]), (*_left_out(path, files), *_notes(items)))
 
 
 def _named(task: str | None) -> Task | None:
@@ -100,6 +125,15 @@ def _files(path: Path, task: Task) -> Sequence[Path]:
     if not found:
         raise DatasetError(path, f"holds no file of {task.name}", "give the file itself as --data")
     return found
+
+
+def _left_out(path: Path, files: Sequence[Path]) -> list[str]:
+    """Files of a folder that look like records, and are none of this data set's questions."""
+    names = [file.name for file in (_tables(path) if path.is_dir() else ()) if file not in files]
+    if not names:
+        return []
+    more = ", ..." if len(names) > MAX_SHOWN else ""
+    return [f"{path}: not read: {', '.join(names[:MAX_SHOWN])}{more}"]
 
 
 def _tables(folder: Path) -> list[Path]:

@@ -1,0 +1,75 @@
+"""Video-MME: four options; by duration, domain, sub-category and task; without subtitles, and with them.
+
+A parquet or JSON of one row a question (videoID, question, options, answer, duration, ...), or the nested
+JSON of the evaluation template (one entry a video with its `questions`). Prompt and 16 new tokens as in
+lmms_eval/tasks/videomme, which says "and the subtitles" in both settings. Subtitles: the lines of
+subtitle/<videoID>.srt at the frames that the model sees.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from vidllava.data.row import RowFault
+from vidllava.evaluation.item import LETTERS, EvalItem, lettered
+from vidllava.evaluation.own import INSTRUCTION as OPTION_LETTER
+from vidllava.evaluation.tables import Record
+from vidllava.evaluation.task import Context, Task, groups_of, name_of, text_of, texts_of, unlettered
+
+INSTRUCTION = (
+    "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
+    "Respond with only the letter (A, B, C, or D) of the correct option."
+)
+ENDS = {False: OPTION_LETTER, True: "The best answer is:"}
+_GROUPS = ("duration", "domain", "sub_category", "task_type")
+
+
+def recognises(record: Record, path: Path) -> bool:
+    """By the name of the YouTube id, or by the questions of a video."""
+    keys = record.keys()
+    return {"videoID", "question", "options"} <= keys or {"video_id", "questions", "domain"} <= keys
+
+
+def read(record: Record, context: Context, *, subtitles: bool) -> list[EvalItem]:
+    """One question, or all those of a video."""
+    if "questions" not in record:
+        return [_question(record, context, subtitles)]
+    questions = record["questions"]
+    if not isinstance(questions, list) or not all(isinstance(each, dict) for each in questions):
+        raise RowFault("needs `questions`, a list of objects")
+    return [_question({**record, **each}, context, subtitles) for each in questions]
+
+
+def _question(record: Record, context: Context, subtitles: bool) -> EvalItem:
+    # In the nested form the files go by the number of the video where no YouTube id is given.
+    video = name_of(record, "videoID" if "videoID" in record else "video_id")
+    question, options = text_of(record, "question"), unlettered(texts_of(record, "options"))
+    answer = record.get("answer")
+    if answer is not None and (not isinstance(answer, str) or answer not in LETTERS[: len(options)]):
+        raise RowFault("`answer` must be the letter of an option")
+    return EvalItem(
+        id=name_of(record, "question_id"),
+        row=context.number,
+        media=(video,),
+        paths=(context.finder.find(video, folders=("data", "videos", "video")),),
+        question=question,
+        prompt="\n".join((INSTRUCTION, question, lettered(options), ENDS[subtitles])),
+        options=options,
+        answer=answer,
+        scoring="choice",
+        groups=groups_of(record, *_GROUPS),
+        max_new_tokens=16,
+        subtitles=_subtitles(video, context) if subtitles else None,
+    )
+
+
+def _subtitles(video: str, context: Context) -> str:
+    """The .srt file; empty where the video has none."""
+    path = context.finder.find(video, endings=(".srt",), folders=("subtitle", "subtitles"))
+    return path if path.endswith(".srt") and os.path.exists(path) else ""
+
+
+PLAIN = Task("videomme", recognises, partial(read, subtitles=False))
+WITH_SUBTITLES = Task("videomme-subtitles", recognises, partial(read, subtitles=True))
