@@ -207,6 +207,8 @@ def test_on_a_terminal_the_line_never_folds(monkeypatch: pytest.MonkeyPatch, col
         bar.logged(ROW | {"step": step})
     lines = re.split(r"[\r\n]", terminal.text)
     assert max(map(len, lines)) < columns
+    whole = set(figures(ROW))
+    assert all(figure in whole for line in lines for figure in line.strip().split(", ")[1:]), "none is cut"
     assert any("9/9" in line for line in lines)
     assert any("ETA" in line for line in lines)
     assert ("padding 8%" in terminal.text) == (columns == 200)
@@ -249,3 +251,16 @@ def test_a_modality_s_loss_is_that_of_its_samples(checkpoint: Path):
         assert sums[1, code] == alone.num_labels
         assert float(sums[0, code] / sums[1, code]) == pytest.approx(float(alone.loss.detach()), rel=1e-4)
     assert sums[1, 2] == 0
+
+
+def test_a_tracker_is_told_numbers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: list[Mapping[str, Any]] = []
+
+    class Fake:
+        def log(self, values: Mapping[str, Any], step: int) -> None:
+            told.append(values)
+
+    tracked = trackers.Tracked(Heard(), (), tmp_path, {})
+    monkeypatch.setattr(tracked, "_trackers", [Fake()])
+    tracked.logged({"step": 3, "loss": None, "learning_rate": 1e-5})
+    assert told == [{"learning_rate": 1e-5}]
