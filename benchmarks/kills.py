@@ -2,11 +2,11 @@
 
     python benchmarks/kills.py build/kills --kills 20 -o rows.jsonl
 
-One run is left alone and keeps all its checkpoints. Others are killed, half of them while a checkpoint is
-being written, and resumed with `--resume-from-checkpoint latest` until they end. After every kill the newest
-complete checkpoint must be, byte for byte, the one that the first run wrote at that step; at the end weights,
-metrics and ledger must be the same. The instants come from --seed; what they hit hangs on the machine: see
-the rows.
+One run is left alone and keeps all its checkpoints. Others are killed, in turns while a checkpoint is
+written, soon after one and at any instant, and resumed with `--resume-from-checkpoint latest` until they
+end. After every kill the newest complete checkpoint must be, byte for byte, the one that the first run
+wrote at that step; at the end weights, metrics and ledger must be the same. The instants come from --seed;
+what they hit hangs on the machine and is in the rows.
 
 Runs are forks of this process: torch is imported once.
 """
@@ -40,6 +40,7 @@ FIGURES = (
     "nonfinite_steps",
 )
 NEVER = 1e9
+AIMS = ("writing", "after", "any")  # in turns: inside a checkpoint, soon after one, at any instant
 
 
 class Differs(Exception):
@@ -73,29 +74,30 @@ def ended(child: int, seconds: float, seen: Callable[[], bool] = lambda: False) 
 
 
 def killed(
-    words: Sequence[str], output: Path, log: Path, rng: np.random.Generator, seconds: float
+    words: Sequence[str], output: Path, log: Path, rng: np.random.Generator, attempt: int, seconds: float
 ) -> dict[str, Any]:
     """Start a run and kill it; `exit_code` is there if it ended before that."""
-    in_writing = bool(rng.random() < 0.5)
-    which, delay = int(rng.integers(1, 4)), float(rng.uniform(0, 0.25))
+    aim = AIMS[attempt % len(AIMS)]
+    which, delay = int(rng.integers(2, 4)), float(rng.uniform(0, 0.25))
     child = fork(words, log)
+
+    def writing() -> bool:
+        return any(output.glob(".writing-*"))
+
     code = None
-    if in_writing:
-        for number in range(which):  # the n-th time that a checkpoint is begun
-            code = ended(child, NEVER, lambda: any(output.glob(".writing-*")))
-            if code is None and number < which - 1:
-                code = ended(child, NEVER, lambda: not any(output.glob(".writing-*")))
-            if code is not None:
-                break
-        code = ended(child, delay) if code is None else code
-    else:
+    if aim == "any":
         code = ended(child, float(rng.uniform(0, seconds)))
+    else:  # the n-th checkpoint of this process, while it is written or after it
+        seen = [writing, lambda: not writing()] * which
+        for wanted in seen[:-1] if aim == "writing" else seen:
+            code = ended(child, NEVER, wanted) if code is None else code
+        code = ended(child, delay) if code is None else code
     if code is not None:
         return {"exit_code": code}
     half_written = sorted(path.name for path in output.glob(".writing-*"))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return {"aimed_at_writing": in_writing, "half_written": half_written}
+    return {"aim": aim, "half_written": half_written}
 
 
 def same_files(one: Path, other: Path) -> None:
@@ -139,7 +141,7 @@ def chain(
         if attempt == most:
             row: dict[str, Any] = {"exit_code": ended(fork(again, log), NEVER)}
         else:
-            row = killed(again, output, log, rng, seconds)
+            row = killed(again, output, log, rng, attempt, seconds)
         if row.get("exit_code", 0) != 0:
             raise Differs(f"exit code {row['exit_code']}: {log.read_text()[-500:]}")
         if "exit_code" in row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def test_four_kills_lose_nothing(checkpoint: Path, tmp_path: Path):
         "--kills",
         "4",
         "--steps",
-        "6",
+        "8",
         "--model",
         str(checkpoint),
         "--data",
@@ -35,8 +36,9 @@ def test_four_kills_lose_nothing(checkpoint: Path, tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("4 kills of ")
-    assert done.stdout.endswith(" resumed: all bit-equal\n")
+    kills, resumed = re.fullmatch(r"(\d+) kills of .* (\d+) resumed: all bit-equal\n", done.stdout).groups()  # type: ignore[union-attr]
+    assert int(kills) == 4
+    assert int(resumed) >= 2, "else nothing was shown"
 
 
 def test_a_difference_of_one_bit_is_seen(tmp_path: Path):
