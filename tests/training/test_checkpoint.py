@@ -17,7 +17,13 @@ from torch import nn
 
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.training import checkpoint, state
-from vidllava.training.checkpoint import find_checkpoint, publish, read_checkpoint, write_checkpoint
+from vidllava.training.checkpoint import (
+    find_checkpoint,
+    publish,
+    read_checkpoint,
+    set_aside_after,
+    write_checkpoint,
+)
 from vidllava.training.optimizer import Optimizers, build_optimizers
 from vidllava.training.output import claimed
 from vidllava.training.report import keep_until
@@ -44,6 +50,21 @@ def test_the_newest_complete_one_is_found_and_old_ones_go(tmp_path: Path):
     found, skipped = find_checkpoint(tmp_path)
     assert found is not None
     assert (found.step, skipped) == (100, ())
+
+
+def test_what_lies_in_the_future_of_a_resumed_run_is_set_aside_and_deletes_nothing_newer(tmp_path: Path):
+    for step in (2, 4, 6):
+        write_checkpoint(tmp_path, step, write_state(step), keep=None)
+    (tmp_path / "checkpoint-6" / "COMPLETE").unlink()
+    assert len(set_aside_after(tmp_path, 2)) == 2
+    write_checkpoint(tmp_path, 3, write_state(3), keep=1)
+    found, skipped = find_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.step, skipped) == (3, ())
+    write_checkpoint(tmp_path, 4, write_state(4), keep=None)
+    set_aside_after(tmp_path, 3)
+    left = ["left-checkpoint-4", "left-checkpoint-4-2", "left-checkpoint-6"]
+    assert names(tmp_path) == ["checkpoint-3", *left]
 
 
 @pytest.mark.parametrize(

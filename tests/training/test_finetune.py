@@ -157,6 +157,17 @@ def test_resume_refuses_other_settings_and_other_data(run: Run, tmp_path: Path):
     assert outcome.step == 4
 
 
+def test_a_run_resumed_from_an_earlier_checkpoint_keeps_its_own(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=6, save_steps=2)
+    whole = weights(tmp_path)
+    earlier = str(tmp_path / "checkpoint-2")
+    _, heard = run(tmp_path, max_steps=6, save_steps=2, save_total_limit=1, resume=earlier)
+    assert heard.done_steps == 2
+    assert any("left-checkpoint-4" in line for line in heard.lines)
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-6"]
+    assert weights(tmp_path) == whole
+
+
 def test_resume_without_a_checkpoint_is_an_error(run: Run, tmp_path: Path):
     with pytest.raises(ModelError, match="holds no complete checkpoint"):
         run(tmp_path, max_steps=1, resume="latest")

@@ -90,6 +90,25 @@ def find_checkpoint(output: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     return None, tuple(skipped)
 
 
+def set_aside_after(output: Path, step: int) -> list[str]:
+    """Rename the checkpoints of later steps, of which a run resumed after `step` is no longer the past.
+
+    They would be counted as the newest: what the resumed run saves would be deleted in their favour.
+    Returns a line about each.
+    """
+    lines = []
+    for later in _numbered(output):
+        if later > step:
+            place = output / f"left-checkpoint-{later}"
+            number = 1
+            while place.exists():
+                number += 1
+                place = output / f"left-checkpoint-{later}-{number}"
+            (output / f"checkpoint-{later}").rename(place)
+            lines.append(f"checkpoint-{later} is not of this run's past any more: it is {place.name} now")
+    return lines
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Check that `folder` is a complete checkpoint. Raises ModelError saying what is missing."""
     if not folder.is_dir():

@@ -25,7 +25,13 @@ from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, UsageError
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.training import trackers
-from vidllava.training.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_json
+from vidllava.training.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    read_checkpoint,
+    set_aside_after,
+    write_json,
+)
 from vidllava.training.output import SETTINGS_FILE, claimed
 from vidllava.training.plots import PLOT_FILE, draw
 from vidllava.training.recipe import resolve
@@ -85,6 +91,8 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
             _check_same(found, run_state(job, settings, mixture), allow_changes=job.allow_changes)
             for name in (METRICS_FILE, LEDGER_FILE) if first else ():
                 keep_until(job.output_dir / name, found.step)
+            for line in set_aside_after(job.output_dir, found.step) if first else ():
+                report.said(line)
         from vidllava.training.session import Session  # imports torch and accelerate
 
         tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings))
