@@ -11,6 +11,7 @@ from typing import Any
 from vidllava.cli.console import Console
 
 _BAR = 20
+_SILENT_SECONDS = 10.0
 
 
 class TrainingProgress:
@@ -29,6 +30,17 @@ class TrainingProgress:
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for name, value, origin in rows:
             self.console.detail(f"{name.replace('_', '-'):<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+
+    def measured(self, done: int, total: int) -> None:
+        """Rows whose length is known: a line where nothing else would be said for long."""
+        now = time.monotonic()
+        self._begin = self._begin or now
+        line = f"lengths of samples: {done}/{total}"
+        if self._live:
+            self._draw("" if done == total else line)
+        elif now - self._begin >= _SILENT_SECONDS and done < total:
+            self.console.note(line)
+            self._begin = now
 
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         """Say what will learn, and from which step."""

@@ -24,7 +24,7 @@ from vidllava.errors import UsageError
 FOLDER_VARIABLE = "VIDLLAVA_CACHE"
 LIMIT_VARIABLE = "VIDLLAVA_CACHE_LIMIT"
 DEFAULT_LIMIT_BYTES = 2 << 30
-SECTIONS = ("features", "content")
+SECTIONS = ("features", "content", "lengths")
 """The folders inside that are ours: nothing else is counted or deleted."""
 MAX_FILES = 20_000
 _UNFINISHED = ".unfinished-"

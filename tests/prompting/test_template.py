@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +135,25 @@ def test_labels_are_the_answers_and_what_ends_them(bpe):
     vicuna = tokenize(DIALOGUE, VICUNA, bpe, add_generation_prompt=False)
     expected = [*bpe.encode(" A cat."), bpe.special("</s>"), *bpe.encode(" Two cats."), bpe.special("</s>")]
     assert [label for label in vicuna.labels if label != IGNORE] == expected
+
+
+@pytest.mark.parametrize("template", [CHATML, VICUNA], ids=["chatml", "vicuna"])
+@pytest.mark.parametrize("labels", ["answers", "upstream"])
+def test_an_answer_that_is_not_learned_has_the_same_ids_and_no_labels(bpe, template, labels):
+    silent = [replace(turn, learned=turn is not DIALOGUE[1]) for turn in DIALOGUE]
+    assert DIALOGUE[1].role == "assistant"
+    whole, part = (
+        tokenize(turns, template, bpe, add_generation_prompt=False, labels=labels)
+        for turns in (DIALOGUE, silent)
+    )
+    assert part.ids == whole.ids
+    lost = [whole.ids[at] for at in range(len(whole.ids)) if part.labels[at] != whole.labels[at]]
+    assert set(bpe.encode("A cat.")) <= set(lost)
+    kept = tuple(label for label in part.labels if label != IGNORE)
+    assert set(bpe.encode("Two")) <= set(kept)
+    if labels == "answers":
+        ends = [label for label in kept if label in (bpe.special("<|im_end|>"), bpe.special("</s>"))]
+        assert len(ends) == 1
 
 
 def test_upstream_labels_are_the_original_trainers(bpe):

@@ -33,10 +33,14 @@ class Heard:
         self.steps: list[int] = []
         self.rows: list[Mapping[str, Any]] = []
         self.lines: list[str] = []
+        self.measurings: list[tuple[int, int]] = []
         self.total_steps = self.done_steps = -1
 
     def resolved(self, rows: Sequence[tuple[str, str, str]]) -> None:
         self.resolved_rows = list(rows)
+
+    def measured(self, done: int, total: int) -> None:
+        self.measurings.append((done, total))
 
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         self.total_steps, self.done_steps, self.modules = total_steps, done_steps, list(modules)

@@ -7,6 +7,7 @@ codec.special("<|im_end|>")      # 151645
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class TextCodec:
                 self._name, f"its tokenizer has no {name!r}", "use the checkpoint's own tokenizer"
             )
         return token
+
+    def fingerprint(self) -> str:
+        """Of everything that decides which ids a text has."""
+        return hashlib.blake2b(self._tokenizer.to_str().encode(), digest_size=16).hexdigest()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out."""

@@ -2,7 +2,9 @@
 
     {"id": "7", "image": "a.png", "conversations": [
         {"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]}
-    {"id": "8", "video": "clip.mp4", "video_start": 2.0, "video_end": 9.5, "num_frames": 16, ...}
+    {"id": "8", "video": "clip.mp4", "start": 2.0, "end": 9.5, "num_frames": 16, ...}
+
+`start` and `end` are seconds (also `video_start`, `video_end`); `fps` and `max_frames` go like `num_frames`.
 
 Several views of one scene (3-D data) are several pictures.
 """

@@ -2,23 +2,28 @@
 
     mixture = measured(mixture, counter, headers, pool)
 
-One header pass for each media file, remembered in the index; nothing is decoded. A sample that cannot be read
+One header pass for each media file, remembered in the index; nothing is decoded. What is known of the texts
+from an earlier run (`vidllava.data.text_lengths`) is not counted again. A sample that cannot be read
 gets no length (0) and keeps its place: it is dealt with, and written down, when it is drawn.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from vidllava.data.headers import Headers
-from vidllava.data.mixture import Mixture
+from vidllava.data.mixture import MODALITY_CODE, Mixture
 from vidllava.data.own_sampler import OwnSampler
 from vidllava.data.sampler_pool import SamplerPool
 from vidllava.data.source import Modality, Sample, Source
+from vidllava.data.text_lengths import UNCOUNTED
 from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import VidllavaError
 
 UNKNOWN = 0
+_TEXT = MODALITY_CODE["text"]
 
 
 class MeasuredSource:
@@ -56,16 +61,42 @@ def has_files(mixture: Mixture) -> bool:
     return all(hasattr(source, "row") for source in mixture.sources)
 
 
-def measure(mixture: Mixture, counter: TokenCounter, headers: Headers, pool: SamplerPool) -> np.ndarray:
+@dataclass
+class Measuring:
+    """What is known of a mixture's lengths while they are looked up; another thread may watch."""
+
+    texts: np.ndarray
+    """int32 [n]: text tokens of each sample, ``UNCOUNTED`` where nobody has counted; filled in on the way."""
+    num_done: int = 0
+
+
+def measure(
+    mixture: Mixture,
+    counter: TokenCounter,
+    headers: Headers,
+    pool: SamplerPool,
+    measuring: Measuring | None = None,
+) -> np.ndarray:
     """int32 [len(mixture)]: tokens of every sample, 0 where they are unknown."""
+    measuring = measuring or Measuring(np.full(len(mixture), UNCOUNTED, np.int32))
+    texts, codes = measuring.texts, mixture.modalities
 
     def look(sampler: OwnSampler, index: int) -> int:
+        if texts[index] != UNCOUNTED and codes[index] == _TEXT:
+            return int(texts[index])
         try:
-            return counter.count(mixture.sample(index), headers, sampler)
+            sample = mixture.sample(index)
+            if texts[index] == UNCOUNTED:
+                texts[index] = counter.prompt(sample).num_text_tokens
+            return int(texts[index]) + counter.num_visual_tokens(sample, headers, sampler)
         except (VidllavaError, OSError):
             return UNKNOWN
 
-    return np.fromiter(pool.map(look, range(len(mixture))), np.int32, len(mixture))
+    found = np.empty(len(mixture), np.int32)
+    for index, length in enumerate(pool.map(look, range(len(mixture)))):
+        found[index] = length
+        measuring.num_done = index + 1
+    return found
 
 
 def with_lengths(mixture: Mixture, lengths: np.ndarray) -> Mixture:

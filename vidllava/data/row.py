@@ -5,8 +5,10 @@ A format file turns its own spelling into these pieces; ``sample_of`` puts them 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vidllava.data.source import Sample, Visual
@@ -32,9 +34,12 @@ _REQUEST_KEYS = {
     "max_frames": "max_frames",
     "video_start": "start_seconds",
     "video_end": "end_seconds",
+    "start": "start_seconds",
+    "end": "end_seconds",
 }
 _WHOLE = ("num_frames", "max_frames")
 _RANGE = ("start_seconds", "end_seconds")
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 Clip = str | list[str]
 """What a row names as a video: a file, a folder of pictures, or a list of pictures."""
 
@@ -66,8 +71,20 @@ def turns_of(items: object, key: str, text_of: Callable[[Mapping[str, Any], int,
         turn = text_of(item, number, role)
         if role == "assistant" and not turn.text.strip():
             raise RowFault(f"turn {number} is an empty answer")
-        turns.append(turn)
+        turns.append(turn if _is_learned(item, number, role) else replace(turn, learned=False))
     return turns
+
+
+def _is_learned(item: Mapping[str, Any], number: int, role: Role) -> bool:
+    """OpenAI's `weight` (0 or 1) and swift's `loss` (a truth value) of a turn: is this answer trained on?"""
+    weight, loss = item.get("weight"), item.get("loss")
+    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+        raise RowFault(f"turn {number}: `weight` must be 0 or 1, not {shown(weight)}")
+    if loss is not None and not isinstance(loss, bool):
+        raise RowFault(f"turn {number}: `loss` must be true or false, not {shown(loss)}")
+    if role != "assistant" and (weight or loss):
+        raise RowFault(f"turn {number} is the {role}'s: only answers are trained on")
+    return weight != 0 and loss is not False
 
 
 def text_turn(item: Mapping[str, Any], number: int, role: Role) -> Turn:
@@ -103,22 +120,35 @@ def clip_visual(clip: Clip, wanted: Mapping[str, Any], root: MediaRoot) -> Visua
         SamplingRequest(fps=wanted.get("fps"))  # checks it
         request = SamplingRequest(**others) if others else None
     except UsageError as error:
-        raise RowFault(str(error)) from None
+        raise RowFault(_in_a_row(error)) from None
     return Visual(
         kind="video", pictures=pictures, pictures_per_second=float(wanted.get("fps", 1.0)), request=request
     )
+
+
+def _in_a_row(error: UsageError) -> str:
+    """What is wrong with a request, with the names that rows use for what are flags elsewhere."""
+    return f"{_FLAG.sub(_key, error.thing)}: {_FLAG.sub(_key, error.what)}"
+
+
+def _key(flag: re.Match[str]) -> str:
+    return f"`{flag[1].replace('-', '_')}`"
 
 
 def wanted_frames(*records: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a ``SamplingRequest`` that the row sets; a later record goes before an earlier one."""
     wanted: dict[str, Any] = {}
     for record in records:
+        named: dict[str, str] = {}
         for key, field in _REQUEST_KEYS.items():
             value = record.get(key)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int if field in _WHOLE else int | float):
-                raise RowFault(f"`{key}` must be a number, not {kind_of(value)}")
+                unit = " of seconds" if field in _RANGE else ""
+                raise RowFault(f"`{key}` must be a number{unit}, not {kind_of(value)}")
+            if named.setdefault(field, key) != key and wanted[field] != value:
+                raise RowFault(f"`{named[field]}` and `{key}` say different things")
             wanted[field] = value
     return wanted
 
@@ -194,6 +224,11 @@ def id_of(record: object) -> str | None:
         return None
     identity = record.get("id", record.get("sample_id"))
     return None if identity is None else str(identity)
+
+
+def shown(value: object) -> str:
+    """A JSON value in a message: itself where it is short, else what it is."""
+    return json.dumps(value) if isinstance(value, bool | int | float) else kind_of(value)
 
 
 def kind_of(value: object) -> str:

@@ -99,13 +99,18 @@ class RowFile:
 def decode(data: bytes) -> Any:
     """JSON, or the ``RowFault`` that says why it is none."""
     try:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8"), parse_constant=_no_number)
     except UnicodeDecodeError as error:
         return RowFault(f"is not UTF-8 (byte {error.start})")
     except json.JSONDecodeError as error:
         return RowFault(f"invalid JSON at line {error.lineno} column {error.colno}: {error.msg}")
     except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         return RowFault(_other_fault(error))
+
+
+def _no_number(word: str) -> Any:
+    """Python's reader takes NaN and Infinity, which are no JSON and no length of time either."""
+    raise ValueError(f"{word} is no number")
 
 
 def _other_fault(error: Exception) -> str:
@@ -171,7 +176,7 @@ class _Window:
     def __init__(self, file: BinaryIO, begin: int, hashed: hashlib.blake2b) -> None:
         self._file, self._hashed = file, hashed
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._scan = json.JSONDecoder().raw_decode
+        self._scan = json.JSONDecoder(parse_constant=_no_number).raw_decode
         self._text, self._place, self._ended = "", 0, False
         self._read = self.start = begin
         """``start``: the byte of the file at which the next character stands."""

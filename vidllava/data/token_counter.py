@@ -99,8 +99,12 @@ class TokenCounter:
 
     def count(self, sample: Sample, headers: Headers, sampler: HeaderSampler) -> int:
         """Tokens of the whole sample. Raises what `layout` raises."""
-        rows = sum(self.layout(visual, headers, sampler).num_tokens for visual in sample.visuals)
+        rows = self.num_visual_tokens(sample, headers, sampler)
         return self.prompt(sample).num_text_tokens + rows
+
+    def num_visual_tokens(self, sample: Sample, headers: Headers, sampler: HeaderSampler) -> int:
+        """Tokens of its visuals, newlines among them. Raises what `layout` raises."""
+        return sum(self.layout(visual, headers, sampler).num_tokens for visual in sample.visuals)
 
     def check_length(self, sample: Sample, num_tokens: int) -> None:
         """Raises DatasetError for a sample that is longer than a sample may be: nothing is ever cut."""

@@ -116,7 +116,7 @@ def _to_front(turns: Sequence[Turn], visuals: int | Sequence[MediaKind]) -> tupl
                 parts[0] = parts[0].lstrip()
             front = [*_joined(placeholders), "\n"]
         named = [next(names) if isinstance(part, Placeholder) else part for part in parts]
-        placed.append(Turn.from_parts(turn.role, [*front, *named]))
+        placed.append(Turn.from_parts(turn.role, [*front, *named], learned=turn.learned))
     return tuple(placed)
 
 

@@ -29,4 +29,5 @@ def tokenize_plain(
     begin = [encoder.special(piece.name) for piece in template.begin if isinstance(piece, Control)]
     labels = encoder.encode(f"{caption.text}\n")
     before = [*begin, *slots]
-    return TokenizedPrompt(tuple(before + labels), tuple([IGNORE] * len(before) + labels))
+    targets = labels if caption.learned else [IGNORE] * len(labels)
+    return TokenizedPrompt(tuple(before + labels), tuple([IGNORE] * len(before) + targets))

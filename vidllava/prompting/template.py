@@ -20,7 +20,8 @@ SLOT = -200  # stands for one visual in token ids, in order
 IGNORE = -100  # a label that is not trained on
 
 LabelRule = Literal["answers", "upstream"]
-_Part = Literal["question", "header", "answer", "tail"]
+_Part = Literal["question", "header", "answer", "tail", "silent"]
+_ANSWERS = ("answer", "silent")
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,9 @@ def tokenize(
 
     Without a system turn the template's own system line is spoken; a system turn with no text leaves it out.
     Labels are the answers only: each answer's text and the control token that ends it, not the header before
-    and not the line end after. `labels="upstream"` gives those of LLaVA-NeXT's trainer instead; the ids are
-    the same. Raises ModelError for a control token that the tokenizer lacks.
+    and not the line end after; an answer that is not to be learned has none. `labels="upstream"` gives those
+    of LLaVA-NeXT's trainer instead; the ids are the same. Raises ModelError for a control token that
+    the tokenizer lacks.
 
     The ids of a conversation that waits for an answer are a prefix of the ids of the same conversation
     continued, so the KV cache of the first serves the second.
@@ -154,7 +156,7 @@ def tokenize(
     targets: list[int] = []
     spelt = _spell(turns, template, add_generation_prompt=add_generation_prompt)
     # An answer is encoded alone: when it is generated, its header is already there.
-    for (_, is_trained), run in groupby(spelt, key=lambda item: (item[1] == "answer", item[1] in trained)):
+    for (_, is_trained), run in groupby(spelt, key=lambda item: (item[1] in _ANSWERS, item[1] in trained)):
         encoded = _encode([piece for piece, _ in run], encoder)
         ids += encoded
         targets += [id_ if id_ != SLOT and (is_trained or id_ in everywhere) else IGNORE for id_ in encoded]
@@ -172,9 +174,10 @@ def _spell(
     for turn in turns:
         if turn.role == "assistant":
             end, *tail = template.after["assistant"]
-            yield from header
-            yield from ((piece, "answer") for piece in (template.answer_lead, *turn.parts, end))
-            yield from ((piece, "tail") for piece in tail)
+            spoken: _Part = "answer" if turn.learned else "silent"
+            yield from header if turn.learned else ((piece, "question") for piece, _ in header)
+            yield from ((piece, spoken) for piece in (template.answer_lead, *turn.parts, end))
+            yield from ((piece, "tail" if turn.learned else "question") for piece in tail)
         elif turn.role == "user" or turn.text:
             pieces = (*template.before[turn.role], *turn.parts, *template.after[turn.role])
             yield from ((piece, "question") for piece in pieces)

@@ -43,6 +43,8 @@ class Turn:
     role: Role
     text: str
     slots: tuple[int, ...] | None = None
+    learned: bool = True
+    """An answer that is not learned is read like any other and has no labels."""
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -56,7 +58,7 @@ class Turn:
             )
 
     @classmethod
-    def from_parts(cls, role: Role, parts: Sequence[str | Placeholder]) -> Turn:
+    def from_parts(cls, role: Role, parts: Sequence[str | Placeholder], *, learned: bool = True) -> Turn:
         """The turn whose `parts` these are, up to joining neighbouring texts."""
         text, slots = "", []
         for part in parts:
@@ -65,7 +67,7 @@ class Turn:
                 text += part.value
             else:
                 text += part
-        return cls(role, text, tuple(slots))
+        return cls(role, text, tuple(slots), learned)
 
     @property
     def parts(self) -> tuple[str | Placeholder, ...]:

@@ -27,6 +27,10 @@ class Report(Protocol):
         """Before anything is loaded: (setting, value, where it comes from)."""
         ...
 
+    def measured(self, done: int, total: int) -> None:
+        """Now and then while the lengths of samples are looked up, and once all of them are."""
+        ...
+
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
         """Before the first step; `modules` is the table of trainable parameters."""
         ...
@@ -48,6 +52,9 @@ class Silent:
     """A report that says nothing."""
 
     def resolved(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Nothing."""
+
+    def measured(self, done: int, total: int) -> None:
         """Nothing."""
 
     def begins(self, *, total_steps: int, done_steps: int, modules: Sequence[Mapping[str, Any]]) -> None:
