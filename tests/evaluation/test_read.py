@@ -1,4 +1,4 @@
-"""Which data set is it, and is every row of it sound? What cannot be used is named before a model is loaded."""
+"""Which data set is it, and is every row of it sound? What cannot be used is named at once."""
 
 from __future__ import annotations
 

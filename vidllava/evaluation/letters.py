@@ -26,7 +26,11 @@ _DECLARED = re.compile(
 )
 _CONFIRMED = re.compile(r"\b[Oo]ption\s+\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _WHOLE = re.compile(r"[\s(\[*\"'_`]*([A-Za-z])[\s)\]*\"'_`.:,;!]*")
-_LEADING = re.compile(r"[\s*\"'_`]*(?:\(([A-Z])\)|([A-Z])[.):](?=\s|\*|$))")
+_LEADING = re.compile(
+    r"[\s*\"'_`]*(?:\(([A-Z])\)|([A-Z])(?:[.):](?=\s|\*|$)|(?=,\s)|\s+(?:because|is\s+(?:correct|right|best))\b))"
+)
+# A second letter right after the first: "A or B" is no choice.
+_ALTERNATIVE = re.compile(r"[\s)*.\"'`]*(?:or\b|and\b|[/,&+])\s*[(*\"'`]*[A-Z](?![\w'])")
 _PARENTHESISED = re.compile(r"\(([A-Z])\)")
 _LINE = re.compile(r"^[\s*\"'_`(]*([A-Z])[\s)*\"'_`.]*$", re.MULTILINE)
 
@@ -40,7 +44,7 @@ def chosen(answer: str, options: Sequence[str]) -> str | None:
         found = find(text)
         if found is not None:
             # "Answer: Z" is an answer, if not one of the options: nothing further down may overrule it.
-            return found if found in allowed else None
+            return found if found and found in allowed else None
     by_text = _by_text(text, options)
     if by_text is not None:
         return by_text
@@ -59,7 +63,10 @@ def _whole(text: str) -> str | None:
 def _declared(text: str) -> str | None:
     found = [match for match in _DECLARED.finditer(text) if not _is_article(text, match)]
     found += _CONFIRMED.finditer(text)
-    return max(found, key=re.Match.start)[1].upper() if found else None
+    if not found:
+        return None
+    last = max(found, key=re.Match.start)
+    return "" if _ALTERNATIVE.match(text, last.end()) else last[1].upper()
 
 
 def _is_article(text: str, match: re.Match[str]) -> bool:
@@ -72,6 +79,8 @@ def _leading(text: str) -> str | None:
     match = _LEADING.match(text)
     if match is None:
         return None
+    if _ALTERNATIVE.match(text, match.end()):
+        return ""
     others = {first or second for line in text.splitlines() for first, second in _LEADING.findall(line)[:1]}
     return (match[1] or match[2]) if len(others) == 1 else ""
 
