@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from vidllava.cli import bench_ask, bench_decode, options
+from vidllava.cli import bench_ask, bench_decode, bench_frames, options
 
 app = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 app.command("decode")(bench_decode.decode)
 app.command("ask")(bench_ask.ask)
+app.command("frames")(bench_frames.frames)
 
 _SHAPES, _SAMPLES = "Shapes", "Samples"
 

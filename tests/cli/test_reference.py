@@ -20,6 +20,7 @@ COMMANDS = (
     "bench kernels",
     "bench decode",
     "bench ask",
+    "bench frames",
     "data",
     "data check",
     "data stats",

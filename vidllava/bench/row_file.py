@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,11 +19,26 @@ from vidllava.errors import ResourceError, UsageError
 Row = dict[str, Any]
 
 
-class RowFile:
-    """Rows that stand in the file stay; a torn last line is cut off. Raises UsageError, ResourceError."""
+def _is_timed(row: Row) -> bool:
+    return row.get("p50_ms") is not None
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+
+class RowFile:
+    """Rows that stand in the file stay; a torn last line is cut off. Raises UsageError, ResourceError.
+
+    ``fields`` are those without which a line is no row; ``stands`` says which rows are not measured again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overwrite: bool,
+        fields: Sequence[str] = ("key", "kernel", "direction"),
+        stands: Callable[[Row], bool] = _is_timed,
+    ) -> None:
         self.path = path
+        self._fields = fields
         if path.exists() and not path.is_file():
             raise UsageError(f"--output {path}", "is no regular file", "give a file name")
         try:
@@ -38,8 +54,8 @@ class RowFile:
         except BaseException:
             self._file.close()
             raise
-        self.done = frozenset(str(row["key"]) for row in self.rows if row.get("p50_ms") is not None)
-        """Keys of the rows that hold a time: one that was skipped or found wrong is tried again."""
+        self.done = frozenset(str(row["key"]) for row in self.rows if stands(row))
+        """Keys of the rows that stand: of a kernel's, one that was skipped or found wrong is tried again."""
 
     def __enter__(self) -> RowFile:
         return self
@@ -66,7 +82,7 @@ class RowFile:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = json.loads(line)
-                _ = row["key"], row["kernel"], row["direction"]
+                _ = [row[name] for name in self._fields]
             except (ValueError, TypeError, KeyError, RecursionError):
                 what = f"line {number} is no row of this benchmark"
                 raise UsageError(f"--output {self.path}", what, "another name, or --overwrite") from None

@@ -1,0 +1,264 @@
+"""``vidllava bench frames`` at work: questions, model, rows on disk at once, and a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vidllava.bench.frames.request import FramesRequest
+from vidllava.bench.row_file import Row, RowFile
+from vidllava.cli.asking import Weights
+from vidllava.cli.batch_progress import BatchProgress
+from vidllava.cli.bench_output import show
+from vidllava.cli.console import Console, counted
+from vidllava.errors import PartialFailure, UsageError
+from vidllava.prompting.layout import NewlineMode, pooled_side
+
+if TYPE_CHECKING:
+    from vidllava.backbone.model import Backbone
+    from vidllava.backbone.question import AskOptions
+    from vidllava.backbone.settings import ModelSettings
+    from vidllava.bench.frames.measure import Sweep
+    from vidllava.evaluation.item import EvalItem
+
+ROWS = "rows.jsonl"
+_STANDING = ("ok", "unparsed", "over_budget")  # a file that could not be read is tried again
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the questions come from."""
+
+    data: Path | None
+    task: str | None
+    media_root: Path | None
+    media: tuple[str, ...]
+    question: str
+    limit: int | None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return (
+            self.data.name if self.data is not None else counted(len(self.media), "clip") + " without labels"
+        )
+
+    def read(self, console: Console) -> tuple[EvalItem, ...]:
+        """Raises UsageError, DatasetError."""
+        from vidllava.evaluation.item import EvalItem
+        from vidllava.evaluation.read import read_set
+
+        if (self.data is None) == (not self.media):
+            raise UsageError("bench frames", "needs either --data or --media", "--data long.jsonl")
+        if self.data is None:
+            for flag, value in (("--task", self.task), ("--media-root", self.media_root)):
+                if value is not None:
+                    raise UsageError(flag, "is for --data", f"leave out {flag}")
+            for path in self.media:
+                if not os.path.isfile(path):
+                    raise UsageError(f"--media {path}", "no such file")
+            made = [
+                EvalItem(
+                    id=str(row),
+                    row=row,
+                    media=(path,),
+                    paths=(path,),
+                    question=self.question,
+                    prompt=self.question,
+                    scoring="exact",
+                )
+                for row, path in enumerate(self.media, start=1)
+            ]
+            return tuple(made[: self.limit])
+        found = read_set(self.data, task=self.task, media_root=self.media_root, limit=self.limit)
+        for note in found.notes:
+            console.warn(note)
+        _refuse(found.items, self.data)
+        return found.items
+
+
+def _refuse(items: Sequence[EvalItem], data: Path) -> None:
+    for item in items:
+        if item.earlier or item.subtitles is not None:
+            what = f"question {item.id} has " + ("earlier questions" if item.earlier else "subtitles")
+            raise UsageError(str(data), f"{what}, which a sweep does not ask", "another set")
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What holds for every cell."""
+
+    preset: str | None
+    newline_mode: NewlineMode | None
+    context_limit: int | None
+
+    def options(self) -> AskOptions:
+        """As a question takes them."""
+        from vidllava.backbone.question import AskOptions
+
+        return AskOptions(**vars(self))
+
+
+def run(
+    request: FramesRequest,
+    source: Source,
+    planning: Planning,
+    weights: Weights,
+    kind: Literal["checkpoint", "random"],
+    output_dir: Path,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Measure what is missing and write the report; Ctrl-C leaves what is finished, and a report of it."""
+    console = Console(quiet=quiet)
+    base = planning.options()
+    shown, settings = _settings(weights, kind, base, console)
+    request = _checked(request, settings, base)
+    items = source.read(console)
+    _make_folder(output_dir)
+    with ExitStack() as stack:
+        file = stack.enter_context(
+            RowFile(
+                output_dir / ROWS,
+                overwrite=overwrite,
+                fields=("key", "cell", "status"),
+                stands=lambda row: row["status"] in _STANDING,
+            )
+        )
+        from vidllava.bench.frames.measure import Sweep
+        from vidllava.media.worker import WorkerSampler
+
+        sampler = stack.enter_context(WorkerSampler())
+        backbone, told = _open(shown, weights, kind)
+        sweep = Sweep(backbone, request, items, base=base, told={**told, "set": source.name}, sampler=sampler)
+        _measure(sweep, file, output_dir, console)
+
+
+def _settings(weights: Weights, kind: str, base: AskOptions, console: Console) -> tuple[str, ModelSettings]:
+    """The model's name and sizes, without its weights. Raises ModelError, UsageError."""
+    from vidllava.backbone.settings import named_settings, read_settings
+    from vidllava.errors import ModelError
+
+    try:
+        shown, folder = weights.locate(base, console)
+    except ModelError:
+        from vidllava.backbone.presets import MODELS
+
+        if kind == "random" and weights.model in MODELS:
+            return weights.model, named_settings(weights.model)
+        raise
+    return shown, read_settings(folder, shown)
+
+
+def _checked(request: FramesRequest, settings: ModelSettings, base: AskOptions) -> FramesRequest:
+    """The request, with the model's own pooling where none is named. Raises UsageError."""
+    from vidllava.backbone.question import visual_rules
+
+    rules = visual_rules(settings, base)
+    request = request.completed(pool_stride=rules.pool_stride, pool_mode=rules.pool_mode)
+    for cell in request.cells:
+        pooled_side(settings.side, stride=cell.pool_stride, mode=cell.pool_mode)
+    return request
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise UsageError(f"--output-dir {folder}", f"cannot be made: {fault.strerror}") from None
+
+
+def _open(
+    shown: str, weights: Weights, kind: Literal["checkpoint", "random"]
+) -> tuple[Backbone, dict[str, Any]]:
+    """The model, and what stands in every row."""
+    from vidllava.cli import startup
+
+    with startup.collector_paused():
+        import torch
+
+        from vidllava.backbone.load import choose_threads
+        from vidllava.bench.conditions import conditions
+        from vidllava.bench.frames.memory import method
+        from vidllava.bench.models import open_model
+
+    backbone = open_model(
+        shown,
+        weights=kind,
+        device=weights.device,
+        dtype=weights.dtype,
+        attn_implementation=weights.attn_implementation,
+        revision=weights.revision,
+        pool_first=weights.pool_first,
+    )
+    torch.set_num_threads(choose_threads(backbone) or torch.get_num_threads())
+    told = {
+        "model": shown,
+        "weights": kind,
+        "weights_stamp": _stamp(backbone, kind),
+        "pool_first": weights.pool_first,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "memory_method": method(backbone.device),
+    }
+    return backbone, told | conditions(backbone.device, threads=torch.get_num_threads())
+
+
+def _stamp(backbone: Backbone, kind: str) -> str | None:
+    """Changes whenever the files of the weights do."""
+    folder = backbone.settings.folder
+    if kind == "random" or folder is None:
+        return None
+    files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
+    words = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    return hashlib.blake2b(json.dumps(words).encode(), digest_size=8).hexdigest()
+
+
+def _measure(sweep: Sweep, file: RowFile, output_dir: Path, console: Console) -> None:
+    keys = sweep.keys
+    standing: dict[str, Row] = {row["key"]: row for row in file.rows if row["key"] in file.done}
+    cells = counted(len(sweep.request.cells), "cell")
+    console.note(f"{counted(len(sweep.items), 'question')} in {cells}, {counted(len(keys), 'row')}")
+    if stand := sum(key in standing for key in keys):
+        console.note(f"{stand} of them stand in {file.path} and are not measured again")
+    progress = BatchProgress(console, len(keys) - stand)
+    found = dict(standing)
+    try:
+        for row in sweep.rows(standing):
+            if row is None:
+                continue
+            file.append(row)
+            found[row["key"]] = row
+            progress.done("ok" if row["status"] in _STANDING else row["status"])
+    finally:
+        wanted = [found[key] for key in keys if key in found]
+        _tell(sweep, wanted, output_dir, console)
+    unread = {row["id"] for row in wanted if row["status"] == "decode_error"}
+    if unread:
+        what = f"{counted(len(unread), 'question')} of {len(sweep.items)} could not be asked in some cell"
+        raise PartialFailure(
+            output_dir, what, f"their rows in {ROWS} say why; the same command tries them again"
+        )
+
+
+def _tell(sweep: Sweep, rows: list[Row], output_dir: Path, console: Console) -> None:
+    saved = sweep.saved
+    if saved.asked:
+        console.note(
+            f"{saved.asked} frames in cells that share: {saved.decoded} decoded, {saved.encoded} encoded"
+        )
+    if not rows:
+        return
+    from vidllava.bench.frames.output import write_all
+
+    written = write_all(rows, sweep.request, output_dir)
+    show(console, written.table)
+    for line in written.advice:
+        console.note(line)
+    console.note(f"report: {output_dir / 'report.html'}")

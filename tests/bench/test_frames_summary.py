@@ -1,0 +1,148 @@
+"""From rows to cells, to advice: figures that a hand can check."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.frames_rows import REQUEST, made_up
+from vidllava.bench.frames.advice import advice, choose, pareto, scaling
+from vidllava.bench.frames.cell_table import merged
+from vidllava.bench.frames.summary import CellSummary, SweepSummary, stage_seconds, summarise_cells
+from vidllava.evaluation.summary import wilson
+
+
+def name(frames: int, stride: int, factor: str) -> str:
+    return f"{frames} frames, stride {stride}, bilinear, factor {factor}"
+
+
+def some(right: int, of: int = 20) -> list[int]:
+    return [1] * right + [0] * (of - right)
+
+
+RIGHT = {
+    "blind": some(4),
+    **{name(2, stride, factor): some(8) for stride in (1, 2) for factor in ("off", "auto")},
+    name(8, 1, "off"): some(6),
+    name(8, 1, "auto"): some(18),
+    name(8, 2, "off"): some(17),
+    name(8, 2, "auto"): some(17),
+}
+
+
+@pytest.fixture
+def found() -> SweepSummary:
+    return summarise_cells(made_up(RIGHT), REQUEST.cells)
+
+
+def cell(found: SweepSummary, wanted: str) -> CellSummary:
+    return next(one for one in found.cells if one.name == wanted)
+
+
+def test_accuracy_has_its_interval_and_its_groups(found: SweepSummary) -> None:
+    one = cell(found, name(8, 1, "auto"))
+    assert found.measure == "accuracy"
+    assert one.quality.mean == pytest.approx(0.9)
+    assert (one.quality.low, one.quality.high) == pytest.approx(wilson(18, 20))
+    assert one.summary.groups["kind"]["colour"].total == 10
+    assert found.blind is not None
+    assert found.blind.quality.mean == pytest.approx(0.2)
+
+
+def test_times_of_the_file_are_those_of_questions_that_shared_nothing(found: SweepSummary) -> None:
+    one = cell(found, name(8, 2, "off"))
+    decode, prefill, first = (one.seconds[stage] for stage in ("decode", "prefill", "first_token"))
+    assert decode is not None
+    assert prefill is not None
+    assert first is not None
+    assert (decode.number, prefill.number, first.number) == (1, 20, 1)
+    assert first.median == pytest.approx(0.02 + 0.008 - 0.001 + prefill.median)
+    assert one.seconds["per_token"] is not None
+    assert one.seconds["per_token"].median == pytest.approx(0.005)
+    assert one.peak_memory_bytes == 500_000_000 + 1000 * 129
+
+
+def test_a_row_without_an_answer_has_no_seconds() -> None:
+    assert stage_seconds({"status": "decode_error"}, "prefill") is None
+    assert stage_seconds({"seconds": {"prefill": 1.0, "generate": 1.0}, "new_tokens": 0}, "per_token") is None
+    assert stage_seconds({"seconds": {"prefill": 1.0}}, "first_token") is None
+
+
+def test_failures_are_counted_apart_and_are_no_wrong_answers() -> None:
+    rows = made_up(RIGHT)
+    lost = [row for row in rows if row["cell"] == name(8, 1, "auto")][:5]
+    for row in lost:
+        row["status"] = "decode_error"
+        del row["score"], row["given"]
+    one = cell(summarise_cells(rows, REQUEST.cells), name(8, 1, "auto"))
+    assert one.failed == 5
+    assert one.quality.number == 15
+    assert one.quality.mean == pytest.approx(13 / 15)
+
+
+def test_without_labels_the_richest_cell_is_the_measure() -> None:
+    found = summarise_cells(made_up(RIGHT, answers=False), REQUEST.cells)
+    assert found.measure == "agreement"
+    assert found.richest is not None
+    assert found.richest.name == name(8, 1, "auto")
+    assert cell(found, name(8, 1, "auto")).quality.mean == 1.0
+    # 18 answers were red there, 17 of them here too, and the last two are blue in both.
+    assert cell(found, name(8, 2, "off")).quality.mean == pytest.approx(19 / 20)
+
+
+def test_random_weights_have_no_accuracy_and_no_advice() -> None:
+    found = summarise_cells([{**row, "weights": "random"} for row in made_up(RIGHT)], REQUEST.cells)
+    assert found.measure is None
+    assert all(one.quality.mean is None for one in found.cells)
+    assert choose(found) == (None, None)
+    assert "random weights" in advice(found)[0]
+
+
+def test_the_advice_is_the_cheapest_within_the_error_bar_of_the_best(found: SweepSummary) -> None:
+    best, cheapest = choose(found)
+    assert best is not None
+    assert cheapest is not None
+    assert best.name == name(8, 1, "auto")
+    assert cheapest.name == name(8, 2, "off")
+    sentence = advice(found)[0]
+    assert sentence.startswith(f"{cheapest.name} is the cheapest setting within the error bar of the best")
+    assert "85.0 % (64.0 to 94.8)" in sentence
+    assert "Of 20 questions, 1 are answered better by the best and 0 by the cheapest." in sentence
+
+
+def test_what_ask_would_refuse_is_not_advised() -> None:
+    better = {**RIGHT, name(8, 1, "off"): some(20)}
+    found = summarise_cells(made_up(better), REQUEST.cells)
+    beyond = cell(found, name(8, 1, "off"))
+    assert beyond.beyond == 20
+    assert beyond not in choose(found)
+    rows = made_up(better)
+    for row in rows:
+        if row["cell"] == name(8, 1, "auto") and row["id"] == "3":
+            row["status"] = "over_budget"
+    lost = summarise_cells(rows, REQUEST.cells)
+    best, _ = choose(lost)
+    assert best is not None
+    assert best.name == name(8, 2, "off")
+
+
+def test_whether_scaling_pays_is_said_with_the_same_frames_unscaled(found: SweepSummary) -> None:
+    (said,) = scaling(found)
+    assert f"With linear scaling the best is {name(8, 1, 'auto')} (2): 90.0 %" in said
+    assert f"within the trained context it is {name(8, 2, 'off')}: 85.0 %" in said
+    assert said.endswith("Without scaling, the frames and pooling of the former have 30.0 % (14.5 to 51.9).")
+
+
+def test_no_cell_on_the_front_is_beaten_with_fewer_tokens(found: SweepSummary) -> None:
+    front = [one.name for one in pareto(found.cells)]
+    assert front == [name(2, 2, "off"), name(8, 2, "off"), name(8, 1, "auto")]
+
+
+def test_cells_that_are_the_same_share_a_line() -> None:
+    rows = made_up(RIGHT)
+    for row in rows:
+        if row["cell"] == name(2, 1, "auto"):
+            row["same_as"] = name(2, 1, "off")
+    lines = merged(summarise_cells(rows, REQUEST.cells))
+    (line,) = [(one, same) for one, same in lines if one.name == name(2, 1, "off")]
+    assert [one.name for one in line[1]] == [name(2, 1, "auto")]
+    assert len(lines) == len(REQUEST.cells)  # one fewer, and the questions without their video

@@ -1,0 +1,1 @@
+"""How many frames, how much pooling, which RoPE factor does a question need? A sweep and its report."""

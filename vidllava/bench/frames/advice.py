@@ -1,0 +1,135 @@
+"""Which setting is worth its price? The cheapest one within the error bar of the best, and the Pareto front.
+
+Only settings that `ask` would run are advised: no question too long, none beyond trained context x factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vidllava.bench.frames.summary import CellSummary, SweepSummary
+
+
+def advice(found: SweepSummary) -> tuple[str, ...]:
+    """Sentences for people: the advice, and how sure it is."""
+    if found.measure is None:
+        return ("random weights: this is about cost alone, and no setting is advised.",)
+    best, cheapest = choose(found)
+    if best is None or cheapest is None:
+        return ("no setting answered every question within the trained context: none is advised.",)
+    lines = [_sentence(found.measure, best, cheapest)]
+    if cheapest is not best:
+        lines[0] += f" {_paired(best, cheapest, 'the best', 'the cheapest')}"
+    assert cheapest.cell is not None
+    return (*lines, f"To ask that way: vidllava ask CLIP QUESTION {cheapest.cell.flags}", *scaling(found))
+
+
+def scaling(found: SweepSummary) -> tuple[str, ...]:
+    """Does linear scaling pay? The best cell that needs it beside the best that does not."""
+    usable = [one for one in found.cells if _is_usable(one) and one.factors]
+    fitting = [one for one in usable if one.factors == (1,)]
+    scaled = [one for one in usable if one.factors[-1] > 1]
+    if not fitting or not scaled:
+        return ()
+    within, beyond = max(fitting, key=_worth), max(scaled, key=_worth)
+    used = " or ".join(f"{factor:g}" for factor in beyond.factors)
+    pairs = _paired(beyond, within, "the former", "the latter")
+    said = (
+        f"With linear scaling the best is {beyond.name} ({used}): {interval(beyond)}; within the trained "
+        f"context it is {within.name}: {interval(within)}. {pairs}"
+    )
+    unscaled = [one for one in found.cells if one.beyond and one.factors == (1,) and alike(one, beyond)]
+    if unscaled:
+        said += f" Without scaling, the frames and pooling of the former have {interval(unscaled[0])}."
+    return (said,)
+
+
+def alike(one: CellSummary, other: CellSummary) -> bool:
+    """Whether they differ in the factor alone."""
+    return one.cell is not None and other.cell is not None and one.cell.pixels == other.cell.pixels
+
+
+def choose(found: SweepSummary) -> tuple[CellSummary | None, CellSummary | None]:
+    """(the best, the cheapest whose mean is no worse than the lower end of the best one's interval)."""
+    usable = [one for one in found.cells if _is_usable(one)]
+    if not usable or found.measure is None:
+        return None, None
+    best = max(usable, key=_worth)
+    bound = best.quality.low or 0.0
+    near = [one for one in usable if (one.quality.mean or 0.0) >= bound]
+    return best, min(near, key=cost)
+
+
+def _worth(one: CellSummary) -> tuple[float, float]:
+    """The better one; of equals the cheaper one."""
+    return quality_of(one), -cost(one)[0]
+
+
+def cost(one: CellSummary) -> tuple[float, float]:
+    """Seconds to the first token where they were measured, then tokens."""
+    seconds = one.seconds["first_token"] or one.seconds["prefill"]
+    tokens = one.prompt_tokens
+    return (seconds.median if seconds else 0.0, tokens.median if tokens else 0.0)
+
+
+def pareto(cells: Sequence[CellSummary]) -> list[CellSummary]:
+    """Cells that no other one beats with fewer tokens or as many, by tokens."""
+    known = [one for one in cells if one.prompt_tokens is not None and one.quality.mean is not None]
+    front: list[CellSummary] = []
+    for one in sorted(known, key=lambda one: (tokens_of(one), -quality_of(one))):
+        if not front or quality_of(one) > quality_of(front[-1]):
+            front.append(one)
+    return front
+
+
+def tokens_of(one: CellSummary) -> float:
+    """Median tokens of the prompt."""
+    return one.prompt_tokens.median if one.prompt_tokens is not None else 0.0
+
+
+def quality_of(one: CellSummary) -> float:
+    """Mean accuracy or agreement."""
+    return one.quality.mean if one.quality.mean is not None else 0.0
+
+
+def _is_usable(one: CellSummary) -> bool:
+    overall = one.summary.overall
+    lost = overall.statuses["over_budget"] + overall.statuses["oom"]
+    return one.quality.mean is not None and not one.beyond and not lost
+
+
+def _sentence(measure: str, best: CellSummary, cheapest: CellSummary) -> str:
+    if cheapest is best:
+        return (
+            f"{best.name} has the best {measure}, {interval(best)}, and none within its error bar is cheaper."
+        )
+    return (
+        f"{cheapest.name} is the cheapest setting within the error bar of the best: {interval(cheapest)} "
+        f"{measure} in {_price(cheapest)}; the best, {best.name}, has {interval(best)} in {_price(best)}."
+    )
+
+
+def _paired(one: CellSummary, other: CellSummary, this: str, that: str) -> str:
+    """The same questions in both cells: more telling than two intervals."""
+    scores = {row["id"]: row.get("score") for row in one.rows}
+    pairs = [(scores.get(row["id"]), row.get("score")) for row in other.rows]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return ""
+    first, second = sum(a > b for a, b in both), sum(b > a for a, b in both)
+    return f"Of {len(both)} questions, {first} are answered better by {this} and {second} by {that}."
+
+
+def interval(one: CellSummary) -> str:
+    """``61.1 % (54.0 to 67.7)``."""
+    share = one.quality
+    if share.mean is None or share.low is None or share.high is None:
+        return "-"
+    return f"{100 * share.mean:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def _price(one: CellSummary) -> str:
+    seconds, tokens = one.seconds["first_token"], one.prompt_tokens
+    shown = [f"{1e3 * seconds.median:.0f} ms to the first token"] if seconds else []
+    shown += [f"{tokens.median:.0f} tokens"] if tokens else []
+    return " and ".join(shown)

@@ -1,0 +1,132 @@
+"""The report: one HTML page with its pictures inside, that fetches nothing and is read in light and in dark.
+
+html = page(found, charts(found), told)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from vidllava.bench.frames.advice import advice, choose, pareto
+from vidllava.bench.frames.cell_table import columns, factor_words, merged, short_name
+from vidllava.bench.frames.charts import SHAPES, Chart, dash_of, factors, poolings
+from vidllava.bench.frames.page_style import STYLE
+from vidllava.bench.frames.summary import CellSummary, SweepSummary
+from vidllava.bench.frames.svg import draw, marker
+from vidllava.bench.frames.words import facts, how_measured
+
+_WIDE, _NARROW = 590, 354
+_MOST_MEMBERS = 12  # of a group that is shown as a table
+
+
+def page(found: SweepSummary, drawn: Sequence[Chart], told: Mapping[str, Any]) -> str:
+    """The whole file. Every text from outside is escaped."""
+    return "".join(_parts(found, drawn, told))
+
+
+def _parts(found: SweepSummary, drawn: Sequence[Chart], told: Mapping[str, Any]) -> Iterator[str]:
+    title = "How many frames, how much pooling, which RoPE factor?"
+    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    yield f"<title>{title} {escape(str(told['model']))}</title>\n<style>{STYLE}</style>\n"
+    yield "</head>\n<body>\n<main>\n"
+    yield f"<h1>{title}</h1>\n"
+    subject = f"{told['model']} on {told['set']}, {told['device']}, {str(told['date'])[:10]}"
+    yield f'<p class="soft">{escape(subject)}. <code>vidllava bench frames</code></p>\n'
+    lines = "".join(f"<p>{escape(line)}</p>" for line in advice(found))
+    yield f'<div class="advice">{lines}</div>\n'
+    if drawn:
+        yield _key(found)
+        yield f'<div class="charts">\n{"".join(_figure(chart) for chart in drawn)}</div>\n'
+    yield f"<h2>All cells</h2>\n{_cells(found)}"
+    yield from _groups(found)
+    yield f"<h2>The questions and the machine</h2>\n{_facts(facts(found, told))}"
+    yield "<h2>How it was measured</h2>\n"
+    yield "".join(f"<p>{escape(line)}</p>\n" for line in how_measured(found, told))
+    yield "</main>\n</body>\n</html>\n"
+
+
+def _key(found: SweepSummary) -> str:
+    """What colours, shapes, dashes and hollow marks mean, once for all charts."""
+    entries = []
+    for number, name in enumerate(poolings(found)):
+        mark = marker(SHAPES[number % len(SHAPES)], 8, 8, number)
+        entries.append((f'<svg width="16" height="16">{mark}</svg>', name))
+    if found.measure is not None:
+        all_factors = factors(found)
+        for name in all_factors if len(all_factors) > 1 else ():
+            dash = min(dash_of(name, all_factors), 3)
+            line = f'<polyline class="l cg d{dash}" points="0,8 28,8"/>'
+            entries.append((f'<svg width="28" height="16">{line}</svg>', f"factor {name}"))
+        if any(one.beyond for one in found.cells):
+            mark = marker("circle", 8, 8, -1, is_hollow=True)
+            entries.append((f'<svg width="16" height="16">{mark}</svg>', "beyond the trained context"))
+    return f'<ul class="key">{"".join(f"<li>{mark}{escape(name)}</li>" for mark, name in entries)}</ul>\n'
+
+
+def _figure(chart: Chart) -> str:
+    pictures = "".join(
+        f'<div class="{name}">{draw(chart, width=width)}</div>'
+        for name, width in (("wide", _WIDE), ("narrow", _NARROW))
+    )
+    caption = f"<figcaption>{escape(chart.note)}</figcaption>"
+    return f"<figure><h3>{escape(chart.title)}</h3>{pictures}{caption}</figure>\n"
+
+
+def _cells(found: SweepSummary) -> str:
+    best, cheapest = choose(found)
+    front = pareto(found.cells) if found.measure else []
+    shown = columns(found)
+    rows: list[str] = []
+    before = None
+    for one, same in merged(found):
+        setting = one.cell.frames if one.cell is not None else ""
+        chosen = any(each is best or each is cheapest for each in (one, *same))
+        marks = " ".join(["best"] * chosen + ["group"] * (before not in (None, setting)))
+        cells = [escape(value(one, same)) for _, value in shown]
+        cells[0] += " ●" * (one in front)
+        kind = f' class="{marks}"' if marks else ""
+        rows.append(f"<tr{kind}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n")
+        before = setting
+    head = "".join(f"<th>{name}</th>" for name, _ in shown)
+    told = "Milliseconds: median / 90th percentile; for a token the median."
+    if front:
+        told += " ● on the Pareto front of tokens; bold: the best, and the cheapest within its error bar."
+    return (
+        f'<p class="soft">{told}</p>\n<div class="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{''.join(rows)}</tbody></table></div>\n"
+    )
+
+
+def _groups(found: SweepSummary) -> Iterator[str]:
+    """A table for each group of questions that has at least two members, the first one open."""
+    if found.measure is None or not found.cells:
+        return
+    opened = " open"
+    for group, members in found.cells[0].summary.groups.items():
+        if not 2 <= len(members) <= _MOST_MEMBERS:
+            continue
+        counts = {value: cell.total for value, cell in members.items()}
+        heads = "".join(f"<th>{escape(value)}<br>n = {count}</th>" for value, count in counts.items())
+        rows = "".join(_group_row(one, same, found, group, list(counts)) for one, same in merged(found))
+        title = f"{found.measure.capitalize()} by {group.replace('_', ' ')}"
+        yield f"<details{opened}><summary>{escape(title)}</summary>\n"
+        yield f'<div class="table"><table><thead><tr><th>cell</th><th>factor</th>{heads}</tr></thead>'
+        yield f"<tbody>\n{rows}</tbody></table></div></details>\n"
+        opened = ""
+
+
+def _group_row(
+    one: CellSummary, same: Sequence[CellSummary], found: SweepSummary, group: str, values: Sequence[str]
+) -> str:
+    cells = one.summary.groups.get(group, {})
+    shown = [cells[value].answered.mean if value in cells else None for value in values]
+    words = "".join(f"<td>{'-' if mean is None else f'{100 * mean:.0f} %'}</td>" for mean in shown)
+    names = (short_name(one, found), factor_words(one, same))
+    return f"<tr>{''.join(f'<td>{escape(name)}</td>' for name in names)}{words}</tr>\n"
+
+
+def _facts(pairs: Sequence[tuple[str, str]]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in pairs) + "</dl>\n"

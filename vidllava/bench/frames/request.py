@@ -1,0 +1,165 @@
+"""What was asked of `vidllava bench frames`? Its cells, known before torch is imported.
+
+request = FramesRequest(num_frames=(2, 8), pool_strides=(1, 2), rope_factors=("off", "auto"))
+[cell.name for cell in request.cells]     # "2 frames, stride 1, bilinear, factor off", ...
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, TypeVar, cast, get_args
+
+from vidllava.errors import UsageError
+from vidllava.prompting.budget import RopeFactor, parse_rope_factor
+from vidllava.prompting.layout import PoolMode
+
+MOST_FRAMES, MOST_FPS, MOST_CELLS = 100_000, 1000.0, 10_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One setting that is measured: frames by number or by rate, pooling, and the RoPE factor asked for."""
+
+    num_frames: int | None
+    fps: float | None
+    pool_stride: int
+    pool_mode: PoolMode
+    rope_factor: RopeFactor
+
+    @property
+    def frames(self) -> str:
+        """``16 frames``, ``2 fps``."""
+        if self.fps is not None:
+            return f"{self.fps:g} fps"
+        return "1 frame" if self.num_frames == 1 else f"{self.num_frames} frames"
+
+    @property
+    def name(self) -> str:
+        """All of it in words."""
+        factor = factor_word(self.rope_factor)
+        return f"{self.frames}, stride {self.pool_stride}, {self.pool_mode}, factor {factor}"
+
+    @property
+    def pixels(self) -> tuple[object, ...]:
+        """Frames and pooling: all but the factor."""
+        return self.num_frames, self.fps, self.pool_stride, self.pool_mode
+
+    @property
+    def flags(self) -> str:
+        """The same as flags of ``vidllava ask``."""
+        frames = f"--num-frames {self.num_frames}" if self.fps is None else f"--fps {self.fps:g}"
+        factor = factor_word(self.rope_factor)
+        return (
+            f"{frames} --pool-stride {self.pool_stride} --pool-mode {self.pool_mode} --rope-factor {factor}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Its five fields."""
+        return asdict(self)
+
+
+def factor_word(factor: RopeFactor) -> str:
+    """``off``, ``auto``, ``2``."""
+    return factor if isinstance(factor, str) else f"{factor:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesRequest:
+    """Which cells, on how many questions, and on how many of them alone."""
+
+    num_frames: tuple[int, ...] = ()
+    fps: tuple[float, ...] = ()
+    max_frames: int | None = None
+    pool_strides: tuple[int, ...] = ()
+    """Empty: the preset's own (``completed``)."""
+    pool_modes: tuple[PoolMode, ...] = ()
+    """Empty: the preset's own."""
+    rope_factors: tuple[RopeFactor, ...] = ("auto",)
+    max_new_tokens: int = 64
+    num_timed: int = 8
+    """Questions whose every cell is answered from the file on, with nothing shared: these give the times of
+    decoding and of the tower, and the memory."""
+    blind: bool = True
+    """Also ask every question without its video."""
+
+    def __post_init__(self) -> None:
+        if not self.num_frames and not self.fps:
+            raise UsageError("--num-frames", "names no number", "for example 2,4,8, or --fps 1,2")
+        for flag, value, least in (
+            ("--timing-clips", self.num_timed, 0),
+            ("--max-new-tokens", self.max_new_tokens, 1),
+            ("--max-frames", 1 if self.max_frames is None else self.max_frames, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{flag} {value}", f"must be at least {least}")
+        if len(self.cells) > MOST_CELLS:
+            raise UsageError("bench frames", f"{len(self.cells)} cells, over the limit of {MOST_CELLS}")
+
+    def completed(self, *, pool_stride: int, pool_mode: PoolMode) -> FramesRequest:
+        """With a preset's own values where none was asked for."""
+        strides, modes = self.pool_strides or (pool_stride,), self.pool_modes or (pool_mode,)
+        return replace(self, pool_strides=strides, pool_modes=modes)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every combination, each once: frames, then stride, mode and factor. Stride 1 has no mode."""
+        frames: list[tuple[int | None, float | None]] = [(number, None) for number in self.num_frames]
+        frames += [(None, rate) for rate in self.fps]
+        found: dict[tuple[object, ...], Cell] = {}
+        for (number, rate), stride, mode, factor in product(
+            frames, self.pool_strides, self.pool_modes, self.rope_factors
+        ):
+            same = (number, rate, stride, mode if stride > 1 else None, factor)
+            cell = Cell(num_frames=number, fps=rate, pool_stride=stride, pool_mode=mode, rope_factor=factor)
+            found.setdefault(same, cell)
+        return tuple(found.values())
+
+
+def parse_numbers(flag: str, text: str | None, most: int = MOST_FRAMES) -> tuple[int, ...]:
+    """``2,4,8`` -> (2, 4, 8), each once and in order of size. None gives none. Raises UsageError."""
+
+    def one(word: str) -> int:
+        if not (word.isascii() and word.isdigit() and 1 <= int(word) <= most):
+            raise UsageError(f"{flag} {word!r}", f"must be whole numbers from 1 to {most}", "2,4,8")
+        return int(word)
+
+    return tuple(sorted(_listed(text, one)))
+
+
+def parse_rates(flag: str, text: str | None) -> tuple[float, ...]:
+    """``0.5,2`` -> (0.5, 2.0). None gives none. Raises UsageError."""
+
+    def one(word: str) -> float:
+        try:
+            rate = float(word)
+        except ValueError:
+            rate = math.nan
+        if not 0 < rate <= MOST_FPS:
+            raise UsageError(f"{flag} {word!r}", f"must be rates above 0, up to {MOST_FPS:g}", "0.5,1,2")
+        return rate
+
+    return tuple(sorted(_listed(text, one)))
+
+
+def parse_factors(text: str) -> tuple[RopeFactor, ...]:
+    """``off,auto,2`` -> ("off", "auto", 2). Raises UsageError."""
+    return _listed(text, parse_rope_factor)
+
+
+def parse_modes(text: str | None) -> tuple[PoolMode, ...]:
+    """``bilinear,max`` -> ("bilinear", "max"). None gives none. Raises UsageError."""
+
+    def one(word: str) -> PoolMode:
+        if word not in get_args(PoolMode):
+            raise UsageError(f"--pool-mode {word!r}", "no such mode", ", ".join(get_args(PoolMode)))
+        return cast(PoolMode, word)
+
+    return _listed(text, one)
+
+
+def _listed(text: str | None, one: Callable[[str], T]) -> tuple[T, ...]:
+    return () if text is None else tuple(dict.fromkeys(one(word.strip()) for word in text.split(",")))

@@ -1,0 +1,121 @@
+"""The sweep in words: what was used, on which questions and machine, and how each figure came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vidllava.bench.frames.request import factor_word
+from vidllava.bench.frames.summary import CellSummary, Spread, SweepSummary, count_of
+
+
+def used_factor(one: CellSummary) -> str:
+    """``auto: 2``, ``off``, ``auto: 2 to 3``."""
+    assert one.cell is not None
+    word = factor_word(one.cell.rope_factor)
+    if word != "auto" or not one.factors:
+        return word
+    low, high = one.factors[0], one.factors[-1]
+    return f"auto: {low:g}" if low == high else f"auto: {low:g} to {high:g}"
+
+
+def context_word(one: CellSummary) -> str:
+    """Whether the prompts fit trained context x factor."""
+    told = [row for row in one.rows if "beyond" in row]
+    if not told:
+        return "too long" if one.summary.overall.statuses["over_budget"] else "-"
+    if not one.beyond:
+        return "fits"
+    return "beyond" if one.beyond == len(told) else f"beyond: {one.beyond} of {len(told)}"
+
+
+def spread_words(value: Spread | None, scale: float = 1.0) -> str:
+    """``12 / 15``: median / 90th percentile."""
+    return "-" if value is None else f"{value.median * scale:,.0f} / {value.p90 * scale:,.0f}"
+
+
+def facts(found: SweepSummary, told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) of the question set, the model and the machine."""
+    rows = found.cells[0].rows if found.cells else found.rows
+    clips = {name for row in rows for name in row["media"]}
+    pairs = [
+        ("questions", f"{len(rows)} about {len(clips)} files, {told['set']}"),
+        *((name.replace("_", " "), _counts(rows, name)) for name in _groups_of(rows)),
+        ("trained context", _context(found)),
+        ("model", f"{told['model']}, {told['weights']} weights, {told['dtype']}"),
+        ("device", f"{told['device']}, {told['threads']} CPU threads"),
+        ("versions", ", ".join(f"{name} {told[name]}" for name in _VERSIONS if told.get(name))),
+        ("commit", _commits(found)),
+        ("measured", _dates(found)),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+_VERSIONS = ("vidllava", "torch", "transformers", "triton", "python", "driver")
+
+
+def _groups_of(rows: Any) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row["groups"]))
+
+
+def _counts(rows: Any, group: str) -> str:
+    found: dict[str, int] = {}
+    for row in rows:
+        value = row["groups"].get(group)
+        if value is not None:
+            found[value] = found.get(value, 0) + 1
+    if not 2 <= len(found) <= 20:
+        return ""
+    return ", ".join(f"{value}: {count}" for value, count in sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def _context(found: SweepSummary) -> str:
+    sizes = sorted({row["context_limit"] for row in found.rows if row.get("context_limit")})
+    reserve = sorted({row["reserve_tokens"] for row in found.rows if row.get("context_limit")})
+    if not sizes:
+        return ""
+    return f"{sizes[0]:,} tokens, of which {reserve[0]:,} are kept free for the answer"
+
+
+def _commits(found: SweepSummary) -> str:
+    shown = []
+    for commit, count in count_of(found.rows, "commit").items():
+        changed = any(row["commit"] == commit and row["uncommitted_changes"] for row in found.rows)
+        part = f" ({count} rows)" if count < len(found.rows) else ""
+        shown.append(f"{commit[:12]}{', with uncommitted changes' if changed else ''}{part}")
+    return "; ".join(shown)
+
+
+def _dates(found: SweepSummary) -> str:
+    dates = sorted(row["date"] for row in found.rows)
+    loads = sorted(row["load_1min"] for row in found.rows if row.get("load_1min") is not None)
+    load = f"; load of the machine {loads[0]:.1f} to {loads[-1]:.1f}" if loads else ""
+    return f"{dates[0]} to {dates[-1]}, {len(dates):,} rows{load}"
+
+
+def how_measured(found: SweepSummary, told: Mapping[str, Any]) -> list[str]:
+    """How each figure came about, for those who doubt it."""
+    timed = {row["id"] for row in found.rows if row.get("features") == "fresh" and row["cell"] != "blind"}
+    lines = [
+        "Every question was asked in every cell, greedily. A clip was decoded once for all cells, and "
+        "each of its frames encoded once; prefill and generating were timed for every question. Cells "
+        "that come to the same frames, tokens and factor were measured once and are shown in each.",
+        f"{len(timed)} questions shared nothing: each of their cells went from the file to the answer as "
+        "`vidllava ask` does. Milliseconds of decoding and tower, those to the first token, and peak "
+        "memory are theirs.",
+        "A question is beyond the trained context where its prompt and the tokens kept free for the "
+        "answer exceed trained context x factor. Factor off and factors given by number are measured "
+        "there too; auto takes the smallest whole factor that fits.",
+    ]
+    if found.measure == "agreement" and found.richest is not None:
+        lines.append(f"Without labels: the share of answers that are those of {found.richest.name}.")
+    if found.measure == "accuracy":
+        lines.append(
+            "Accuracy is over the questions that were answered, with Wilson's 95 % interval; failures are "
+            "counted apart. Without the video: the same questions, asked of the language model alone."
+        )
+    if told.get("memory_method"):
+        lines.append(
+            f"Memory: {told['memory_method']}. The decoder works in a process of its own and is not in it."
+        )
+    return lines
