@@ -1,4 +1,4 @@
-"""``vidllava cache``: where features of earlier questions lie, how much that is, and how to clear them."""
+"""``vidllava cache``: where features and what is known of data sets lie, how much that is; clear it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ app = typer.Typer(help="Say where features are kept and how much they take; clea
 def show(context: typer.Context, as_json: options.Json = False) -> None:
     """Where features are kept, so that the next question about a clip need not decode it, and their size.
 
+    The headers and text lengths of data sets lie there too, for `finetune` and `data`; the size is of all.
     The folder is VIDLLAVA_CACHE, else vidllava in XDG_CACHE_HOME or ~/.cache. VIDLLAVA_CACHE_LIMIT bounds it
     (500M, 2G, ...; 2G by default, 0 keeps nothing); what was not used for longest makes room.
 
@@ -48,8 +49,13 @@ def clear(as_json: options.Json = False) -> None:
 
     vidllava cache clear
     """
+    from vidllava.data.media_index import empty
+
     folder = CacheFolder.of_environment()
-    usage = folder.clear()
+    before = folder.usage()
+    deleted = folder.clear()
+    empty(folder)
+    usage = Usage(deleted.num_entries, max(0, before.num_bytes - folder.usage().num_bytes))
     if as_json:
         Console().write(json.dumps(_as_json(folder, usage), indent=2))
         return

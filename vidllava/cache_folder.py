@@ -26,6 +26,8 @@ LIMIT_VARIABLE = "VIDLLAVA_CACHE_LIMIT"
 DEFAULT_LIMIT_BYTES = 2 << 30
 SECTIONS = ("features", "content", "lengths")
 """The folders inside that are ours: nothing else is counted or deleted."""
+_DATABASE = re.compile(r"media-\d+\.sqlite3(-journal)?")
+"""The index of media headers (`vidllava.data.media_index`) counts, and bounds and empties itself."""
 MAX_FILES = 20_000
 _UNFINISHED = ".unfinished-"
 _STALE_SECONDS = 3600.0
@@ -34,7 +36,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 @dataclass(frozen=True)
 class Usage:
-    """What lies in the folder. Memos of file hashes count among the bytes, not among the entries."""
+    """What lies in the folder. The entries are features; the bytes are of everything, memos of file hashes,
+    lengths of texts and the index of media headers too."""
 
     num_entries: int
     num_bytes: int
@@ -96,10 +99,16 @@ class CacheFolder:
         """What lies in the folder now."""
         files = list(self._files())
         entries = sum(file.path.parent.name == "features" for file in files)
-        return Usage(entries, sum(file.num_bytes for file in files))
+        return Usage(entries, sum(file.num_bytes for file in files) + self._database_bytes())
+
+    def databases(self) -> list[Path]:
+        """The index of media headers, where there is one, and those of other versions."""
+        if not self.path.is_dir():
+            return []
+        return sorted(path for path in self.path.iterdir() if _DATABASE.fullmatch(path.name))
 
     def clear(self) -> Usage:
-        """Delete every file of ours; returns what was deleted."""
+        """Delete every file of ours but the databases; returns what was deleted."""
         entries = num_bytes = 0
         for file in list(self._files()):
             try:
@@ -114,7 +123,7 @@ class CacheFolder:
         """Delete the files that were not used for longest until the rest is within the limits."""
         now = time.time()
         files = sorted(self._files(), key=lambda file: file.used_at)
-        num_bytes, num_files = sum(file.num_bytes for file in files), len(files)
+        num_bytes, num_files = sum(file.num_bytes for file in files) + self._database_bytes(), len(files)
         for file in files:
             if file.path.name.startswith(_UNFINISHED):
                 # What a killed process left is rubbish; what another one is writing is not.
@@ -127,6 +136,13 @@ class CacheFolder:
                 file.path.unlink()
             num_bytes -= file.num_bytes
             num_files -= 1
+
+    def _database_bytes(self) -> int:
+        total = 0
+        with contextlib.suppress(OSError):  # gone since it was listed
+            for path in self.databases():
+                total += path.lstat().st_size
+        return total
 
     def _files(self) -> Iterator[_File]:
         for section in SECTIONS:

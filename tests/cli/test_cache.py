@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import av
@@ -84,6 +85,22 @@ def test_the_command_says_what_is_kept_and_clears_it(run: Run, clip: Path):
     assert "deleted 1 entries" in run("cache", "clear").out
     assert json.loads(run("cache", "clear", "--json").out)["entries"] == 0
     assert json.loads(run("cache", "--json").out)["bytes"] == 0
+
+
+def test_what_is_known_of_data_sets_counts_and_is_cleared(run: Run, tmp_path: Path, picture: Path):
+    os.utime(picture, (1e9, 1e9))
+    said = [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "yes"}]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"image": str(picture), "conversations": said}))
+    assert run("data", "check", rows, "--media-root", picture.parent, "--model", "nano").code == 0
+    kept = json.loads(run("cache", "--json").out)
+    assert kept["entries"] == 0
+    assert kept["bytes"] > 0
+    assert run("cache", "clear").code == 0
+    index = next(Path(os.environ["VIDLLAVA_CACHE"]).glob("media-*.sqlite3"))
+    with sqlite3.connect(index) as read:
+        assert read.execute("SELECT count(*) FROM media").fetchone() == (0,)
+    read.close()
 
 
 def test_a_folder_that_cannot_be_written_is_a_note(

@@ -16,8 +16,8 @@ import pytest
 from vidllava.cache_folder import CacheFolder
 from vidllava.data import media_index
 from vidllava.data.headers import Headers
-from vidllava.data.media_index import FILE, Header, MediaIndex
-from vidllava.errors import MediaError
+from vidllava.data.media_index import FILE, Header, MediaIndex, empty
+from vidllava.errors import MediaError, ResourceError
 from vidllava.media.sampler import IN_PROCESS, InProcess
 
 
@@ -203,3 +203,76 @@ def test_several_threads_and_processes_write_at_once(folder: CacheFolder, old: P
     with sqlite3.connect(folder.path / FILE) as read:
         assert read.execute("SELECT count(*) FROM media").fetchone() == (2400,)
     read.close()
+
+
+def fill(index: MediaIndex, path: Path, count: int, name: str = "f") -> None:
+    status, times = os.stat(path), np.random.default_rng(0).random(40).cumsum()
+    for n in range(count):
+        index.keep(f"{name}-{n}", status, Header(1, 1, times))
+
+
+def names(folder: CacheFolder) -> set[str]:
+    with sqlite3.connect(folder.path / FILE) as read:
+        found = {name for (name,) in read.execute("SELECT path FROM media")}
+    read.close()
+    return found
+
+
+def test_it_takes_an_eighth_of_the_folder_and_the_oldest_go(tmp_path: Path, old: Path):
+    folder = CacheFolder(tmp_path / "cache", limit_bytes=4 << 20)
+    with open_index(folder) as index:
+        fill(index, old / "1.png", 1024, "old")
+        assert len(names(folder)) == 1024
+        fill(index, old / "1.png", 2048, "new")
+    assert (folder.path / FILE).stat().st_size <= (4 << 20) / 8
+    left = names(folder)
+    assert "new-2047" in left
+    assert not any(name.startswith("old") for name in left)
+    assert len(left) > 500
+
+
+def test_its_bytes_count_and_can_be_given_back_while_it_is_in_use(folder: CacheFolder, old: Path):
+    (folder.path).mkdir()
+    (folder.path / "media-1.sqlite3").write_bytes(b"of an earlier version")
+    with open_index(folder) as index:
+        fill(index, old / "1.png", 2048)
+        size = (folder.path / FILE).stat().st_size
+        assert folder.usage().num_bytes == size + 21
+        assert folder.usage().num_entries == 0
+        empty(folder)
+        assert names(folder) == set()
+        assert folder.usage().num_bytes < size / 10
+        fill(index, old / "1.png", 256, "again")  # who uses it goes on
+    assert len(names(folder)) == 256
+
+
+def test_features_make_room_for_it(folder: CacheFolder, old: Path):
+    with open_index(folder) as index:
+        fill(index, old / "1.png", 512)
+    small = CacheFolder(folder.path, folder.usage().num_bytes + 5000)
+    small.write("features/a", b"x" * 4000)
+    os.utime(small.path / "features" / "a", (1e9, 1e9))
+    small.write("features/b", b"x" * 4000)
+    assert small.read("features/a") is None
+    assert small.read("features/b") is not None
+    assert len(names(folder)) == 512
+
+
+@pytest.mark.parametrize("state", ["none", "broken", "locked", "no table"])
+def test_emptying_what_is_no_index(folder: CacheFolder, monkeypatch: pytest.MonkeyPatch, state: str):
+    monkeypatch.setattr(media_index, "_LOCK_SECONDS", 0.1)
+    if state == "none":
+        return empty(folder)
+    folder.path.mkdir()
+    path = folder.path / FILE
+    if state == "locked":
+        open_index(folder).close()
+        other = sqlite3.connect(path)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ResourceError, match="locked"):
+            empty(folder)
+        return other.close()
+    path.write_bytes(b"no database" * 500 if state == "broken" else b"")
+    empty(folder)
+    assert path.exists() == (state == "no table")
+    return None

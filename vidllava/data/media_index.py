@@ -5,7 +5,8 @@
         index.keep(path, Header(height=480, width=640))
 
 A file is known by its path, size and time of writing. Several processes may use the index at once. It only
-saves time: a database that is broken is made anew, one that stays locked is left alone, and both are said.
+saves time: a database that is broken is made anew, one that stays locked is left alone, and both are said. It
+takes an eighth of the cache folder at most: where it would be more, the older half is forgotten.
 """
 
 from __future__ import annotations
@@ -18,25 +19,31 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from vidllava.cache_folder import CacheFolder
+from vidllava.errors import ResourceError
 
-FILE = "media-1.sqlite3"
+FILE = "media-2.sqlite3"
 """The number is the table's form: another form is another file."""
 _LOCK_SECONDS = 5.0
 _ROWS_AT_ONCE = 256
+_SHARE = 8
+_MIN_BYTES = 1 << 16
 # Times of files may be as coarse as this: a younger one may change without a trace.
 _SETTLED_SECONDS = 2.0
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS media (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, "
-    "height INTEGER, width INTEGER, times BLOB, fault TEXT) WITHOUT ROWID"
+    "height INTEGER, width INTEGER, times BLOB, fault TEXT, kept_ns INTEGER) WITHOUT ROWID"
 )
 _TABLES = "SELECT name FROM sqlite_master WHERE name = 'media'"
 _READ = "SELECT height, width, times, fault FROM media WHERE path = ? AND size = ? AND modified_ns = ?"
-_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?)"
+_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_MIDDLE = "SELECT kept_ns FROM media ORDER BY kept_ns LIMIT 1 OFFSET (SELECT count(*) / 2 FROM media)"
+_FORGET = "DELETE FROM media WHERE kept_ns < ?"
 _NANO = 1e9
 
 
@@ -62,6 +69,7 @@ class MediaIndex:
         if folder is None or folder.limit_bytes == 0:
             return
         self.path = folder.path / FILE
+        self._limit_bytes = max(folder.limit_bytes // _SHARE, _MIN_BYTES)
         try:
             folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open()
@@ -104,7 +112,8 @@ class MediaIndex:
         if time.time() - status.st_mtime_ns / _NANO < _SETTLED_SECONDS:
             return
         times = None if header.frame_times is None else _packed(header.frame_times)
-        row = (path, status.st_size, status.st_mtime_ns, header.height, header.width, times, header.fault)
+        what = (header.height, header.width, times, header.fault)
+        row = (path, status.st_size, status.st_mtime_ns, *what, time.time_ns())
         with self._lock:
             if self._database is None:
                 return
@@ -147,7 +156,9 @@ class MediaIndex:
         try:
             with self._database:
                 self._database.executemany(_WRITE, rows)
-        except UnicodeEncodeError:  # a file name that is no text: its header is read again next time
+            if os.path.getsize(self.path) > self._limit_bytes:
+                _forget_older_half(self._database)
+        except (UnicodeEncodeError, OSError):  # a file name that is no text, or the folder was deleted
             pass
         except sqlite3.Error as error:
             self._recover(error)
@@ -167,6 +178,41 @@ class MediaIndex:
                 self._database.close()
         self._database = None
         self._note(f"media headers are not remembered: {error} ({self.path})")
+
+
+def empty(folder: CacheFolder) -> None:
+    """Forget every header. Raises ResourceError where another process holds the index for long.
+
+    The file itself stays, of a few pages: one that is unlinked while another process writes can break the
+    next one, by the journal that both would have.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in folder.databases():
+            if path.name == FILE:
+                _empty_table(path)
+            elif not path.name.startswith(FILE):  # of another version; our own journal is SQLite's business
+                path.unlink()
+
+
+def _empty_table(path: Path) -> None:
+    database = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
+    try:
+        if database.execute(_TABLES).fetchone() is not None:
+            database.execute("DELETE FROM media")
+            database.execute("VACUUM")
+    except sqlite3.OperationalError as error:
+        raise ResourceError(path, str(error), "try again when no data set is looked at") from None
+    except sqlite3.DatabaseError:  # broken: nobody can use it
+        path.unlink()
+    finally:
+        database.close()
+
+
+def _forget_older_half(database: sqlite3.Connection) -> None:
+    with database:
+        database.execute(_FORGET, database.execute(_MIDDLE).fetchone())
+    with suppress(sqlite3.OperationalError):  # somebody reads: the free pages are used again all the same
+        database.execute("VACUUM")
 
 
 def _packed(times: np.ndarray) -> bytes:
