@@ -13,11 +13,13 @@ _BAR = 24
 class BatchProgress:
     """Counts answers and failures, and says how long the rest may take."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, *, pause_seconds: float = 0.0) -> None:
+        """``pause_seconds``: at least so long between two lines where there is no terminal."""
         self.num_failed = 0
         self._console = console
         self._total, self._done, self._told = total, 0, 0
-        self._begin = time.monotonic()
+        self._begin = self._told_at = time.monotonic()
+        self._pause_seconds = pause_seconds
         self._live = not console.quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def done(self, status: str) -> None:
@@ -32,7 +34,10 @@ class BatchProgress:
             sys.stderr.write(f"\r[{'=' * full:<{_BAR}}] {line}    {end}")
             sys.stderr.flush()
         elif (tenth := 10 * self._done // self._total) > self._told:
-            self._told = tenth
+            now = time.monotonic()
+            if now - self._told_at < self._pause_seconds:
+                return
+            self._told, self._told_at = tenth, now
             self._console.note(line)
 
     def _eta(self) -> str:

@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidllava.cli import bounds, options, outputs
 from vidllava.cli.console import Console, counted
-from vidllava.cli.data_report import CheckProgress, RowWriter, show_summary
+from vidllava.cli.data_report import CheckProgress, Lister, RowWriter, place_of, show_summary
 from vidllava.cli.groups import spread
 from vidllava.errors import DatasetError, UsageError
 
@@ -35,7 +35,9 @@ _CHECK = "Check"
 Files = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILE...", help="Rows as .json or .jsonl, or a mixture .yaml.", show_default=False
+        metavar="FILE...",
+        help="Rows as .json or .jsonl (also {a,b}.json), or a mixture .yaml.",
+        show_default=False,
     ),
 ]
 MediaRoot = Annotated[
@@ -48,7 +50,8 @@ Decode = Annotated[
     bool,
     typer.Option(
         "--decode",
-        help="Decode the planned frames and the pictures, instead of reading headers only.",
+        help="Decode the planned frames and the pictures, instead of reading headers only; "
+        "damage that training would go on with is noted.",
         rich_help_panel=_CHECK,
     ),
 ]
@@ -213,9 +216,11 @@ def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Su
     parts = list(_parts(asked.files, loading))  # before the model: a wrong path is the likelier slip
     if asked.output is not None and len(parts) > 1:
         raise UsageError("-o", f"takes the good rows of one file, not of {len(parts)}", "check one by one")
+    if any(part.strategy != "all" or part.weight != 1.0 for part in parts):
+        console.note("files are looked at as a whole: sampling_strategy and weight are for training")
     counter = TokenCounter(*known_settings(asked.model, asked.revision, console), planned)
     summary = Summary(limit_tokens=counter.max_length)
-    tell = _Lister(console, as_json=as_json) if listed else None
+    tell = Lister(console, as_json=as_json) if listed else None
     with (
         MediaIndex(CacheFolder.of_environment(), console.warn) as index,
         SamplerPool(limits, asked.workers) as pool,
@@ -240,7 +245,7 @@ def _parts(files: list[str], loading: Loading) -> Iterator[Part]:
 
 
 def _look_at(
-    part: Part, asked: _Asked, checker: Checker, summary: Summary, tell: _Lister | None, console: Console
+    part: Part, asked: _Asked, checker: Checker, summary: Summary, tell: Lister | None, console: Console
 ) -> None:
     """Look at the rows of one file."""
     from vidllava.data.records import RecordSource
@@ -258,9 +263,13 @@ def _look_at(
     with RowWriter(asked.output) as good:
         for row in checker.rows(source):
             bad = row.reason is not None
-            summary.add(row.modality, row.num_tokens, bad=bad, too_long=row.too_long)
+            noted = bool(row.notes) and not bad
+            summary.add(row.modality, row.num_tokens, bad=bad, too_long=row.too_long, noted=noted)
             if row.reason is None:
                 good.write(source.raw(row.index))
+                if noted:
+                    progress.clear()
+                    console.note(f"{place_of(name, row.number, row.id)}: {'; '.join(row.notes)}")
             elif tell is not None:
                 progress.clear()
                 tell.bad(name, row.number, row.id, row.reason)
@@ -273,25 +282,6 @@ def _look_at(
             else f"; media: {source.root.path}"
         )
         console.note(f"{counted(good.num_rows, 'good row')} written to {asked.output}{note}")
-
-
-class _Lister:
-    """Bad rows on stdout."""
-
-    def __init__(self, console: Console, *, as_json: bool) -> None:
-        self._console, self._as_json = console, as_json
-
-    def bad(self, file: str, row: int, identity: str | None, reason: str) -> None:
-        """One line."""
-        if self._as_json:
-            values: dict[str, Any] = {"file": file, "row": row, "id": identity, "reason": reason}
-            self._console.write(json.dumps(values, ensure_ascii=False))
-            return
-        known_as = f" (id {identity})" if identity not in (None, f"row-{row}") else ""
-        line = f"{file} row {row}{known_as}: {reason}"
-        self._console.write(
-            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        )
 
 
 def _nothing(_line: str) -> None:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console, counted
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidllava.data.summary import Summary
 
 _BAR = 40
+_PAUSE_SECONDS = 5.0
 _UNWIND = "\r\x1b[K"
 
 
@@ -26,7 +27,7 @@ class CheckProgress:
     """Rows done of one file, on stderr."""
 
     def __init__(self, console: Console, name: str, total: int) -> None:
-        self._bar = BatchProgress(console, total)
+        self._bar = BatchProgress(console, total, pause_seconds=_PAUSE_SECONDS)
         self._live = not console.quiet and sys.stderr is not None and sys.stderr.isatty()
         if not self._live and total:
             console.note(f"{name}: {counted(total, 'row')} in order, now their media")
@@ -95,10 +96,35 @@ class RowWriter:
             Path(self._unfinished).unlink(missing_ok=True)
 
 
+class Lister:
+    """Bad rows on stdout."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self._console, self._as_json = console, as_json
+
+    def bad(self, file: str, row: int, identity: str | None, reason: str) -> None:
+        """One line."""
+        if self._as_json:
+            values: dict[str, Any] = {"file": file, "row": row, "id": identity, "reason": reason}
+            self._console.write(json.dumps(values, ensure_ascii=False))
+            return
+        line = f"{place_of(file, row, identity)}: {reason}"
+        self._console.write(
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        )
+
+
+def place_of(file: str, row: int, identity: str | None) -> str:
+    """A row in words."""
+    known_as = f" (id {identity})" if identity not in (None, f"row-{row}") else ""
+    return f"{file} row {row}{known_as}"
+
+
 def show_summary(summary: Summary, say: Callable[[str], None]) -> None:
     """Rows, modalities, tokens and what does not fit, line by line."""
     bad = f", {summary.num_bad} cannot be used" if summary.num_bad else ""
-    say(f"{counted(summary.num_rows, 'row')}{bad}")
+    noted = f", {summary.num_noted} with notes" if summary.num_noted else ""
+    say(f"{counted(summary.num_rows, 'row')}{bad}{noted}")
     for name, rows in summary.to_json()["modalities"].items():
         say(f"  {name:<9}{rows:>9}")
     spread = summary.spread()
@@ -112,6 +138,8 @@ def show_summary(summary: Summary, say: Callable[[str], None]) -> None:
     for low, high, count in bins:
         beyond = "  beyond the limit" if low > summary.limit_tokens and count else ""
         say(f"  {low:>7} - {high - 1:<7}{count:>9} {'#' * -(-_BAR * count // most)}{beyond}".rstrip())
+    if not bins:
+        return
     over = int((summary.lengths > summary.limit_tokens).sum())
     verdict = "all fit" if not over else f"{counted(over, 'row')} would not fit"
     say(f"limit {summary.limit_tokens} tokens: {verdict}")

@@ -13,6 +13,8 @@ import pytest
 
 from tests.bad_media import make_decoder_faulty, make_media
 from tests.cli.conftest import Run
+from tests.clips import write_clip
+from tests.media.test_damage import with_broken_packets
 
 LIMIT = ("--model", "nano", "--model-max-length", 300)
 
@@ -158,6 +160,45 @@ def test_files_of_a_mixture_are_checked_each(run: Run, tmp_path: Path, media: Pa
     both = run("data", "check", mix, "-o", tmp_path / "good", *LIMIT)
     assert "takes the good rows of one file, not of 2" in both.error
     assert both.code == 2
+
+
+def test_a_frame_that_stands_in_for_a_lost_one_is_a_note(run: Run, tmp_path: Path, media: Path):
+    whole = write_clip(tmp_path / "whole.mp4", gop=1, b_frames=0)
+    with_broken_packets(whole, media / "hole.mp4", [20])
+    rows = write(
+        tmp_path / "rows.jsonl",
+        [row("<video>?", id="hole", video="hole.mp4", start=0.6, end=0.7), *GOOD],
+    )
+    flags = ("--media-root", media, "--decode", *LIMIT)
+    found = run("data", "check", rows, "-o", tmp_path / "good", *flags)
+    assert (found.code, found.out) == (0, "")
+    assert f"note: {rows} row 1 (id hole): 1 planned frames cannot be decoded: the last good" in found.err
+    assert f"{len(GOOD) + 1} rows, 1 with notes\n" in found.err
+    assert len((tmp_path / "good").read_text().splitlines()) == len(GOOD) + 1
+    counts = json.loads(run("data", "check", rows, *flags, "--json", "-q").out)["summary"]
+    assert (counts["bad_rows"], counts["noted_rows"]) == (0, 1)
+    unseen = run("data", "check", rows, "--media-root", media, "--json", "-q", *LIMIT)
+    assert json.loads(unseen.out)["summary"]["noted_rows"] == 0
+
+
+def test_a_file_that_is_looked_at_as_a_whole_says_so(run: Run, tmp_path: Path, media: Path):
+    write(tmp_path / "a.json", GOOD)
+    mix = tmp_path / "mix.yaml"
+    mix.write_text("datasets:\n- {json_path: a.json, media_root: media, sampling_strategy: 'first:50%'}\n")
+    found = run("data", "stats", mix, *LIMIT)
+    assert "note: files are looked at as a whole: sampling_strategy and weight are for training" in found.err
+    assert found.out.startswith(f"{len(GOOD)} rows\n")
+
+
+def test_where_nothing_was_counted_nothing_is_said_to_fit(run: Run, tmp_path: Path):
+    found = run("data", "check", write(tmp_path / "rows.jsonl", [{"a": 1}]), *LIMIT)
+    assert found.code == 4
+    assert "fit" not in found.err
+
+
+def test_a_short_look_is_no_row_of_lines(run: Run, tmp_path: Path, media: Path):
+    rows = write(tmp_path / "rows.jsonl", GOOD)
+    assert " done, ETA" not in run("data", "check", rows, "--media-root", media, *LIMIT).err
 
 
 def test_stats_say_the_same_and_do_not_fail(run: Run, tmp_path: Path, media: Path):

@@ -123,6 +123,29 @@ def test_a_slip_is_refused(folder: Path, text: str, what: str):
         load_mixture((mixture_file(folder, text),))
 
 
+def test_braces_are_several_files_unless_one_is_called_so(folder: Path):
+    for name in ("a", "b"):
+        (folder / name).rename(folder / f"{name}.json")
+    both = load_mixture((f"{folder}/{{a,b}}.json",), (3.0,))
+    assert [Path(source.name).name for source in both.sources] == ["a.json", "b.json"]
+    assert both.weights == (3.0, 3.0)
+    assert [Path(s.name).name for s in load_mixture((f"{folder}/{{b}}.json",)).sources] == ["b.json"]
+    with pytest.raises(DatasetError, match=r"c.json: no such file"):
+        load_mixture((f"{folder}/{{a,c}}.json",))
+    (folder / "a.json").rename(folder / "{a,b}.json")
+    assert len(load_mixture((f"{folder}/{{a,b}}.json",)).sources) == 1
+
+
+@pytest.mark.parametrize("text", ["dataset:\n- {json_path: a}\n", "", "a: 1\n"])
+def test_a_yaml_without_datasets_is_a_slip_and_no_file_of_rows(folder: Path, text: str):
+    path = folder / "mix.yaml"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=r"mix.yaml: `datasets` must be a list"):
+        load_mixture((str(path),))
+    path.write_text('{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}')
+    assert len(load_mixture((str(path),))) == 1
+
+
 def test_rows_that_speak_of_datasets_are_rows(folder: Path):
     path = folder / "c.json"
     path.write_text(

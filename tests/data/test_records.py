@@ -154,7 +154,10 @@ def test_an_id_used_twice_is_refused(tmp_path: Path):
         (b"", "holds no rows"),
         (b"[]", "holds no rows"),
         (b'[{"a": 1},\n nope]', "invalid JSON at line 2 column 2"),
-        (b"\xff\xfe{}", "is not UTF-8"),
+        (b"\xff{}", "is not UTF-8"),
+        (b"\xff\xfe{\0}\0", r"is UTF-16 text \(save it as UTF-8"),
+        ("{}".encode("utf-16-be"), "is no text: it holds zero bytes"),
+        (b"PAR1\x15\x04\0", "is no text: it holds zero bytes"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

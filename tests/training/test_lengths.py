@@ -18,6 +18,8 @@ from tests.training.test_two_processes import torchrun
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.cache_folder import CacheFolder
+from vidllava.cli import progress
+from vidllava.cli.console import Console
 from vidllava.data import text_lengths
 from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
@@ -136,3 +138,16 @@ def test_lengths_of_few_rows_and_of_a_full_disk_are_not_kept(
         CacheFolder.of_environment(), TokenCounter(parts[1].settings, parts[1].codec, EncodeOptions())
     )
     assert set(kept.find(Mixture((RecordSource(tmp_path / "rows.jsonl"),)))) == {UNCOUNTED}
+
+
+def test_a_long_look_is_seen_and_a_short_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    for seconds in (1.0, 6.0):
+        shown = progress.TrainingProgress(Console())
+        for done in (10, 20, 30, 40):
+            now[0] += seconds
+            shown.measured(done, 40)
+    assert capsys.readouterr().err == "note: lengths of samples: 30/40\n"

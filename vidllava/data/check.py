@@ -40,6 +40,8 @@ class CheckedRow:
     """Why it cannot be trained on; None where it can."""
     too_long: bool = False
     """The reason is its length alone."""
+    notes: tuple[str, ...] = ()
+    """What training will see otherwise than it was planned, such as a frame that stands in for a lost one."""
 
 
 class Checker:
@@ -62,6 +64,7 @@ class Checker:
     def _row(self, source: RecordSource, index: int, sampler: OwnSampler) -> CheckedRow:
         number, modality = source.row(index), source.modality(index)
         identity, num_tokens, too_long = None, None, False
+        notes: dict[str, None] = {}
         try:
             sample = source.sample(index)
             identity, modality = sample.id, modality_of(sample.visuals)
@@ -73,10 +76,10 @@ class Checker:
             self._counter.check_labels(sample, self._counter.prompt(sample))
             if self._decode:
                 for visual in sample.visuals:
-                    self._read(visual, sampler)
+                    notes.update(dict.fromkeys(self._read(visual, sampler)))
         except (VidllavaError, OSError) as fault:
             reason, too_long = str(fault), False
-        return CheckedRow(index, number, identity, modality, num_tokens, reason, too_long)
+        return CheckedRow(index, number, identity, modality, num_tokens, reason, too_long, tuple(notes))
 
     def _refusal(self, sample: Sample, num_tokens: int) -> str | None:
         try:
@@ -97,18 +100,20 @@ class Checker:
             return [visual.pictures[at] for at in self._counter.plan_pictures(visual).indices]
         return [visual.path] if visual.path is not None and visual.kind != "video" else []
 
-    def _read(self, visual: Visual, sampler: OwnSampler) -> None:
-        """Decode what training would decode, a few frames at a time."""
+    def _read(self, visual: Visual, sampler: OwnSampler) -> list[str]:
+        """Decode what training would decode, a few frames at a time; returns the notes on them."""
         for path in self._pictures(visual):
             sampler.picture(path)
         if visual.kind != "video" or visual.path is None:
-            return
+            return []
         info = sampler.probe(visual.path)
         plan = self._counter.plan(visual, info.frame_times, visual.path)
+        notes = list(info.notes)
         at_once = max(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (3 * info.width * info.height))
         for first in range(0, len(plan), at_once):
             part = slice(first, first + at_once)
             few = FramePlan(
                 plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
             )
-            sampler.decode(info, few, backend=self._backend)
+            notes += sampler.decode(info, few, backend=self._backend).notes
+        return notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from vidllava.data.source import Source
 from vidllava.data.subset import subset
 from vidllava.errors import DatasetError, UsageError
 
+_BRACES = re.compile(r"([^{}]*)\{([^{}]*)\}([^{}]*)")
 Schemes = Mapping[str, Callable[[str], Source]]
 
 
@@ -71,7 +74,10 @@ def load_sources(spec: str, loading: Loading) -> list[tuple[Source, float]]:
 
 def parts_of(spec: str, loading: Loading) -> list[Part]:
     """The files of rows behind one spec. Raises DatasetError or UsageError."""
-    path = _checked(spec, loading.schemes or {})
+    names = spelt_out(spec)
+    if len(names) > 1:
+        return [part for name in names for part in parts_of(name, loading)]
+    path = _checked(names[0], loading.schemes or {})
     if not is_mixture(path):
         return [Part(path=path)]
     parts = read_mixture(path)
@@ -82,6 +88,14 @@ def parts_of(spec: str, loading: Loading) -> list[Part]:
                 part.path, f"is a mixture within the mixture {path}", "name its data sets there"
             )
     return parts
+
+
+def spelt_out(spec: str) -> list[str]:
+    """The files that LLaVA's `folder/{a,b}.json` names; a file that is really called so is itself."""
+    match = _BRACES.fullmatch(spec)
+    if match is None or os.path.lexists(spec):
+        return [spec]
+    return [f"{match[1]}{name}{match[3]}" for name in match[2].split(",")]
 
 
 def load_source(spec: str, media_root: str | Path | None = None, *, schemes: Schemes | None = None) -> Source:

@@ -39,13 +39,17 @@ class Part:
 
 
 def is_mixture(path: Path) -> bool:
-    """Whether a file is no JSON and has `datasets:` at the start of a line. Raises DatasetError."""
+    """Whether a file is no JSON and is named .yaml or has `datasets:` at the start of a line.
+
+    Raises DatasetError.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
     except OSError as error:
         raise DatasetError(path, error.strerror or "cannot be read") from None
-    return head[:1] not in (b"[", b"{") and _DATASETS.search(head) is not None
+    named_so = path.suffix.lower() in (".yaml", ".yml")
+    return head[:1] not in (b"[", b"{") and (named_so or _DATASETS.search(head) is not None)
 
 
 def read_mixture(path: Path) -> list[Part]:

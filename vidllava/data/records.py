@@ -24,7 +24,7 @@ from vidllava.data.row_file import RowFile
 from vidllava.data.source import MODALITIES, Modality, Sample, modality_of
 from vidllava.errors import DatasetError
 
-MAX_SHOWN = 20  # faults named in the error; the rest are counted
+MAX_SHOWN = 5  # faults named in the error; the rest are counted
 OnFault = Callable[[int, str | None, str], None]
 """Told the row, its id where it has one, and what is wrong with it."""
 
@@ -32,7 +32,7 @@ OnFault = Callable[[int, str | None, str], None]
 class RecordSource:
     """The rows of one JSON or JSONL file as a `Source`; see `vidllava.data.formats` for what they may say.
 
-    Raises DatasetError naming file and row of every fault (the first 20 in words), unless `on_fault` hears
+    Raises DatasetError naming file and row of every fault (the first five in words), unless `on_fault` hears
     of them: then the faulty rows are left out.
     """
 

@@ -24,6 +24,7 @@ from vidllava.errors import DatasetError
 
 MAX_ROW_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 12
 _BOM = codecs.BOM_UTF8
 _SPACE = " \t\n\r"
 # A literal or an escape that the end of a chunk cut in two is reported no further from the end than this.
@@ -59,6 +60,8 @@ class RowFile:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
                 self._version = (status.st_size, status.st_mtime_ns)
+                _check_text(self.path, file.read(_HEAD_BYTES))
+                file.seek(0)
                 begin = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
                 is_list = _first_character(file, begin) == b"["
                 file.seek(begin)
@@ -117,6 +120,14 @@ def _other_fault(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "JSON nested too deeply"
     return f"invalid JSON: {error}"
+
+
+def _check_text(path: Path, head: bytes) -> None:
+    """Raises DatasetError for a file that holds no rows at all: a reason for each line helps nobody."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DatasetError(path, "is UTF-16 text", "save it as UTF-8")
+    if b"\0" in head:
+        raise DatasetError(path, "is no text: it holds zero bytes", "rows are JSON in UTF-8")
 
 
 def _first_character(file: BinaryIO, begin: int) -> bytes:

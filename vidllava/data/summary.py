@@ -29,17 +29,26 @@ class Summary:
     num_bad: int = 0
     num_too_long: int = 0
     """Of the bad ones: those that are only too long."""
+    num_noted: int = 0
+    """Of the good ones: those that training sees otherwise than planned, as a damaged clip."""
     by_modality: Counter[Modality] = field(default_factory=Counter)
     """Rows whose format is in order, bad media or not."""
     _lengths: array[int] = field(default_factory=lambda: array("i"))
 
     def add(
-        self, modality: Modality | None, num_tokens: int | None, *, bad: bool = False, too_long: bool = False
+        self,
+        modality: Modality | None,
+        num_tokens: int | None,
+        *,
+        bad: bool = False,
+        too_long: bool = False,
+        noted: bool = False,
     ) -> None:
         """Count one row; None for what could not be told of it."""
         self.num_rows += 1
         self.num_bad += bad
         self.num_too_long += too_long
+        self.num_noted += noted
         if modality is not None:
             self.by_modality[modality] += 1
         if num_tokens is not None:
@@ -83,6 +92,7 @@ class Summary:
             "rows": self.num_rows,
             "bad_rows": self.num_bad,
             "too_long_rows": self.num_too_long,
+            "noted_rows": self.num_noted,
             "modalities": {name: self.by_modality[name] for name in MODALITIES if self.by_modality[name]},
             "limit_tokens": self.limit_tokens,
             "tokens": self.spread(),
