@@ -50,7 +50,8 @@ def test_version_is_one():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["ask", "--help"], ["frames", "--help"], ["finetune", "--help"]]
+    "arguments",
+    [["--help"], ["ask", "--help"], ["frames", "--help"], ["finetune", "--help"], ["eval", "--help"]],
 )
 def test_help_imports_no_heavy_library(arguments: list[str]):
     assert loaded_by(f"from vidllava.cli.main import run\nassert run({arguments!r}) == 0") == set()

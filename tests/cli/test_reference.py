@@ -15,6 +15,7 @@ COMMANDS = (
     "ask",
     "chat",
     "frames",
+    "eval",
     "finetune",
     "bench",
     "bench kernels",

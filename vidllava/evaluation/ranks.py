@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from vidllava.errors import UsageError
 
-# One process may have all the clips that hang; the launcher ends the others when one fails.
-_PATIENCE = timedelta(days=30)
+# To find each other. Then one process may have all the clips that hang; the launcher ends the others when one
+# fails.
+_MEETING, _PATIENCE = timedelta(minutes=10), timedelta(days=30)
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Ranks:
     world: int = 1
     local: int = 0
     """Its place on this machine: the number of its GPU."""
+    _all: Any = None
 
     @classmethod
     def of_environment(cls) -> Ranks:
@@ -65,7 +68,8 @@ class Ranks:
             import torch.distributed
 
             # gloo, also between GPUs: nothing but waiting is done here.
-            torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+            torch.distributed.init_process_group("gloo", timeout=_MEETING)
+            self._all = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
         return self
 
     def __exit__(
@@ -81,7 +85,7 @@ class Ranks:
         if self.world > 1:
             import torch.distributed
 
-            torch.distributed.barrier()
+            torch.distributed.barrier(group=self._all)
 
 
 def parts(output: Path) -> list[Path]:
