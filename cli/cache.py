@@ -11,16 +11,18 @@ from vidllava.cache_folder import CacheFolder, Usage
 from vidllava.cli import options
 from vidllava.cli.console import Console
 
-app = typer.Typer(help="Say where features are kept and how much they take; clear them.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def show(context: typer.Context, as_json: options.Json = False) -> None:
-    """Where features are kept, so that the next question about a clip need not decode it, and their size.
+    """Say where features are kept and how much they take; clear them.
 
-    The headers and text lengths of data sets lie there too, for `finetune` and `data`; the size is of all.
-    The folder is VIDLLAVA_CACHE, else vidllava in XDG_CACHE_HOME or ~/.cache. VIDLLAVA_CACHE_LIMIT bounds it
-    (500M, 2G, ...; 2G by default, 0 keeps nothing); what was not used for longest makes room.
+    With them the next question about a clip need not decode it. The headers
+    and text lengths of data sets lie there too, for finetune and data. Entries
+    are features, the size is of all. The folder is VIDLLAVA_CACHE, else vidllava
+    in XDG_CACHE_HOME or ~/.cache. VIDLLAVA_CACHE_LIMIT bounds it (500M, 2G, ...;
+    2G by default, 0 keeps nothing); what was not used for longest makes room.
 
     \b
     vidllava cache

@@ -18,6 +18,7 @@ import typer
 
 from vidllava.cli import bounds, options, outputs
 from vidllava.cli.console import Console, counted
+from vidllava.cli.data_help import HELP
 from vidllava.cli.data_report import CheckProgress, Lister, RowWriter, place_of, show_summary
 from vidllava.cli.groups import spread
 from vidllava.errors import DatasetError, UsageError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vidllava.data.options import EncodeOptions
     from vidllava.data.summary import Summary
 
-app = typer.Typer(no_args_is_help=True, help="Check data sets before training; say what is in them.")
+app = typer.Typer(no_args_is_help=True, help=HELP)
 _CHECK = "Check"
 
 Files = Annotated[

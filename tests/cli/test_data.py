@@ -277,3 +277,24 @@ def test_counting_needs_no_torch(tmp_path: Path, media: Path):
         timeout=100,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_the_rows_that_the_help_shows_are_rows(run: Run, tmp_path: Path, media: Path):
+    text = run("data", "--help").out
+    for name, file in (("a.png", "0.png"), ("b.mp4", "clip.mkv")):
+        text = text.replace(name, file)
+    first = text[text.index("LLaVA  ") :]
+    shown = [
+        json.JSONDecoder().raw_decode(first, first.index("{", first.index(name)))[0]
+        for name in ("LLaVA", "swift")
+    ]
+    rows = write(tmp_path / "rows.jsonl", shown)
+    found = run("data", "check", rows, "--media-root", media, *LIMIT)
+    assert found.code == 0, found.out
+    assert "picture          1" in found.err
+    assert "video            1" in found.err
+    mixture = first[first.index("datasets:") : first.index("╭")]
+    (tmp_path / "mix.yaml").write_text(mixture)
+    (tmp_path / "coco").symlink_to(media)
+    write(tmp_path / "pictures.json", shown[:1], as_list=True)
+    assert run("data", "check", tmp_path / "mix.yaml", *LIMIT).code == 0
