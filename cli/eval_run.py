@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidllava.cli import bounds, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
@@ -216,7 +216,6 @@ def _ask(
     planner = Planner(settings, read_codec(checked.checkpoint), checked.asked)
     folder = command.seeing.folder()
     num_missing = sum(checked.keys[number] not in done for batch in batches for number in batch)
-    progress = BatchProgress(console, num_missing)
     with Ahead(
         rows,
         planner.plan,
@@ -240,11 +239,6 @@ def _ask(
             reuse_frames=not command.seeing.no_reuse_frames,
         )
 
-        def on_done(record: dict[str, object]) -> None:
-            progress.done("ok" if record["status"] in ANSWERED else "failed")
-            if record["error"] is not None:
-                console.detail(f"{record['id']}: {record['error']}")
-
         evaluate(
             items,
             batches,
@@ -253,7 +247,18 @@ def _ask(
             answers=answers,
             done=done,
             planner=planner if command.blind else None,
-            on_done=on_done,
+            on_done=_telling(BatchProgress(console, num_missing), console),
         )
         if answerer.largest is not None:
             console.warn(f"memory ran out: at most {answerer.largest} questions were answered together")
+
+
+def _telling(progress: BatchProgress, console: Console) -> Callable[[dict[str, Any]], None]:
+    """Says of each line that it is on disk."""
+
+    def told(record: dict[str, Any]) -> None:
+        progress.done("ok" if record["status"] in ANSWERED else "failed")
+        if record["error"] is not None:
+            console.detail(f"{record['id']}: {record['error']}")
+
+    return told
