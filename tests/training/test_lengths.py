@@ -125,6 +125,22 @@ def test_what_may_change_a_text_is_counted_again(
     assert len(counted) == 18
 
 
+def test_what_a_start_has_counted_is_kept_where_it_is_cut_off(
+    tmp_path: Path, parts: tuple[Any, Any], counted: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def cut_off(work: list[Any], **_timeout: float) -> None:
+        work[0].result()
+        raise KeyboardInterrupt
+
+    path = write_rows(tmp_path, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(lengths, "wait", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            measured(path, parts)
+    assert min(measured(path, parts)) > 0
+    assert len(counted) == 9
+
+
 def test_lengths_of_few_rows_and_of_a_full_disk_are_not_kept(
     tmp_path: Path, parts: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ):

@@ -66,19 +66,23 @@ def _looked_up(
     kept = TextLengths(folder, counter)
     known = kept.find(mixture)
     measuring = Measuring(known.copy())
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="measure") as thread,
-        MediaIndex(folder, report.said) as index,
-        SamplerPool(job.limits) as pool,
-    ):
-        work: Future[np.ndarray] = thread.submit(measure, mixture, counter, Headers(index), pool, measuring)
-        while not wait([work], timeout=_PULSE_SECONDS).done:
-            report.measured(measuring.num_done, len(mixture))
-            together.sums(0.0, 0.0)
-        found = work.result()
+    try:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="measure") as thread,
+            MediaIndex(folder, report.said) as index,
+            SamplerPool(job.limits) as pool,
+        ):
+            work: Future[np.ndarray] = thread.submit(
+                measure, mixture, counter, Headers(index), pool, measuring
+            )
+            while not wait([work], timeout=_PULSE_SECONDS).done:
+                report.measured(measuring.num_done, len(mixture))
+                together.sums(0.0, 0.0)
+            found = work.result()
+    finally:  # a start that was cut off need not count those again
+        if not np.array_equal(known, measuring.texts):
+            kept.keep(mixture, measuring.texts)
     report.measured(len(mixture), len(mixture))
-    if not np.array_equal(known, measuring.texts):
-        kept.keep(mixture, measuring.texts)
     return found
 
 
