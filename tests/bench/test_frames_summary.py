@@ -146,3 +146,24 @@ def test_cells_that_are_the_same_share_a_line() -> None:
     (line,) = [(one, same) for one, same in lines if one.name == name(2, 1, "off")]
     assert [one.name for one in line[1]] == [name(2, 1, "auto")]
     assert len(lines) == len(REQUEST.cells)  # one fewer, and the questions without their video
+
+
+def test_a_factor_that_nothing_needed_is_no_scaling() -> None:
+    rows = [row for row in made_up(RIGHT) if row["num_frames"] != 8 or row["pool_stride"] == 2]
+    for row in rows:
+        if row["rope_factor"] == "auto":
+            row["factor"] = 2
+    assert scaling(summarise_cells(rows, REQUEST.cells)) == ()
+
+
+def test_noise_between_cells_that_differ_in_the_factor_alone_advises_no_factor() -> None:
+    rows = made_up(RIGHT)
+    for row in rows:
+        if row["cell"] == name(8, 2, "auto"):
+            row["factor"] = 32
+            if "decode" in row["seconds"]:
+                row["seconds"]["decode"] = 0.001
+    found = summarise_cells(rows, REQUEST.cells)
+    _, cheapest = choose(found)
+    assert cheapest is not None
+    assert cheapest.name == name(8, 2, "off")

@@ -28,14 +28,15 @@ def scaling(found: SweepSummary) -> tuple[str, ...]:
     """Does linear scaling pay? The best cell that needs it beside the best that does not."""
     usable = [one for one in found.cells if _is_usable(one) and one.factors]
     fitting = [one for one in usable if one.factors == (1,)]
-    scaled = [one for one in usable if one.factors[-1] > 1]
+    scaled = [one for one in usable if one.exceeding]
     if not fitting or not scaled:
         return ()
     within, beyond = max(fitting, key=_worth), max(scaled, key=_worth)
-    used = " or ".join(f"{factor:g}" for factor in beyond.factors)
+    auto = beyond.cell is not None and beyond.cell.rope_factor == "auto"
+    used = f" ({' or '.join(f'{factor:g}' for factor in beyond.factors)})" if auto else ""
     pairs = _paired(beyond, within, "the former", "the latter")
     said = (
-        f"With linear scaling the best is {beyond.name} ({used}): {interval(beyond)}; within the trained "
+        f"With linear scaling the best is {beyond.name}{used}: {interval(beyond)}; within the trained "
         f"context it is {within.name}: {interval(within)}. {pairs}"
     )
     unscaled = [one for one in found.cells if one.beyond and one.factors == (1,) and alike(one, beyond)]
@@ -54,10 +55,16 @@ def choose(found: SweepSummary) -> tuple[CellSummary | None, CellSummary | None]
     usable = [one for one in found.cells if _is_usable(one)]
     if not usable or found.measure is None:
         return None, None
-    best = max(usable, key=_worth)
+    # A factor changes no cost: what differs between alike cells is noise, and must not choose one.
+    price = {one.name: min(cost(other) for other in usable if alike(one, other)) for one in usable}
+    best = max(usable, key=lambda one: (quality_of(one), _negative(price[one.name]), -one.factors[-1]))
     bound = best.quality.low or 0.0
-    near = [one for one in usable if (one.quality.mean or 0.0) >= bound]
-    return best, min(near, key=cost)
+    near = [one for one in usable if quality_of(one) >= bound]
+    return best, min(near, key=lambda one: (price[one.name], -quality_of(one), one.factors[-1]))
+
+
+def _negative(price: tuple[float, float]) -> tuple[float, float]:
+    return -price[0], -price[1]
 
 
 def _worth(one: CellSummary) -> tuple[float, float]:
@@ -95,7 +102,7 @@ def quality_of(one: CellSummary) -> float:
 def _is_usable(one: CellSummary) -> bool:
     overall = one.summary.overall
     lost = overall.statuses["over_budget"] + overall.statuses["oom"]
-    return one.quality.mean is not None and not one.beyond and not lost
+    return one.quality.mean is not None and bool(one.factors) and not one.beyond and not lost
 
 
 def _sentence(measure: str, best: CellSummary, cheapest: CellSummary) -> str:

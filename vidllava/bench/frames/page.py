@@ -5,19 +5,23 @@ html = page(found, charts(found), told)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from vidllava.bench.frames.advice import advice, choose, pareto
 from vidllava.bench.frames.cell_table import columns, factor_words, merged, short_name
-from vidllava.bench.frames.charts import SHAPES, Chart, dash_of, factors, poolings
+from vidllava.bench.frames.charts import Chart
 from vidllava.bench.frames.page_style import STYLE
+from vidllava.bench.frames.series import SHAPES, dash_of, factors, poolings
 from vidllava.bench.frames.summary import CellSummary, SweepSummary
 from vidllava.bench.frames.svg import draw, marker
 from vidllava.bench.frames.words import facts, how_measured
 
 _WIDE, _NARROW = 590, 354
+# A line that breaks within a flag is no line to copy.
+_FLAG, _WHOLE = re.compile(r"--[a-z-]+ \S+"), r'<span class="flag">\g<0></span>'
 _MOST_MEMBERS = 12  # of a group that is shown as a table
 
 
@@ -35,7 +39,7 @@ def _parts(found: SweepSummary, drawn: Sequence[Chart], told: Mapping[str, Any])
     yield f"<h1>{title}</h1>\n"
     subject = f"{told['model']} on {told['set']}, {told['device']}, {str(told['date'])[:10]}"
     yield f'<p class="soft">{escape(subject)}. <code>vidllava bench frames</code></p>\n'
-    lines = "".join(f"<p>{escape(line)}</p>" for line in advice(found))
+    lines = "".join(f"<p>{_FLAG.sub(_WHOLE, escape(line))}</p>" for line in advice(found))
     yield f'<div class="advice">{lines}</div>\n'
     if drawn:
         yield _key(found)

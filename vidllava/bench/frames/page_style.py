@@ -27,6 +27,7 @@ p { margin: 0 0 8px; max-width: 78ch; }
   margin: 18px 0; }
 .advice p { max-width: none; }
 .advice p:first-child { font-weight: 600; }
+.flag { white-space: nowrap; }
 .advice p:last-child { margin: 0; }
 .charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 28px 32px; margin-top: 8px; }
 figure { margin: 0; min-width: 0; }

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidllava.bench.frames.axis import Axis
-from vidllava.bench.frames.charts import GREY, Chart, Series
+from vidllava.bench.frames.charts import Chart
+from vidllava.bench.frames.series import GREY, Series
 from vidllava.bench.frames.svg import apart
 
 if TYPE_CHECKING:

@@ -69,6 +69,13 @@ class CellSummary:
         return sum(bool(row.get("beyond")) for row in self.rows)
 
     @property
+    def exceeding(self) -> int:
+        """Questions whose prompt and reserve exceed the trained context without scaling."""
+        parts = ("visual_tokens", "text_tokens", "reserve_tokens")
+        planned = [row for row in self.rows if "context_limit" in row]
+        return sum(sum(row[part] for part in parts) > row["context_limit"] for row in planned)
+
+    @property
     def same_as(self) -> tuple[str, ...]:
         """Other cells that all of the answers were taken over from."""
         names = {row.get("same_as") for row in self.rows}

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from vidllava.bench.frames.charts import GREY, Chart, Mark, Series, Shape
+from vidllava.bench.frames.charts import Chart
+from vidllava.bench.frames.series import GREY, Mark, Series, Shape
 
 NUM_COLOURS = 6
 _TOP, _BOTTOM, _LEFT = 30, 44, 50
@@ -158,7 +159,7 @@ class _Drawing:
 
     def _ends(self) -> Iterator[str]:
         """Each line's name at its end, moved apart where they would overlap."""
-        lines = [one for one in self.chart.series if one.has_line and one.is_labelled]
+        lines = [one for one in self.chart.series if one.has_line]
         wanted = [self.y(one.marks[-1].y) for one in lines]
         for one, y in zip(lines, apart(wanted, _LINE_HEIGHT, _TOP, self.base), strict=True):
             x = self.right + 8
@@ -168,6 +169,7 @@ class _Drawing:
     def _labels(self) -> Iterator[str]:
         """The names of single marks, above them; one without room is left to the mark's title."""
         taken: list[tuple[float, float]] = []
+        marks = [(self.x(mark.x), self.y(mark.y)) for one in self.chart.series for mark in one.marks]
         for one in self.chart.series:
             for mark in one.marks:
                 if not mark.label:
@@ -176,6 +178,8 @@ class _Drawing:
                 x, y = self.x(mark.x), self.y(mark.high if mark.high is not None else mark.y) - 6
                 x = min(max(x, _LEFT + width / 2 + 3), self.right - width / 2)
                 if any(abs(x - a) < width + 2 and abs(y - b) < _LINE_HEIGHT - 3 for a, b in taken):
+                    continue
+                if any(abs(x - a) < width / 2 + 6 and -14 < b - y < 9 for a, b in marks):
                     continue
                 taken.append((x, y))
                 place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="middle"'

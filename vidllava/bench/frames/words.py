@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,15 @@ def _counts(rows: Any, group: str) -> str:
             found[value] = found.get(value, 0) + 1
     if not 2 <= len(found) <= 20:
         return ""
-    return ", ".join(f"{value}: {count}" for value, count in sorted(found.items(), key=lambda pair: -pair[1]))
+    return ", ".join(f"{value}: {count}" for value, count in sorted(found.items(), key=_order))
+
+
+def _order(pair: tuple[str, int]) -> tuple[float, int, str]:
+    """Numbers by size, then words by how often they come up."""
+    try:
+        return float(pair[0]), 0, ""
+    except ValueError:
+        return math.inf, -pair[1], pair[0]
 
 
 def _context(found: SweepSummary) -> str:
