@@ -84,7 +84,7 @@ def test_a_line_for_each_question_and_a_column_for_each_failure(run: Run, folder
     for line in found:
         if line["status"] == "decode_error":
             assert (line["resps"], line["score"]) == ([], None)
-            assert line["error"]
+            assert line["error"].startswith(line["plan"]["media"][0]["media"] + ": ")
         else:
             assert len(line["resps"]) == 1
             assert line["tokens"]["visual"] > 0

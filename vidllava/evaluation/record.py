@@ -52,7 +52,7 @@ def answered(item: EvalItem, number: int, reply: Reply, seconds: dict[str, float
 def failed(item: EvalItem, number: int, fault: VidllavaError) -> Record:
     """The line of a question that could not be asked: it has no answer and no score."""
     return {
-        **_head(item, number, status_of(fault), str(fault)),
+        **_head(item, number, status_of(fault), _named(item, fault)),
         **{"resps": [], "filtered_resps": [], "score": None, "note": None},
         "prompt": item.prompt,
         "plan": {"media": [{"media": name} for name in item.media]},
@@ -78,6 +78,14 @@ def status_of(fault: VidllavaError) -> str:
     if isinstance(fault, MediaError | ResourceError | UsageError):
         return "decode_error"
     raise fault
+
+
+def _named(item: EvalItem, fault: VidllavaError) -> str:
+    """The fault in the data set's own names: the same wherever the media lie."""
+    text = str(fault)
+    for path, name in zip(item.paths, item.media, strict=True):
+        text = text.replace(path, name)
+    return text
 
 
 def _head(item: EvalItem, number: int, status: str, error: str | None) -> Record:
