@@ -21,7 +21,11 @@ from vidllava.data.row_file import RowFile
 from vidllava.errors import DatasetError
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -60,6 +64,17 @@ def test_a_list_is_cut_into_its_entries_wherever_the_chunks_end(
         patched.setattr(row_file, "_CHUNK_BYTES", chunk)
         expected = json.loads(path.read_text(encoding="utf-8-sig"))
         assert scanned(path) == list(enumerate(expected, 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", ["0.0", "1e300", "-2E+7", "1.5e-7", "12"])
+def test_a_number_is_whole_wherever_it_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, chunk: int
+):
+    monkeypatch.setattr(row_file, "_CHUNK_BYTES", chunk)
+    path = tmp_path / "rows.json"
+    path.write_text(f"[{number}, {number}]")
+    assert scanned(path) == [(1, float(number)), (2, float(number))]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])

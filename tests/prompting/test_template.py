@@ -147,6 +147,8 @@ def test_an_answer_that_is_not_learned_has_the_same_ids_and_no_labels(bpe, templ
         for turns in (DIALOGUE, silent)
     )
     assert part.ids == whole.ids
+    if labels == "upstream" and template is CHATML:
+        assert sum(label in bpe.encode("assistant") for label in part.labels) == len(bpe.encode("assistant"))
     lost = [whole.ids[at] for at in range(len(whole.ids)) if part.labels[at] != whole.labels[at]]
     assert set(bpe.encode("A cat.")) <= set(lost)
     kept = tuple(label for label in part.labels if label != IGNORE)
@@ -154,6 +156,17 @@ def test_an_answer_that_is_not_learned_has_the_same_ids_and_no_labels(bpe, templ
     if labels == "answers":
         ends = [label for label in kept if label in (bpe.special("<|im_end|>"), bpe.special("</s>"))]
         assert len(ends) == 1
+
+
+def test_an_answer_that_is_not_learned_is_still_encoded_alone(bpe):
+    said = [Turn("user", "Hi"), Turn("assistant", "\nWhat")]
+    assert bpe.encode("\n") + bpe.encode("\nWhat") != bpe.encode("\n\nWhat")
+    whole, silent = (
+        tokenize([said[0], turn], CHATML, bpe, add_generation_prompt=False)
+        for turn in (said[1], replace(said[1], learned=False))
+    )
+    assert silent.ids == whole.ids
+    assert silent.num_labels == 0
 
 
 def test_upstream_labels_are_the_original_trainers(bpe):

@@ -29,6 +29,8 @@ _BOM = codecs.BOM_UTF8
 _SPACE = " \t\n\r"
 # A literal or an escape that the end of a chunk cut in two is reported no further from the end than this.
 _CUT_CHARACTERS = 16
+# What may stand after a number that goes on in the next chunk.
+_NUMBER_CUT = ("", ".", "e", "e+", "e-")
 
 
 class RawRow(NamedTuple):
@@ -223,7 +225,7 @@ class _Window:
                 continue
             except (RecursionError, ValueError) as error:
                 raise RowFault(_other_fault(error)) from None
-            if end == len(self._text) and not self._ended:  # a number may go on
+            if not self._ended and self._text[end:].lower() in _NUMBER_CUT:
                 self._more()
                 continue
             start = self.start
