@@ -45,7 +45,7 @@ def decode(
     """How long do a clip's frames take, by our sampler and by others, and are they the right ones?
 
     Each figure is of a fresh process. Its frames are compared with a sequential decode: where one is wrong,
-    no time is given. The table shows wall / CPU seconds, and in brackets the CPU seconds as a share of decord's.
+    no time is given. The table shows wall / CPU seconds, and in brackets the share of decord's CPU seconds.
 
     \b
     vidllava bench decode clip.mp4 --num-frames 8,32
