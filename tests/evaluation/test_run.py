@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vidllava.errors import DatasetError, UsageError
+from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.ranks import Ranks, parts
 from vidllava.evaluation.run import batches_of
 
@@ -53,3 +56,18 @@ def test_a_judges_file_with_two_words_on_one_answer_is_refused(tmp_path) -> None
     path.write_text('{"request": "a", "pred": "yes"}\n{"request": "a", "pred": "no"}\n{"pred": "no"}\n')
     with pytest.raises(DatasetError, match=r"2 rows cannot be used: row 2: .* two different verdicts; row 3"):
         read_scores(path)
+
+
+def test_a_verdict_is_on_one_answer_to_one_question() -> None:
+    from vidllava.evaluation.judge import Verdict, request_key, scored
+
+    item = EvalItem(
+        **{"id": "1", "row": 1, "media": (), "paths": (), "question": "q", "prompt": "q"},  # type: ignore[arg-type]
+        answer="blue",
+        scoring="judge",
+    )
+    verdicts = {request_key(item, "navy"): Verdict(True, 4.0)}
+    said = [{"status": "ok", "score": None, "resps": [[text]]} for text in ("navy", "red")]
+    assert [scored(one, item, verdicts)["score"] for one in said] == [1.0, None]
+    other = replace(item, answer="green")
+    assert scored(said[0], other, verdicts)["score"] is None
