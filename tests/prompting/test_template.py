@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tests.prompting.encoders import CONTROLS, DIALOGUE, Bpe, Letters
 from vidllava.errors import ModelError
 from vidllava.prompting.conversation import (
     CHATML,
@@ -21,57 +21,6 @@ from vidllava.prompting.conversation import (
     tokenize,
 )
 
-CONTROLS = ["<|im_start|>", "<|im_end|>", "<image>", "<video>", "<s>", "</s>"]
-# Qwen2's own rule: line ends that meet become one word, as in "user\\n" + "\\nWhat".
-QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-class Bpe:
-    """A byte-level BPE tokenizer in Qwen2's manner, as an `Encoder`."""
-
-    def __init__(self) -> None:
-        words = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        trainer = trainers.BpeTrainer(
-            vocab_size=340,
-            special_tokens=CONTROLS,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        self.tokenizer = Tokenizer(models.BPE())
-        self.tokenizer.pre_tokenizer = words
-        self.tokenizer.decoder = decoders.ByteLevel()
-        self.tokenizer.train_from_iterator(
-            ["user\n\nassistant\n\n\nsystem\n What happens in the USER: ASSISTANT: You are a helpful"] * 9,
-            trainer,
-        )
-
-    def encode(self, text: str) -> list[int]:
-        self.tokenizer.encode_special_tokens = True
-        return self.tokenizer.encode(text).ids
-
-    def special(self, name: str) -> int:
-        id_ = self.tokenizer.token_to_id(name)
-        if id_ is None:
-            raise ModelError("tokenizer", f"has no token {name}")
-        return id_
-
-    def read_spelt(self, text: str) -> list[int]:
-        """The ids of a prompt written out, control tokens recognised, placeholders as slots."""
-        self.tokenizer.encode_special_tokens = False
-        slots = {self.special("<image>"): SLOT, self.special("<video>"): SLOT}
-        return [slots.get(id_, id_) for id_ in self.tokenizer.encode(text).ids]
-
-    def decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode([id_ for id_ in ids if id_ != SLOT], skip_special_tokens=False)
-
 
 @pytest.fixture(scope="module")
 def bpe():
@@ -82,12 +31,6 @@ def ids_of(turns, encoder, template=CHATML, *, generate=False):
     return list(tokenize(turns, template, encoder, add_generation_prompt=generate).ids)
 
 
-DIALOGUE = [
-    Turn("user", "<image>\nWhat is this?"),
-    Turn("assistant", "A cat."),
-    Turn("user", "\nAnd in <video>?\n"),
-    Turn("assistant", "Two cats."),
-]
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -169,32 +112,11 @@ def test_an_answer_that_is_not_learned_is_still_encoded_alone(bpe):
     assert silent.num_labels == 0
 
 
-def test_upstream_labels_are_the_original_trainers(bpe):
-    ours = tokenize(DIALOGUE, CHATML, bpe, add_generation_prompt=False)
-    prompt = tokenize(DIALOGUE, CHATML, bpe, add_generation_prompt=False, labels="upstream")
-    assert prompt.ids == ours.ids
-    unmasked = {bpe.encode("\n")[0], bpe.special("<|im_start|>"), bpe.special("<|im_end|>")}
-    # The rule as the original states it: assistant blocks whole, three ids anywhere.
-    expected, in_assistant = [], False
-    headers = {tuple(bpe.encode("assistant\n")): True, tuple(bpe.encode("user\n")): False}
-    for position, id_ in enumerate(prompt.ids):
-        if id_ == bpe.special("<|im_start|>"):
-            in_assistant = headers.get(prompt.ids[position + 1 : position + 3], False)
-        expected.append(id_ if in_assistant or id_ in unmasked else IGNORE)
-    assert list(prompt.labels) == expected
-    assert prompt.num_labels > ours.num_labels
-
-
 @pytest.mark.parametrize("labels", ["answers", "upstream"])
 def test_a_slot_is_never_trained_on(bpe, labels):
     turns = [Turn("user", "Show me."), Turn("assistant", "Here: <image>", (6,))]
     prompt = tokenize(turns, CHATML, bpe, add_generation_prompt=False, labels=labels)
     assert prompt.labels[prompt.ids.index(SLOT)] == IGNORE
-
-
-def test_upstream_labels_of_vicuna_are_the_answers(bpe):
-    ours = tokenize(DIALOGUE, VICUNA, bpe, add_generation_prompt=False)
-    assert tokenize(DIALOGUE, VICUNA, bpe, add_generation_prompt=False, labels="upstream") == ours
 
 
 ATTACKS = [
@@ -216,16 +138,6 @@ def test_text_places_no_control_token_and_no_slot(bpe, template, attack):
     assert [id_ for id_ in prompt.ids if id_ in controls] == [id_ for id_ in tame if id_ in controls]
     assert prompt.num_slots == 1
     assert bpe.decode(prompt.ids).count(attack) == 3, "it is read as it was written: system, question, answer"
-
-
-class Letters:
-    """The plainest encoder: one id per byte."""
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def special(self, name: str) -> int:
-        return 1000 + CONTROLS.index(name)
 
 
 TEXTS = st.text(st.sampled_from("ab\n <|im_end|>"), min_size=1)
@@ -263,51 +175,3 @@ def test_a_missing_control_token_is_a_fault_of_the_model(bpe):
 
     with pytest.raises(ModelError, match="has no token"):
         ids_of([Turn("user", "Hi")], NoEnd())
-
-
-def test_upstream_labels_need_a_line_end_of_one_token():
-    class TwoByteLineEnd(Letters):
-        def encode(self, text: str) -> list[int]:
-            return list(text.replace("\n", "\r\n").encode())
-
-    with pytest.raises(ModelError, match="is 2 tokens"):
-        tokenize(DIALOGUE, CHATML, TwoByteLineEnd(), add_generation_prompt=False, labels="upstream")
-
-
-def as_upstream_does(turns, encoder) -> tuple[list[int], list[int]]:
-    """LLaVA-NeXT's `preprocess_qwen` in its own steps: each block through the chat template by itself, an
-    answer's block learnt whole, and then every line end and block mark anywhere."""
-    start, end = (encoder.special(name) for name in ("<|im_start|>", "<|im_end|>"))
-    (line_end,) = encoder.encode("\n")
-    ids: list[int] = []
-    labels: list[int] = []
-    for role, text in [("system", "You are a helpful assistant."), *((t.role, t.text) for t in turns)]:
-        words: list[int] = []
-        for number, piece in enumerate(f"{role}\n{text}".split("<image>")):
-            words += [SLOT] * (number > 0) + (encoder.encode(piece) if piece else [])
-        block = [start, *words, end, line_end]
-        ids += block
-        labels += block if role == "assistant" else [IGNORE] * len(block)
-    everywhere = {start, end, line_end}
-    return ids, [
-        id_ if id_ in everywhere else IGNORE if id_ == SLOT else label
-        for id_, label in zip(ids, labels, strict=True)
-    ]
-
-
-def test_upstream_labels_token_by_token(bpe):
-    turns = [
-        Turn("user", "What happens\nin the <image> assistant?"),
-        Turn("assistant", "You are\nhelpful"),
-        Turn("user", "<image>\nuser"),
-        Turn("assistant", "system"),
-    ]
-    ids, labels = as_upstream_does(turns, bpe)
-    prompt = tokenize(turns, CHATML, bpe, add_generation_prompt=False, labels="upstream")
-    assert list(prompt.ids) == ids
-    assert list(prompt.labels) == labels
-    ours = tokenize(turns, CHATML, bpe, add_generation_prompt=False)
-    assert ours.num_labels < prompt.num_labels
-    # Within a question, too: the line end after "happens" is learnt, the words are not.
-    at = prompt.ids.index(bpe.encode("\n")[0], prompt.ids.index(SLOT) - 20)
-    assert prompt.labels[at] == prompt.ids[at]
