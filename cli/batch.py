@@ -62,6 +62,10 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
 
     choose_backend(asked.video_backend)
     shown, checkpoint = command.weights.locate(asked, console)
+    from vidllava.backbone.question import check_options
+    from vidllava.backbone.settings import read_settings
+
+    check_options(read_settings(checkpoint, shown), asked)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
     settings = settings_key(command.weights, asked, chosen, checkpoint)

@@ -89,6 +89,7 @@ def run(command: Command, console: Console) -> None:
             overwrite=command.overwrite,
             stands=ANSWERED,
             earlier=() if command.overwrite else parts(command.output.absolute()),
+            only=True,
         ) as answers:
             _first_process(command, checked, ranks, answers, console)
             records = [*answers.read(), *_of_parts(command.output, checked)]
@@ -120,6 +121,10 @@ def _checked(command: Command, console: Console) -> Checked:
 
     choose_backend(asked.video_backend)
     shown, checkpoint = command.weights.locate(asked, console)
+    from vidllava.backbone.question import check_options
+    from vidllava.backbone.settings import read_settings
+
+    check_options(read_settings(checkpoint, shown), asked)
     outputs.check_folder(command.output.absolute().parent)
     keys = tuple(item.content_key for item in found.items)
     settings = settings_key(
@@ -135,10 +140,6 @@ def _first_process(
     for note in answers.notes:
         console.warn(note)
     _forget_parts(command.output)
-    others = answers.done - set(checked.keys)
-    if others:
-        what = f"holds answers to {len(others)} questions that are not asked now"
-        raise UsageError(f"--output {command.output}", what, "another name, or --overwrite")
     if answers.done:
         console.note(f"{len(answers.done)} of {len(checked.keys)} questions are answered already")
     _summary(command.output).unlink(missing_ok=True)  # of an earlier state of the file

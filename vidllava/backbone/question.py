@@ -166,6 +166,13 @@ def visual_rules(settings: ModelSettings, options: AskOptions) -> VisualRules:
     )
 
 
+def check_options(settings: ModelSettings, options: AskOptions) -> None:
+    """Raises UsageError for options that no clip can be planned with: before a first one is looked into."""
+    rules = visual_rules(settings, options)
+    rules.video(1)
+    _request(options, rules)
+
+
 def plan_media(
     media: Sequence[str], rules: VisualRules, options: AskOptions, sampler: Sampler = IN_PROCESS
 ) -> tuple[MediaItem, ...]:

@@ -33,9 +33,11 @@ class AnswerFile:
         overwrite: bool,
         stands: Sequence[str] = ("ok",),
         earlier: Iterable[Path] = (),
+        only: bool = False,
     ) -> None:
         """``asked``: the id of each question by its key. ``stands``: with these statuses an answer is kept.
-        ``earlier``: other files whose answers are taken over.
+        ``earlier``: other files whose answers are taken over. ``only``: a file that holds answers to other
+        questions is refused, and left as it is.
 
         Raises UsageError for a file of other settings, another model, or no answers at all.
         """
@@ -44,10 +46,16 @@ class AnswerFile:
         self._stamp = {"model": model, "settings": settings}
         if path.is_dir():
             raise UsageError(f"--output {path}", "is a folder", "give a file name")
+        if str(path) == "-" or (path.exists() and not path.is_file()):
+            raise UsageError(f"--output {path}", "is no regular file", "give a file name: answers are kept")
         self._files = [self._open(path)]
         try:
             sources = () if overwrite else (path, *earlier)
             kept = standing([row for each in sources for row in self._read(each)], asked, stands)
+            others = sum(str(record["key"]) not in asked for record in kept) if only else 0
+            if others:
+                what = f"holds answers to {others} questions that are not asked now"
+                raise UsageError(f"--output {path}", what, "another name, or --overwrite")
             self.replace(kept)
         except BaseException:
             self.close()
