@@ -50,7 +50,12 @@ def frames(
         int | None, typer.Option(min=1, help="The first so many questions.", rich_help_panel=_QUESTIONS)
     ] = None,
     num_frames: Annotated[
-        str | None, typer.Option(metavar="N,N...", help="Frames of a clip.", rich_help_panel=_CELLS)
+        str | None,
+        typer.Option(
+            metavar="N,N...",
+            help="Frames of a clip; 2,4,8,16,32 where --fps is not given either.",
+            rich_help_panel=_CELLS,
+        ),
     ] = None,
     fps: Annotated[
         str | None,
@@ -123,10 +128,11 @@ def frames(
     from vidllava.bench.frames import request as asked
     from vidllava.cli import bench_frames_run
 
+    numbers, rates = asked.parse_frames(num_frames, fps)
     bench_frames_run.run(
         asked.FramesRequest(
-            num_frames=asked.parse_numbers("--num-frames", num_frames),
-            fps=asked.parse_rates("--fps", fps),
+            num_frames=numbers,
+            fps=rates,
             max_frames=max_frames,
             pool_strides=asked.parse_numbers("--pool-stride", pool_stride),
             pool_modes=asked.parse_modes(pool_mode),

@@ -68,7 +68,7 @@ def test_other_wrong_words_are_told() -> None:
         parse_factors("off,0.5")
     with pytest.raises(UsageError, match="--pool-mode 'mean'"):
         parse_modes("mean")
-    with pytest.raises(UsageError, match="--num-frames"):
+    with pytest.raises(UsageError, match="give --num-frames or --fps"):
         FramesRequest()
     with pytest.raises(UsageError, match="--timing-clips -1"):
         FramesRequest(num_frames=(2,), num_timed=-1)

@@ -167,3 +167,36 @@ def test_noise_between_cells_that_differ_in_the_factor_alone_advises_no_factor()
     _, cheapest = choose(found)
     assert cheapest is not None
     assert cheapest.name == name(8, 2, "off")
+
+
+def test_of_equals_fewer_tokens_are_cheaper_though_a_busy_machine_took_longer() -> None:
+    rows = made_up({cell.name: some(20) for cell in REQUEST.cells})
+    for row in rows:
+        if row["num_frames"] == 2 and row["pool_stride"] == 2:
+            row["seconds"]["prefill"] = 9.0
+    best, cheapest = choose(summarise_cells(rows, REQUEST.cells))
+    assert best is cheapest is not None
+    assert best.name == name(2, 2, "off")
+
+
+def test_too_few_answers_advise_nothing_and_say_so() -> None:
+    few = summarise_cells(made_up({key: marks[:19] for key, marks in RIGHT.items()}), REQUEST.cells)
+    assert choose(few) == (None, None)
+    assert advice(few) == ("too few questions (19) to tell the settings apart: none is advised.",)
+
+
+def test_where_none_is_right_none_is_advised() -> None:
+    found = summarise_cells(made_up({"blind": some(0)}), REQUEST.cells)
+    assert choose(found) == (None, None)
+    assert advice(found) == ("no setting has an accuracy above 0: none is advised.",)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("decode_error", "no question was answered"), ("ok", "no answer has a score")],
+)
+def test_where_nothing_was_answered_or_scored_that_is_said(status: str, said: str) -> None:
+    rows = [{**row, "status": status, "score": None} for row in made_up(RIGHT)]
+    found = summarise_cells(rows, REQUEST.cells)
+    assert choose(found) == (None, None)
+    assert advice(found) == (f"{said}: no setting is advised.",)

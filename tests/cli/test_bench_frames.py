@@ -116,7 +116,6 @@ def test_random_weights_measure_cost_alone(run: Run, clip: Path, tmp_path: Path)
         (["--data", "{data}", "--media", "{clip}", "--num-frames", "2"], "needs either --data or --media"),
         (["--media", "missing.mp4", "--num-frames", "2"], "--media missing.mp4: no such file"),
         (["--media", "{clip}", "--task", "own", "--num-frames", "2"], "--task: is for --data"),
-        (["--data", "{data}"], "--num-frames: names no number"),
         (["--data", "{data}", "--num-frames", "2,x"], "--num-frames 'x': must be whole numbers"),
         (["--data", "{data}", "--fps", "0"], "--fps '0': must be rates above 0"),
         (["--data", "{data}", "--num-frames", "2", "--pool-stride", "9"], "--pool-stride 9"),
@@ -130,6 +129,28 @@ def test_a_wrong_word_is_one_line(run: Run, data: Path, clip: Path, words: list[
     done = run("bench", "frames", *(word.format(data=data, clip=clip) for word in words), *folder)
     assert done.code == 2
     assert what in done.error
+
+
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        ([], ["2 frames", "4 frames", "8 frames", "16 frames", "32 frames"]),
+        (["--fps", "1"], ["1 fps"]),
+        (["--num-frames", "3"], ["3 frames"]),
+    ],
+    ids=["neither", "rate", "number"],
+)
+def test_without_frames_and_rates_2_to_32_frames_are_asked(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], cells: list[str]
+) -> None:
+    from vidllava.bench.frames.request import FramesRequest
+    from vidllava.cli import bench_frames_run
+
+    seen: list[FramesRequest] = []
+    monkeypatch.setattr(bench_frames_run, "run", lambda request, *_, **__: seen.append(request))
+    done = run("bench", "frames", "--data", data, *words, "--output-dir", data.parent / "out")
+    assert done.code == 0, done.err
+    assert [c.frames for c in seen[0].completed(pool_stride=2, pool_mode="bilinear").cells] == cells
 
 
 def test_a_folder_with_other_rows_is_left_alone(run: Run, data: Path) -> None:

@@ -1,6 +1,7 @@
 """Which setting is worth its price? The cheapest one within the error bar of the best, and the Pareto front.
 
 Only settings that `ask` would run are advised: no question too long, none beyond trained context x factor.
+None is advised of fewer than 20 answers, whose error bars hold nearly everything, nor where none is right.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 
 from vidllava.bench.frames.summary import CellSummary, SweepSummary
 
+FEWEST_ANSWERS = 20  # Wilson's interval of 10 of 20 goes from 30 % to 70 % already
+
 
 def advice(found: SweepSummary) -> tuple[str, ...]:
     """Sentences for people: the advice, and how sure it is."""
@@ -16,12 +19,27 @@ def advice(found: SweepSummary) -> tuple[str, ...]:
         return ("random weights: this is about cost alone, and no setting is advised.",)
     best, cheapest = choose(found)
     if best is None or cheapest is None:
-        return ("no setting answered every question within the trained context: none is advised.",)
+        return (_why_none(found),)
     lines = [_sentence(found.measure, best, cheapest)]
     if cheapest is not best:
         lines[0] += f" {_paired(best, cheapest, 'the best', 'the cheapest')}"
     assert cheapest.cell is not None
     return (*lines, f"To ask that way: vidllava ask CLIP QUESTION {cheapest.cell.flags}", *scaling(found))
+
+
+def _why_none(found: SweepSummary) -> str:
+    """Why ``choose`` has chosen nothing, though answers mean something."""
+    if not any(one.quality.number for one in found.cells):
+        answered = any(one.summary.overall.unscored for one in found.cells)
+        what = "no answer has a score" if answered else "no question was answered"
+        return f"{what}: no setting is advised."
+    usable = [one for one in found.cells if _is_usable(one)]
+    if not usable:
+        return "no setting answered every question within the trained context: none is advised."
+    number = max(one.quality.number for one in usable)
+    if number < FEWEST_ANSWERS:
+        return f"too few questions ({number}) to tell the settings apart: none is advised."
+    return f"no setting has an {found.measure} above 0: none is advised."
 
 
 def scaling(found: SweepSummary) -> tuple[str, ...]:
@@ -51,9 +69,12 @@ def alike(one: CellSummary, other: CellSummary) -> bool:
 
 
 def choose(found: SweepSummary) -> tuple[CellSummary | None, CellSummary | None]:
-    """(the best, the cheapest whose mean is no worse than the lower end of the best one's interval)."""
-    usable = [one for one in found.cells if _is_usable(one)]
-    if not usable or found.measure is None:
+    """(the best, the cheapest whose mean is no worse than the lower end of the best one's interval).
+
+    None of both where that would say nothing: random weights, too few answers, none of them right.
+    """
+    usable = [one for one in found.cells if _is_usable(one) and one.quality.number >= FEWEST_ANSWERS]
+    if found.measure is None or not any(quality_of(one) for one in usable):
         return None, None
     # A factor changes no cost: what differs between alike cells is noise, and must not choose one.
     price = {one.name: min(cost(other) for other in usable if alike(one, other)) for one in usable}
@@ -73,10 +94,12 @@ def _worth(one: CellSummary) -> tuple[float, float]:
 
 
 def cost(one: CellSummary) -> tuple[float, float]:
-    """Seconds to the first token where they were measured, then tokens."""
+    """Tokens of the prompt, then seconds to the first token where they were measured.
+
+    Tokens are a count: between settings that differ by little, seconds on a busy machine rank by chance.
+    """
     seconds = one.seconds["first_token"] or one.seconds["prefill"]
-    tokens = one.prompt_tokens
-    return (seconds.median if seconds else 0.0, tokens.median if tokens else 0.0)
+    return (tokens_of(one), seconds.median if seconds else 0.0)
 
 
 def pareto(cells: Sequence[CellSummary]) -> list[CellSummary]:

@@ -17,6 +17,7 @@ from vidllava.prompting.budget import RopeFactor, parse_rope_factor
 from vidllava.prompting.layout import PoolMode
 
 MOST_FRAMES, MOST_FPS, MOST_CELLS = 100_000, 1000.0, 10_000
+DEFAULT_NUM_FRAMES = (2, 4, 8, 16, 32)
 T = TypeVar("T")
 
 
@@ -88,7 +89,7 @@ class FramesRequest:
 
     def __post_init__(self) -> None:
         if not self.num_frames and not self.fps:
-            raise UsageError("--num-frames", "names no number", "for example 2,4,8, or --fps 1,2")
+            raise UsageError("bench frames", "no number of frames", "give --num-frames or --fps")
         for flag, value, least in (
             ("--timing-clips", self.num_timed, 0),
             ("--max-new-tokens", self.max_new_tokens, 1),
@@ -117,6 +118,12 @@ class FramesRequest:
             cell = Cell(num_frames=number, fps=rate, pool_stride=stride, pool_mode=mode, rope_factor=factor)
             found.setdefault(same, cell)
         return tuple(found.values())
+
+
+def parse_frames(num_frames: str | None, fps: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """(numbers, rates) of --num-frames and --fps; ``DEFAULT_NUM_FRAMES`` where neither is given."""
+    numbers = DEFAULT_NUM_FRAMES if num_frames is None and fps is None else ()
+    return parse_numbers("--num-frames", num_frames) or numbers, parse_rates("--fps", fps)
 
 
 def parse_numbers(flag: str, text: str | None, most: int = MOST_FRAMES) -> tuple[int, ...]:
