@@ -50,6 +50,11 @@ def report(
     if not console.quiet:
         for line in table(seen, results.blind_summarised(final)):
             console.reply(line)
+        noted = sum(bool(one.get("notes")) for one in final)
+        if noted:
+            console.warn(
+                f"{noted} of {len(final)} questions: something about their media is noted in their rows"
+            )
         for note, number in found["why_unscored"].items():
             console.note(f"{number} answers have no score: {note}")
         if "mean_over" in found and found["mean_over"]["mean"] is not None:

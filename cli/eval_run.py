@@ -91,7 +91,11 @@ def run(command: Command, console: Console) -> None:
             earlier=() if command.overwrite else parts(command.output.absolute()),
             only=True,
         ) as answers:
-            _first_process(command, checked, ranks, answers, console)
+            try:
+                _first_process(command, checked, ranks, answers, console)
+            except KeyboardInterrupt:
+                console.warn("interrupted: the same command goes on where it stopped")
+                raise
             records = [*answers.read(), *_of_parts(command.output, checked)]
             failed = report(command, checked, records, verdicts, answers, console)
             _forget_parts(command.output)

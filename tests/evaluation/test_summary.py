@@ -59,3 +59,8 @@ def test_values_are_in_their_own_order_and_measurements_are_no_groups():
     assert list(found.groups["length"]) == ["0.5 s", "8 to 16", "60 to 180", "whole"]
     many = summarise([Outcome("ok", 1.0, (("seconds", str(n)),)) for n in range(61)])
     assert (many.groups, many.notes) == ({}, ("seconds: 61 values, no table",))
+
+
+def test_who_says_nothing_of_a_group_has_a_line_of_his_own():
+    found = summarise([Outcome("ok", 1.0, (("category", "motion"),)), Outcome("ok", 0.0, ())])
+    assert {name: cell.total for name, cell in found.groups["category"].items()} == {"motion": 1, "(none)": 1}

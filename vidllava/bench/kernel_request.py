@@ -86,7 +86,11 @@ def parse_request(
     lists = {
         "models": parse_words("--model", model, MODEL_NAMES),
         "num_frames": parse_counts("--num-frames", num_frames, MOST_FRAMES),
-        "newline_modes": parse_words("--newline-mode", newline_mode, get_args(NewlineMode)),
+        "newline_modes": parse_words(
+            "--newline-mode",
+            None if newline_mode is None else newline_mode.replace("-", "_"),  # as everywhere
+            get_args(NewlineMode),
+        ),
         "kernels": parse_words("--kernel", kernel, get_args(Kernel)) or get_args(Kernel),
         "directions": parse_words("--direction", direction, get_args(Direction)) or get_args(Direction),
         "dtypes": parse_words("--dtype", dtype, DTYPE_NAMES),

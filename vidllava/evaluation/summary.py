@@ -17,6 +17,7 @@ from typing import Any
 
 STATUSES = ("ok", "unparsed", "decode_error", "over_budget", "oom")
 ANSWERED = ("ok", "unparsed")
+NONE = "(none)"
 MAX_VALUES = 60  # of a group: more are no groups but measurements
 _Z = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
 
@@ -88,9 +89,11 @@ class Summary:
 def summarise(outcomes: Sequence[Outcome]) -> Summary:
     """Count and average; groups in the order in which they come up, their values sorted."""
     members: dict[str, dict[str, list[Outcome]]] = {}
+    names = dict.fromkeys(name for outcome in outcomes for name, _ in outcome.groups)
     for outcome in outcomes:
-        for name, value in outcome.groups:
-            members.setdefault(name, {}).setdefault(value, []).append(outcome)
+        own = dict(outcome.groups)
+        for name in names:  # who says nothing has a line too, or the columns would not add up
+            members.setdefault(name, {}).setdefault(own.get(name, NONE), []).append(outcome)
     notes = [
         f"{name}: {len(values)} values, no table" for name, values in members.items() if _too_many(values)
     ]
