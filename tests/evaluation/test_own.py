@@ -99,6 +99,57 @@ def test_a_bad_row_is_named_with_its_number(folder: Path, change: dict[str, Any]
     assert said in str(fault.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"video": "a.mp4", "answer": "blue"}, "row 1: needs `question`"),
+        ({"question": "which colour?", "answer": "blue"}, "row 1: needs one of `video`, `image`"),
+        ({**ROW, "id": None}, "row 1: `id` must be a text"),
+    ],
+    ids=["question", "media", "id"],
+)
+def test_a_first_row_that_lacks_a_key_is_told_which(folder: Path, row: dict[str, Any], said: str):
+    with pytest.raises(DatasetError) as fault:
+        read(folder, row, {**ROW, "id": "fine"})
+    assert f"1 of 2 rows cannot be used: {said}" in str(fault.value)
+
+
+def test_a_first_row_that_is_torn_is_told_as_one_of_many(folder: Path):
+    path = folder / "own.jsonl"
+    path.write_text('{"id": "7", "vid\n' + json.dumps(ROW) + "\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="1 of 2 rows cannot be used: row 1: invalid JSON at line 1"):
+        read_set(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("own.jsonl", "", "holds no rows"),
+        ("own.jsonl", "\n \n", "holds no rows"),
+        ("own.json", "[]", "holds no rows"),
+        ("own.csv", "video,question,answer\n", "holds no rows"),
+        ("own.txt", "what colour is it?\n", "row 1 is no JSON: at line 1 column 1: Expecting value"),
+        ("own.jsonl", '{"a": NaN}\n', "row 1 is no JSON: NaN is no number"),
+        ("own.jsonl", "3\n", "row 1: must be an object"),
+        ("own.jsonl", '{"text": "hello"}\n', "is in no format that is known here"),
+    ],
+    ids=["empty", "blank", "list", "heading", "text", "nan", "number", "unknown"],
+)
+def test_a_file_without_a_row_of_any_format_is_told_what_it_lacks(
+    folder: Path, name: str, text: str, said: str
+):
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DatasetError) as fault:
+        read_set(folder / name)
+    assert said in str(fault.value)
+
+
+def test_an_empty_file_holds_no_rows_though_its_format_is_named(folder: Path):
+    (folder / "own.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(DatasetError, match="holds no rows"):
+        read_set(folder / "own.jsonl", task="own")
+
+
 def test_an_id_is_used_once(folder: Path):
     with pytest.raises(DatasetError, match="row 2: id '7' was used by row 1"):
         read(folder, ROW, ROW)

@@ -33,6 +33,11 @@ def recognises(record: Record, path: Path) -> bool:
     return "question" in record and sum(record.get(key) is not None for key in _MEDIA) == 1
 
 
+def resembles(record: Record) -> bool:
+    """Whether it may be meant as one: with any of its main keys, its faults are told by name."""
+    return any(key in record for key in ("question", *_MEDIA))
+
+
 def read(record: Record, context: Context) -> list[EvalItem]:
     """The question of one row. Raises RowFault."""
     question = text_of(record, "question")

@@ -28,7 +28,7 @@ from vidllava.evaluation import (
 )
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.media_finder import MediaFinder
-from vidllava.evaluation.tables import ENDINGS, records
+from vidllava.evaluation.tables import ENDINGS, Record, records
 from vidllava.evaluation.task import Context, Task
 
 # In the order in which they are asked whether a record is theirs; our own format is the loosest, and last.
@@ -48,6 +48,7 @@ TASKS: tuple[Task, ...] = (
     own.TASK,
 )
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
+HEAD_ROWS = 100  # looked at to tell the format: a torn first row must not hide it
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_set(
         what = f"{len(faults)} of {number} rows cannot be used: {'; '.join(faults[:MAX_SHOWN])}{more}"
         raise DatasetError(path, what, f"read as {chosen.name}; --task names another format")
     if not items:
-        raise DatasetError(path, "holds no questions", "one record a question")
+        raise DatasetError(path, f"holds no {'questions' if number else 'rows'}", "one record a question")
     if media_root is None and not any(os.path.exists(file) for item in items for file in item.paths):
         what = f"none of its media is there; the first is {items[0].media[0]!r}"
         raise DatasetError(path, what, f"looked under {base}; --media-root FOLDER")
@@ -100,15 +101,38 @@ def _recognised(path: Path) -> Task:
     """The task of the first file that any task recognises. Raises DatasetError."""
     candidates = [path] if path.is_file() else _tables(path)
     for file in candidates:
-        first = next((record for _, record in itertools.islice(records(file), 1)), None)
-        if isinstance(first, dict):
-            for task in TASKS:
-                if task.recognises(first, file):
-                    return task
+        first = _first(file)
+        found = [task for task in TASKS if first is not None and task.recognises(first, file)]
+        if found:
+            return found[0]
+    if path.is_file() and _resembles_own(path):
+        return own.TASK
     shown = f" ({len(candidates)} files looked at)" if path.is_dir() else ""
     raise DatasetError(
         path, f"is in no format that is known here{shown}", "--task NAME; see vidllava eval --help"
     )
+
+
+def _first(file: Path) -> Record | None:
+    """The first sound record of the head."""
+    head = (record for _, record in itertools.islice(records(file), HEAD_ROWS))
+    return next((record for record in head if isinstance(record, dict)), None)
+
+
+def _resembles_own(path: Path) -> bool:
+    """Whether a row of the head has a key of our own format. Raises DatasetError where it has no record."""
+    head = list(itertools.islice(records(path), HEAD_ROWS))
+    sound = [record for _, record in head if isinstance(record, dict)]
+    if sound:
+        return any(own.resembles(record) for record in sound)
+    hint = "one JSON object a line, or a list of them"
+    if not head:
+        raise DatasetError(path, "holds no rows", hint)
+    number, fault = head[0]
+    said = str(fault)
+    mark = "invalid JSON"
+    what = f" is no JSON: {said.removeprefix(mark).lstrip(': ')}" if said.startswith(mark) else f": {said}"
+    raise DatasetError(path, f"row {number}{what}", hint)
 
 
 def _files(path: Path, task: Task) -> Sequence[Path]:
@@ -119,8 +143,8 @@ def _files(path: Path, task: Task) -> Sequence[Path]:
     else:
         found = []
         for file in _tables(path):
-            first = next((record for _, record in itertools.islice(records(file), 1)), None)
-            if isinstance(first, dict) and task.recognises(first, file):
+            first = _first(file)
+            if first is not None and task.recognises(first, file):
                 found.append(file)
     if not found:
         raise DatasetError(path, f"holds no file of {task.name}", "give the file itself as --data")
