@@ -78,28 +78,39 @@ def choose(found: SweepSummary) -> tuple[CellSummary | None, CellSummary | None]
         return None, None
     # A factor changes no cost: what differs between alike cells is noise, and must not choose one.
     price = {one.name: min(cost(other) for other in usable if alike(one, other)) for one in usable}
-    best = max(usable, key=lambda one: (quality_of(one), _negative(price[one.name]), -one.factors[-1]))
+    most = max(quality_of(one) for one in usable)
+    best = _cheapest([one for one in usable if quality_of(one) == most], price)
     bound = best.quality.low or 0.0
-    near = [one for one in usable if quality_of(one) >= bound]
-    return best, min(near, key=lambda one: (price[one.name], -quality_of(one), one.factors[-1]))
+    return best, _cheapest([one for one in usable if quality_of(one) >= bound], price)
 
 
-def _negative(price: tuple[float, float]) -> tuple[float, float]:
-    return -price[0], -price[1]
+def _cheapest(cells: Sequence[CellSummary], price: dict[str, tuple[float, float]]) -> CellSummary:
+    """The one that takes least time, of those that no other undercuts in both frames and tokens.
+
+    Frames and tokens are counts and decide what is read: on a busy machine seconds may rank such by chance.
+    """
+    counts = {one.name: (one.frames or 0.0, tokens_of(one)) for one in cells}
+
+    def undercut(one: CellSummary) -> bool:
+        frames, tokens = counts[one.name]
+        return any(
+            other != (frames, tokens) and other[0] <= frames and other[1] <= tokens
+            for other in counts.values()
+        )
+
+    left = [one for one in cells if not undercut(one)]
+    return min(left, key=lambda one: (price[one.name], -quality_of(one), one.factors[-1]))
 
 
 def _worth(one: CellSummary) -> tuple[float, float]:
     """The better one; of equals the cheaper one."""
-    return quality_of(one), -cost(one)[0]
+    return quality_of(one), -tokens_of(one)
 
 
 def cost(one: CellSummary) -> tuple[float, float]:
-    """Tokens of the prompt, then seconds to the first token where they were measured.
-
-    Tokens are a count: between settings that differ by little, seconds on a busy machine rank by chance.
-    """
+    """Seconds to the first token where they were measured, then tokens of the prompt."""
     seconds = one.seconds["first_token"] or one.seconds["prefill"]
-    return (tokens_of(one), seconds.median if seconds else 0.0)
+    return (seconds.median if seconds else 0.0, tokens_of(one))
 
 
 def pareto(cells: Sequence[CellSummary]) -> list[CellSummary]:
