@@ -15,21 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidllava.errors import DatasetError, UsageError
+from vidllava.data.own_frames import NUMBERS, TIMES, own_frames
+from vidllava.data.row import RowFault
+from vidllava.errors import DatasetError
 from vidllava.media.fingerprint import fingerprint
 from vidllava.media.sources import is_descriptor
-from vidllava.media.timeline import SamplingRequest, parse_time
 
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 _NAME_CHARACTERS = 50
 _MEDIA = ("media", "video", "image")
-_NUMBERS = ("num_frames", "fps", "max_frames")
-_TIMES = {"start": "start_seconds", "end": "end_seconds"}
-_KNOWN = {"id", "question", *_MEDIA, *_NUMBERS, *_TIMES}
-
-
-class RowFault(Exception):
-    """Why one row cannot be used."""
+_KNOWN = {"id", "question", *_MEDIA, *NUMBERS, *TIMES}
 
 
 class OutsideRoot(RowFault):
@@ -128,7 +123,7 @@ def _row(record: dict[str, Any], line: int, root: Path) -> Row:
     if not isinstance(media, list) or not media or not all(isinstance(name, str) for name in media):
         raise RowFault(f"`{named[0]}` must be a file name or a list of file names")
     paths = tuple(_path(name, root) for name in media)
-    return Row(identity, tuple(media), paths, question.strip(), _own(record))
+    return Row(identity, tuple(media), paths, question.strip(), own_frames(record))
 
 
 def _path(name: str, root: Path) -> str:
@@ -147,28 +142,3 @@ def _path(name: str, root: Path) -> str:
 def _short(name: str) -> str:
     """The name in quotes; of a long one the end, where files differ."""
     return repr(name if len(name) <= _NAME_CHARACTERS else f"...{name[3 - _NAME_CHARACTERS :]}")
-
-
-def _own(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    own: dict[str, Any] = {}
-    for key in _NUMBERS:
-        value = record.get(key)
-        if value is None:
-            continue
-        allowed = int | float if key == "fps" else int
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            raise RowFault(f"`{key}` must be a {'' if key == 'fps' else 'whole '}number")
-        own[key] = value
-    try:
-        for key, field in _TIMES.items():
-            value = record.get(key)
-            if isinstance(value, str):
-                own[field] = parse_time(value)
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                own[field] = float(value)
-            elif value is not None:
-                raise RowFault(f"`{key}` must be seconds or mm:ss")
-        SamplingRequest(**own)
-    except UsageError as fault:
-        raise RowFault(str(fault)) from None
-    return tuple(own.items())

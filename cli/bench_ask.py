@@ -11,6 +11,7 @@ import typer
 
 from vidllava.cli import options
 from vidllava.cli.asking import Asking, Weights
+from vidllava.cli.bench_model import open_measured
 from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
 from vidllava.cli.console import Console
 from vidllava.cli.groups import spread
@@ -64,30 +65,10 @@ def ask(
     if kind == "checkpoint":
         shown, _ = weights.locate(asked, console)
     with RowOutput(console, output, as_json=as_json) as out:
-        from vidllava.backbone.load import choose_threads
         from vidllava.bench.ask import measure, table
-        from vidllava.bench.conditions import conditions
-        from vidllava.bench.models import open_model
 
-        backbone = open_model(
-            shown,
-            weights=kind,
-            device=weights.device,
-            dtype=weights.dtype,
-            attn_implementation=weights.attn_implementation,
-            revision=weights.revision,
-            pool_first=weights.pool_first,
-        )
-        import torch
-
-        torch.set_num_threads(choose_threads(backbone) or torch.get_num_threads())
-        told = {
-            "model": shown,
-            "weights": kind,
-            "dtype": str(backbone.dtype).removeprefix("torch."),
-            "clip": clip,
-        }
-        told |= conditions(backbone.device, threads=torch.get_num_threads())
+        backbone, told = open_measured(shown, weights, kind)
+        told["clip"] = clip
         rows = measure(
             backbone,
             clip,

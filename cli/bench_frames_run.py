@@ -15,6 +15,7 @@ from vidllava.bench.frames.request import FramesRequest
 from vidllava.bench.row_file import Row, RowFile
 from vidllava.cli.asking import Weights
 from vidllava.cli.batch_progress import BatchProgress
+from vidllava.cli.bench_model import open_measured
 from vidllava.cli.bench_output import show
 from vidllava.cli.console import Console, counted
 from vidllava.errors import PartialFailure, UsageError
@@ -182,32 +183,12 @@ def _open(
     from vidllava.cli import startup
 
     with startup.collector_paused():
-        import torch
-
-        from vidllava.backbone.load import choose_threads
-        from vidllava.bench.conditions import conditions
         from vidllava.bench.frames.memory import method
-        from vidllava.bench.models import open_model
-
-    backbone = open_model(
-        shown,
-        weights=kind,
-        device=weights.device,
-        dtype=weights.dtype,
-        attn_implementation=weights.attn_implementation,
-        revision=weights.revision,
-        pool_first=weights.pool_first,
-    )
-    torch.set_num_threads(choose_threads(backbone) or torch.get_num_threads())
-    told = {
-        "model": shown,
-        "weights": kind,
+    backbone, told = open_measured(shown, weights, kind)
+    return backbone, told | {
         "weights_stamp": _stamp(backbone, kind),
-        "pool_first": weights.pool_first,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
         "memory_method": method(backbone.device),
     }
-    return backbone, told | conditions(backbone.device, threads=torch.get_num_threads())
 
 
 def _stamp(backbone: Backbone, kind: str) -> str | None:

@@ -1,6 +1,6 @@
 """Where the rows of a benchmark go: a file that grows, standard output, and a table on stderr.
 
-with RowOutput(console, output, overwrite=False, as_json=False) as out:
+with RowOutput(console, output, as_json=False) as out:
     out.append(row)
 show(console, table(out.rows))
 """

@@ -12,20 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vidllava.data.own_frames import NUMBERS, TIMES, own_frames
 from vidllava.data.row import RowFault
-from vidllava.errors import UsageError
 from vidllava.evaluation.item import LETTERS, EvalItem, Groups, Scoring, lettered
 from vidllava.evaluation.tables import Record
 from vidllava.evaluation.task import Context, Task, scalar, text_of, texts_of, unlettered
 from vidllava.evaluation.texts import normalised
-from vidllava.media.timeline import SamplingRequest, parse_time
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 _MEDIA = ("video", "image", "images", "media")
-_NUMBERS = ("num_frames", "fps", "max_frames")
-_TIMES = {"start": "start_seconds", "end": "end_seconds"}
 _SCORINGS: tuple[Scoring, ...] = ("exact", "rouge", "judge")
-_KNOWN = {"id", "question", "options", "answer", "scoring", "max_new_tokens", *_MEDIA, *_NUMBERS, *_TIMES}
+_KNOWN = {"id", "question", "options", "answer", "scoring", "max_new_tokens", *_MEDIA, *NUMBERS, *TIMES}
 
 
 def recognises(record: Record, path: Path) -> bool:
@@ -57,7 +54,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             answer=answers[0] if answers else None,
             alternatives=answers[1:],
             groups=_groups(record),
-            own=_own(record),
+            own=own_frames(record),
             max_new_tokens=_max_new_tokens(record),
         )
     ]
@@ -132,30 +129,6 @@ def _scoring(record: Record, options: tuple[str, ...]) -> Scoring:
 def _groups(record: Record) -> Groups:
     shown = {key: scalar(value) for key, value in record.items() if key not in _KNOWN}
     return tuple((key, value) for key, value in shown.items() if value is not None)
-
-
-def _own(record: Record) -> tuple[tuple[str, Any], ...]:
-    own: dict[str, Any] = {}
-    for key in _NUMBERS:
-        value = record.get(key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float if key == "fps" else int):
-            raise RowFault(f"`{key}` must be a {'' if key == 'fps' else 'whole '}number")
-        own[key] = value
-    try:
-        for key, field in _TIMES.items():
-            value = record.get(key)
-            if isinstance(value, str):
-                own[field] = parse_time(value)
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                own[field] = float(value)
-            elif value is not None:
-                raise RowFault(f"`{key}` must be seconds or mm:ss")
-        SamplingRequest(**own)
-    except UsageError as fault:
-        raise RowFault(str(fault)) from None
-    return tuple(own.items())
 
 
 def _max_new_tokens(record: Record) -> int | None:

@@ -1,0 +1,37 @@
+"""Which frames does a row itself ask for? A count, a rate, a range: in `ask --batch` and in labelled sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vidllava.data.row import RowFault
+from vidllava.errors import UsageError
+from vidllava.media.timeline import SamplingRequest, parse_time
+
+NUMBERS = ("num_frames", "fps", "max_frames")
+TIMES = {"start": "start_seconds", "end": "end_seconds"}
+
+
+def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Pairs of a ``SamplingRequest``'s field and its value, checked together. Raises RowFault."""
+    own: dict[str, Any] = {}
+    for key in NUMBERS:
+        value = record.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float if key == "fps" else int):
+            raise RowFault(f"`{key}` must be a {'' if key == 'fps' else 'whole '}number")
+        own[key] = value
+    try:
+        for key, field in TIMES.items():
+            value = record.get(key)
+            if isinstance(value, str):
+                own[field] = parse_time(value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                own[field] = float(value)
+            elif value is not None:
+                raise RowFault(f"`{key}` must be seconds or mm:ss")
+        SamplingRequest(**own)
+    except UsageError as fault:
+        raise RowFault(str(fault)) from None
+    return tuple(own.items())
