@@ -1,7 +1,7 @@
 # The verbs of this project. Each sets up what it needs, once: .venv with the pinned versions.
 #     make ask      install, and answer a question about the example clip
 #     make test     every test            make check    formatting, lint, types
-#     make fix      format and lint-fix   make docs     docs/cli.md from --help, the tree in ARCHITECTURE.md
+#     make fix      format and lint-fix   make docs     docs/cli.md from --help, README's transcript
 #     make nano     train the embedded model again (hours)
 
 VENV := .venv
