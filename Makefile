@@ -40,7 +40,7 @@ types:
 	@ln -s "$(CURDIR)"/kernels/ops build/types/vidllava/kernels
 
 nano: $(VENV)/.installed
-	$(BIN)/python -m vidllava.nano.train
+	$(BIN)/python -m examples.train_nano.train
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """An evaluation that is killed at random instants and started again: is its file that of an undisturbed one?
 
-    python benchmarks/eval_kills.py build/kills --questions 1000 --kills 12
+    python -m benchmarks.eval_kills build/kills --questions 1000 --kills 12
 
 Questions on the nano world's long clips, one in twenty about a file that cannot be read. Every run is a
 process of its own, ended by SIGKILL. At the end both files are compared line by line, but for measured
@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from examples.train_nano.long_clips import write_set
 from vidllava.evaluation.record import MEASURED
-from vidllava.nano.long_clips import write_set
 
 ONE_BAD_IN = 20
 BAD = ("missing.mp4", "text.mp4", "truncated.mp4")

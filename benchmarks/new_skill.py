@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidllava.nano.compose import clip_scene, still_scene
-from vidllava.nano.facts import same_answer
-from vidllava.nano.files import write_exhibit
-from vidllava.nano.lessons import Exhibit
+from vidllava.nano.lessons import Exhibit, write_exhibit
 from vidllava.nano.questions import KINDS_OF, Question, question, styled
 from vidllava.nano.scene import Scene
+from vidllava.nano.score import same_answer
 
 if TYPE_CHECKING:
     from vidllava.backbone.model import Backbone

@@ -38,8 +38,7 @@ from vidllava.data.encode import SampleEncoder
 from vidllava.data.options import EncodeOptions
 from vidllava.data.records import RecordSource
 from vidllava.media.pixels import normalise
-from vidllava.nano.files import write_exhibit
-from vidllava.nano.lessons import make_lesson
+from vidllava.nano.lessons import make_lesson, write_exhibit
 from vidllava.prompting.conversation import IGNORE, SLOT
 
 SHARES = {"text": 0.2, "picture": 0.4, "clip": 0.4}

@@ -14,7 +14,7 @@ from vidllava.backbone.answer import answer_question
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.question import plan_question
-from vidllava.nano.facts import same_answer
+from vidllava.nano.score import same_answer
 
 FOLDER = Path(__file__).parent
 

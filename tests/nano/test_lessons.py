@@ -7,19 +7,18 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from examples.train_nano.mentions import mentions
+from examples.train_nano.tokenizer import IM_END, SPECIAL, build_tokenizer, words
 from vidllava.errors import UsageError
 from vidllava.nano import world_source
 from vidllava.nano.compose import clip_scene
-from vidllava.nano.facts import FactCounts, facts, same_answer
 from vidllava.nano.kinds import KINDS
 from vidllava.nano.lessons import SETTINGS, make_lesson
-from vidllava.nano.mentions import mentions
 from vidllava.nano.questions import FREE_KINDS, KINDS_OF, question
 from vidllava.nano.scene import Deed, Scene, Thing
+from vidllava.nano.score import FactCounts, facts, same_answer
 from vidllava.nano.source import STAGES
-from vidllava.nano.tokenizer import IM_END, SPECIAL, build_tokenizer, words
-from vidllava.nano.wordings import WORDINGS
-from vidllava.nano.words import HELD_OUT, SPLITS, generator
+from vidllava.nano.words import HELD_OUT, SPLITS, WORDINGS, generator
 
 
 def thing(form: str, colour: str, deed: Deed | None = None) -> Thing:

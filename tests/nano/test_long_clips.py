@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.train_nano.long_clips import (
+    CHANCE,
+    DURATIONS_SECONDS,
+    EVENTS_SECONDS,
+    frames,
+    long_clips,
+    write_set,
+)
 from vidllava.media.probe import probe
-from vidllava.nano.long_clips import CHANCE, DURATIONS_SECONDS, EVENTS_SECONDS, frames, long_clips, write_set
 from vidllava.nano.words import HELD_OUT
 
 

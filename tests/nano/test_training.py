@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from examples.train_nano.model import IMAGE_SIZE, fresh_model, save_nano
+from examples.train_nano.optimizer import Optimizer
+from examples.train_nano.packing import layouts, pack
+from examples.train_nano.school import SchoolSettings, school
+from examples.train_nano.student import WatchHeads, read, watching_loss
+from examples.train_nano.tower import train_tower
+from examples.train_nano.train import train_nano
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import SampleInput, VisualInput, collate
 from vidllava.nano.draw import draw, to_bytes
 from vidllava.nano.lessons import SETTINGS, Lesson, Setting, make_lesson
-from vidllava.nano.model import IMAGE_SIZE, fresh_model, save_nano
-from vidllava.nano.optimizer import Optimizer
-from vidllava.nano.packing import layouts, pack
-from vidllava.nano.school import SchoolSettings, school
-from vidllava.nano.student import WatchHeads, read, watching_loss
-from vidllava.nano.tower import train_tower
-from vidllava.nano.train import train_nano
 from vidllava.prompting.conversation import CHATML, Turn, build_prompt, tokenize
 
 

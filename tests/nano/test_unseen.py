@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from examples.train_nano.dense import NO_NAME, NOTHING_FORM, dense_labels
+from examples.train_nano.tokenizer import build_tokenizer
+from examples.train_nano.unseen import unseen_tokens, without, without_unseen_colours, without_unseen_forms
 from vidllava.nano.compose import still_scene, tinted
-from vidllava.nano.dense import NO_NAME, NOTHING_FORM, dense_labels
 from vidllava.nano.questions import Question
-from vidllava.nano.tokenizer import build_tokenizer
-from vidllava.nano.unseen import unseen_tokens, without, without_unseen_colours, without_unseen_forms
 from vidllava.nano.words import COLOURS, FORMS, HELD_OUT, generator
 
 TOKENIZER = build_tokenizer()

@@ -11,6 +11,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
+from examples.train_nano.make_examples import write_examples
+from examples.train_nano.tokenizer import build_tokenizer
 from vidllava.backbone.answer import answer_question
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import nano_folder
@@ -20,12 +22,8 @@ from vidllava.media.decode import decode
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.nano.draw import draw
-from vidllava.nano.examples import write_examples
-from vidllava.nano.facts import same_answer
-from vidllava.nano.files import write_exhibit
-from vidllava.nano.lessons import make_lesson
-from vidllava.nano.score import Asked, ask_held_out, summary, table
-from vidllava.nano.tokenizer import build_tokenizer
+from vidllava.nano.lessons import make_lesson, write_exhibit
+from vidllava.nano.score import Asked, ask_held_out, same_answer, summary, table
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SIZE_LIMIT_BYTES = 20_000_000

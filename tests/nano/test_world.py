@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from examples.train_nano.dense import DEEDS, NOTHING_FORM, dense_labels
 from vidllava.nano.compose import changed_scene, clip_scene, still_scene, views_scene
-from vidllava.nano.dense import DEEDS, NOTHING_FORM, dense_labels
 from vidllava.nano.draw import draw, to_bytes, weather
 from vidllava.nano.scene import Deed, Scene, Thing
 from vidllava.nano.shapes import DISTANCES, REACH, SYMMETRY

@@ -1,12 +1,11 @@
-"""nano: the embedded model, the generated world it was trained on, and the recipe that trained it.
+"""nano: the embedded model, the generated world it was trained on, and its score.
 
-words       colours, shapes, splits, combinations kept out of training      (numpy only)
-scene       what is there and what it does, exactly at any moment
-compose     random scenes; shapes, draw: scenes to pixels; dense: labels of every cell
-wordings, questions, lessons      what can be asked, and the true answers
-source      the world as `--data nano-world:<stage>`
-tokenizer, model                  the vocabulary, the architecture, the checkpoint folder
-tower, school                     training from scratch;  score: figures from real files
+words, scene, compose, shapes, draw     the world: what is there, what it does, and its pixels (numpy only)
+kinds, questions, lessons               what can be asked, and the true answers
+source                                  the world as `--data nano-world:<stage>`
+weights, score                          the model that ships, and its figures from real files
+
+`examples/train_nano` in the repository trains it from nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lessons: what is shown, and the questions asked about it. Every training sample and every test is one.
+"""Lessons: what is shown (in memory or as real files) and the questions asked about it.
 
 A lesson is a pure function of (split, seed, index, setting): nothing is stored, any one can be made again.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
+from vidllava.media.encode import write_clip
 from vidllava.nano.compose import changed_scene, clip_scene, still_scene, views_scene
+from vidllava.nano.draw import draw, to_bytes
 from vidllava.nano.questions import FREE_KINDS, KINDS_OF, Medium, Question, question, styled
 from vidllava.nano.scene import Scene
-from vidllava.nano.wordings import LOCATORS, MEDIA_WORDS, ORDINALS
-from vidllava.nano.words import Split, generator
+from vidllava.nano.words import LOCATORS, MEDIA_WORDS, ORDINALS, Split, generator
 
 # What stands in a lesson, in order; "different" is two pictures of one scene, "views" two views of one.
 Setting = Literal[
@@ -54,6 +57,7 @@ _PICTURE_WEIGHTS = {
     "is_colour": 1.8,
     "where": 2.0,
 }
+SIZE, FPS = 336, 16  # of the files, large enough for people to look at
 _FREE: dict[Medium, str] = {"video": "happens", "picture": "caption", "changed": "different"}
 
 
@@ -240,3 +244,17 @@ SETTINGS: tuple[Setting, ...] = tuple(_SETTINGS)
 SINGLE_FACT_KINDS = tuple(
     kind for kind in dict.fromkeys(sum(KINDS_OF.values(), ())) if kind not in FREE_KINDS
 )
+
+
+def write_exhibit(exhibit: Exhibit, stem: Path) -> Path:
+    """Write what is shown as ``stem``.mp4 or ``stem``.png; returns the path."""
+    if exhibit.medium == "video":
+        return _write_scene(exhibit.scene, stem.with_suffix(".mp4"))
+    path = stem.with_suffix(".png")
+    Image.fromarray(to_bytes(draw(exhibit.scene, exhibit.times, SIZE))[0]).save(path, optimize=True)
+    return path
+
+
+def _write_scene(scene: Scene, path: Path) -> Path:
+    count = max(round(scene.duration_seconds * FPS), 8)
+    return write_clip(path, to_bytes(draw(scene, np.linspace(0.0, 1.0, count), SIZE)), fps=FPS)

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidllava.nano.kinds import KINDS, pick
 from vidllava.nano.scene import Scene
-from vidllava.nano.wordings import MEDIA_WORDS, WORDINGS
+from vidllava.nano.words import MEDIA_WORDS, WORDINGS
 
 Medium = Literal["video", "picture", "changed"]  # changed: two pictures of one scene, before and after
 

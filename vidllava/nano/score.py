@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidllava.nano.facts import FactCounts, same_answer
-from vidllava.nano.files import write_exhibit
-from vidllava.nano.lessons import SETTINGS, Setting, make_lesson
+from vidllava.nano.lessons import SETTINGS, Setting, make_lesson, write_exhibit
 from vidllava.nano.questions import FREE_KINDS
 from vidllava.nano.words import Split
 
@@ -30,6 +29,39 @@ if TYPE_CHECKING:
 HELD_OUT_SPLITS: tuple[Split, ...] = ("test", "combos")
 # Clips are the main job; the other settings are asked a fraction as often.
 _SHARE: dict[Setting, float] = {setting: 0.25 for setting in SETTINGS} | {"clip": 1.0, "picture": 0.5}
+
+
+def facts(text: str) -> Counter[str]:
+    """The facts of an answer: its sentences, and the parts of a list ("a red circle and a blue star")."""
+    parts = re.split(r"[.!?]|,|\band\b", text.lower())
+    words = (re.sub(r"^(?:the|an|a)\s+", "", " ".join(part.split())) for part in parts)
+    return Counter(word for word in words if word)
+
+
+def same_answer(given: str, true: str) -> bool:
+    """Exact match, but for case, outer spaces and a final full stop."""
+    return given.strip().rstrip(".").lower() == true.strip().rstrip(".").lower()
+
+
+@dataclass
+class FactCounts:
+    """Facts given, true, and both, summed over answers."""
+
+    given: int = 0
+    true: int = 0
+    both: int = 0
+
+    def add(self, given: str, true: str) -> None:
+        """Count one answer."""
+        ours, theirs = facts(given), facts(true)
+        self.given += ours.total()
+        self.true += theirs.total()
+        self.both += (ours & theirs).total()
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall over all facts; 0 where there is none."""
+        return 2 * self.both / (self.given + self.true) if self.given + self.true else 0.0
 
 
 @dataclass

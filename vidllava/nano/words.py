@@ -1,7 +1,9 @@
-"""The words of the nano world: colours, shapes, glyphs, and the combinations kept out of training."""
+"""The words of the nano world: colours, shapes, glyphs, wordings, and combinations kept out of training."""
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
@@ -41,6 +43,21 @@ HELD_OUT = frozenset(
         ("cyan", "cross"),
     }
 )
+
+
+def _wordings() -> dict[str, tuple[str, ...]]:
+    text = files(__package__).joinpath("wordings.json").read_text(encoding="utf-8")
+    return {kind: tuple(templates) for kind, templates in json.loads(text).items()}
+
+
+WORDINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(_wordings())
+"""Question templates by kind. Slots: {it} a thing's name with "the", {a_name} with "a" or "an", {forms} a
+plural, {colour} a colour, {phrase} what it does ("moves left"), {do} the same after "does" ("move left"),
+{side} and {other} places, {clip} the medium ("clip", "video", "picture", "image")."""
+# How a clip or a picture is called in a question.
+MEDIA_WORDS = MappingProxyType({"video": ("clip", "video"), "picture": ("picture", "image")})
+ORDINALS = ("first", "second", "third")
+LOCATORS = ("in the {ordinal} {word}", "in {word} {number}")
 
 Split = Literal["train", "val", "test", "combos"]
 # test: unseen seeds, seen combinations. combos: unseen seeds, every scene shows a held-out combination.

@@ -1,7 +1,7 @@
 """Long clips of the nano world with questions that few frames answer: a labelled set to benchmark frames on.
 
-    python -m vidllava.nano.long_clips build/long                 200 clips and long.jsonl
-    python -m vidllava.nano.long_clips build/long --clips 40 --durations 8,16 --seed 1
+    python -m examples.train_nano.long_clips build/long                 200 clips and long.jsonl
+    python -m examples.train_nano.long_clips build/long --clips 40 --durations 8,16 --seed 1
 
 A clip of 8 to 128 seconds shows one thing throughout, and a visitor for half a second to the whole clip.
 Questions ask about the visitor (its colour, its shape, whether it is there) and about what the first thing
@@ -27,8 +27,7 @@ from vidllava.nano.draw import draw, to_bytes
 from vidllava.nano.kinds import with_article
 from vidllava.nano.questions import styled
 from vidllava.nano.scene import Deed, Scene, Thing
-from vidllava.nano.wordings import MEDIA_WORDS, WORDINGS
-from vidllava.nano.words import COLOURS, DIRECTIONS, HELD_OUT, SHAPES, generator
+from vidllava.nano.words import COLOURS, DIRECTIONS, HELD_OUT, MEDIA_WORDS, SHAPES, WORDINGS, generator
 
 SIZE, FPS = 168, 8
 DURATIONS_SECONDS = (8.0, 16.0, 32.0, 64.0, 128.0)

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 
+from examples.train_nano.model import IMAGE_SIZE
+from examples.train_nano.optimizer import Optimizer
+from examples.train_nano.packing import Packed, pack
+from examples.train_nano.student import Read, WatchHeads, naming_loss, read, watching_loss
 from vidllava.nano.draw import draw, weather
 from vidllava.nano.lessons import Lesson, Setting, make_lesson
-from vidllava.nano.model import IMAGE_SIZE
-from vidllava.nano.optimizer import Optimizer
-from vidllava.nano.packing import Packed, pack
 from vidllava.nano.questions import FREE_KINDS
-from vidllava.nano.student import Read, WatchHeads, naming_loss, read, watching_loss
 from vidllava.nano.words import Split
 
 # How often each setting is drawn: clips are the main job, and motion is what takes longest to learn.

@@ -1,4 +1,4 @@
-"""nano from nothing: ``python -m vidllava.nano.train`` (``make nano``), planned for three hours on one core.
+"""The stages that make nano from nothing: ``make nano``, planned for three hours on one core.
 
     tower       the vision tower and the projector learn what covers every patch        (20 minutes)
     school      the language model learns to answer, from packed lessons               (150 minutes)
@@ -42,9 +42,9 @@ def _complete(folder: Path) -> bool:
 
 
 def _tower_stage(folder: Path, curve: Path, minutes: float) -> None:
-    from vidllava.nano.model import fresh_model, save_nano
-    from vidllava.nano.school import log
-    from vidllava.nano.tower import train_tower
+    from examples.train_nano.model import fresh_model, save_nano
+    from examples.train_nano.school import log
+    from examples.train_nano.tower import train_tower
 
     model = fresh_model()
     for progress in train_tower(model, minutes=minutes):
@@ -53,8 +53,8 @@ def _tower_stage(folder: Path, curve: Path, minutes: float) -> None:
 
 
 def _school_stage(start: Path, folder: Path, curve: Path, minutes: float) -> None:
-    from vidllava.nano.model import save_nano
-    from vidllava.nano.school import SchoolSettings, log, school
+    from examples.train_nano.model import save_nano
+    from examples.train_nano.school import SchoolSettings, log, school
 
     model = _load(start)
     for line in school(model, SchoolSettings(minutes=minutes), folder):
@@ -96,7 +96,9 @@ def _finetune_stage(start: Path, folder: Path, steps: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m vidllava.nano.train", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.train_nano.train", description=__doc__.split("\n")[0]
+    )
     parser.add_argument(
         "--output-dir", type=Path, default=Path("build/nano"), help="stages and curve (build/nano)"
     )

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from examples.train_nano.mentions import mentions, said_deed
+from examples.train_nano.model import SIDE
+from examples.train_nano.tokenizer import IM_END, IM_START, build_tokenizer
+from examples.train_nano.unseen import unseen_tokens
 from vidllava.nano.lessons import Lesson
-from vidllava.nano.mentions import mentions, said_deed
-from vidllava.nano.model import SIDE
 from vidllava.nano.questions import FREE_KINDS, Question
 from vidllava.nano.scene import Scene, Thing
-from vidllava.nano.tokenizer import IM_END, IM_START, build_tokenizer
-from vidllava.nano.unseen import unseen_tokens
 from vidllava.prompting.conversation import CHATML
 from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
 

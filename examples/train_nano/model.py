@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidllava.nano.tokenizer import END_OF_TEXT, IM_END, IMAGE, VIDEO, build_tokenizer, save_tokenizer
+from examples.train_nano.tokenizer import END_OF_TEXT, IM_END, IMAGE, VIDEO, build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration

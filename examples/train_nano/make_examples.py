@@ -1,6 +1,6 @@
 """The example files: unseen scenes as .mp4 and .png, with questions and their true answers.
 
-python -m vidllava.nano.examples examples        writes the media and examples/questions.jsonl
+python -m examples.train_nano.make_examples examples        writes the media and examples/questions.jsonl
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidllava.nano.files import write_exhibit
-from vidllava.nano.lessons import Exhibit, Lesson, Setting, make_lesson
+from vidllava.nano.lessons import Exhibit, Lesson, Setting, make_lesson, write_exhibit
 from vidllava.nano.scene import Deed, Scene, Thing
 
 _SEED = 20  # of the test split: no other lesson is made with it

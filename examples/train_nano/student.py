@@ -16,12 +16,19 @@ from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, apply_rotary_pos_emb
 
-from vidllava.nano.dense import DEEDS, NOTHING_COLOUR, NOTHING_DEED, NOTHING_FORM, DenseLabels, dense_labels
+from examples.train_nano.dense import (
+    DEEDS,
+    NOTHING_COLOUR,
+    NOTHING_DEED,
+    NOTHING_FORM,
+    DenseLabels,
+    dense_labels,
+)
+from examples.train_nano.model import SIDE
+from examples.train_nano.packing import Packed, thing_of
+from examples.train_nano.tower import see
+from examples.train_nano.unseen import without, without_unseen_colours, without_unseen_forms
 from vidllava.nano.lessons import Exhibit, Lesson
-from vidllava.nano.model import SIDE
-from vidllava.nano.packing import Packed, thing_of
-from vidllava.nano.tower import see
-from vidllava.nano.unseen import without, without_unseen_colours, without_unseen_forms
 from vidllava.nano.words import COLOURS, FORMS
 from vidllava.prompting.layout import VisualLayout
 

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 
+from examples.train_nano.dense import NOTHING_FORM, DenseLabels, dense_labels
+from examples.train_nano.model import IMAGE_SIZE, SIDE
+from examples.train_nano.optimizer import Optimizer
+from examples.train_nano.unseen import without_unseen_colours, without_unseen_forms
 from vidllava.nano.compose import still_scene, tinted
-from vidllava.nano.dense import NOTHING_FORM, DenseLabels, dense_labels
 from vidllava.nano.draw import draw, weather
-from vidllava.nano.model import IMAGE_SIZE, SIDE
-from vidllava.nano.optimizer import Optimizer
-from vidllava.nano.unseen import without_unseen_colours, without_unseen_forms
 from vidllava.nano.words import COLOURS, FORMS, Split, generator
 
 _CENTRES = (np.arange(SIDE) + 0.5) / SIDE
@@ -157,7 +157,7 @@ def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def _name_what_is_seen(model: OneVision, heads: PatchHeads) -> None:
     """Start the embeddings of colour and form words from the class vectors, in every spelling of the word."""
-    from vidllava.nano.tokenizer import build_tokenizer
+    from examples.train_nano.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     embedding = model.model.language_model.embed_tokens.weight

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from vidllava.nano.dense import DEEDS
+from examples.train_nano.dense import DEEDS
 from vidllava.nano.kinds import BARE_OF
 from vidllava.nano.scene import Scene
 from vidllava.nano.words import COLOURS, FORMS, noun

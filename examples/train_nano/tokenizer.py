@@ -12,8 +12,18 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vidllava.nano.kinds import BARE_VERBS
-from vidllava.nano.wordings import LOCATORS, MEDIA_WORDS, ORDINALS, WORDINGS
-from vidllava.nano.words import COLOURS, DIGITS, DIRECTIONS, GLYPHS, SHAPES, VERBS
+from vidllava.nano.words import (
+    COLOURS,
+    DIGITS,
+    DIRECTIONS,
+    GLYPHS,
+    LOCATORS,
+    MEDIA_WORDS,
+    ORDINALS,
+    SHAPES,
+    VERBS,
+    WORDINGS,
+)
 
 END_OF_TEXT, IM_START, IM_END, IMAGE, VIDEO = (
     "<|endoftext|>",
