@@ -50,7 +50,17 @@ def ask(
     question: Annotated[
         str | None,
         typer.Argument(
-            metavar="QUESTION", help="The last word; - reads it from standard input.", show_default=False
+            metavar="QUESTION",
+            help="The last argument, however long; - reads it from standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option(
+            *options.QUESTION_FLAGS,
+            metavar=options.QUESTION_METAVAR,
+            help="The question by name: all arguments are media then. @FILE or @- reads it.",
         ),
     ] = None,
     flagged: Annotated[
@@ -85,6 +95,7 @@ def ask(
     \b
     vidllava ask clip.mp4 "what happens"
     vidllava ask before.png after.png "what changed?"
+    vidllava ask before.png after.png --question @question.txt
     vidllava ask match.mp4 "who scores?" --start 1:10 --end 1:25 --fps 2
     echo "what is written on the sign?" | vidllava ask street.jpg - --json
     cat clip.mp4 | vidllava ask - "what happens"
@@ -96,16 +107,19 @@ def ask(
 
         single: dict[str, object] = {
             "QUESTION": question,
+            "--question": named,
             "MEDIA": media,
             "--video": flagged,
             "--contact-sheet": contact_sheet,
         }
         single |= {"--json": as_json, "--no-stream": no_stream}
         command = Command(batches, asking, seeing, weights, answering, reading, overwrite=overwrite)
-        answer_batch(command, [flag for flag, value in single.items() if value], console)
+        given = [flag for flag, value in single.items() if value not in (None, False, [])]
+        answer_batch(command, given, console)
         return
     refuse_batch_flags(vars(batches))
-    names, text = media_and_question([*(flagged or []), *(media or [])], question)
+    words = [*(media or []), *([] if question is None else [question])]
+    names, text = media_and_question(words, named, console, flagged=flagged or [])
     if contact_sheet is not None:
         outputs.check_file("--contact-sheet", contact_sheet, overwrite=overwrite)
         outputs.check_folder(contact_sheet.absolute().parent)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vidllava.cache_folder import CacheFolder
 from vidllava.cli import options
 from vidllava.cli.console import Console
+from vidllava.cli.words import text_option
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ class Asking:
             start_seconds=None if self.start is None else parse_time(self.start),
             end_seconds=None if self.end is None else parse_time(self.end),
             rope_factor=parse_rope_factor(self.rope_factor),
+            system=None if self.system is None else text_option("--system", self.system),
             **others,
         )
 
 
-_PARSED = ("start", "end", "rope_factor")
+_PARSED = ("start", "end", "rope_factor", "system")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from vidllava.cli.bench_model import open_measured
 from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
 from vidllava.cli.console import Console
 from vidllava.cli.groups import spread
+from vidllava.cli.words import named_question, text_option
+from vidllava.errors import UsageError
 
 RandomWeights = Annotated[
     Literal["checkpoint", "random"],
@@ -30,9 +32,21 @@ RandomWeights = Annotated[
 def ask(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video file.", show_default=False)],
     *,
-    question: Annotated[str, typer.Option(help="The first question.")] = "what happens",
+    asked_first: Annotated[
+        str | None,
+        typer.Argument(metavar="[QUESTION]", help="The first question.", show_default=False),
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option(
+            *options.QUESTION_FLAGS,
+            metavar=options.QUESTION_METAVAR,
+            help="The first question by name; what happens by default.",
+        ),
+    ] = None,
     second: Annotated[
-        str, typer.Option(help="The second question, in the same conversation.")
+        str,
+        typer.Option(metavar=options.QUESTION_METAVAR, help="The second question, in the same conversation."),
     ] = "how many things are there",
     asking: Asking,
     weights: Weights,
@@ -57,10 +71,15 @@ def ask(
 
     \b
     vidllava bench ask clip.mp4
+    vidllava bench ask clip.mp4 "what happens" --second "how many?"
     vidllava bench ask clip.mp4 --model onevision-0.5b --weights random --num-frames 32 -o rows.jsonl
     """
     asked = asking.checked()
     console = Console(quiet=quiet)
+    if asked_first is not None and named is not None:
+        raise UsageError("--question", "is given beside a question as the last argument", "give one of them")
+    question = named_question(named or "what happens") if asked_first is None else asked_first
+    second = text_option("--second", second)
     shown = weights.model
     if kind == "checkpoint":
         shown, _ = weights.locate(asked, console)

@@ -14,6 +14,7 @@ from vidllava.cli import options
 from vidllava.cli.asking import Weights
 from vidllava.cli.bench_ask import RandomWeights
 from vidllava.cli.groups import spread
+from vidllava.cli.words import named_question
 
 _QUESTIONS, _CELLS, _ROUNDS, _OUTPUT = "Questions", "Cells", "Rounds", "Output"
 
@@ -45,7 +46,15 @@ def frames(
             rich_help_panel=_QUESTIONS,
         ),
     ] = None,
-    question: Annotated[str, typer.Option(help="For --media.", rich_help_panel=_QUESTIONS)] = "what happens",
+    question: Annotated[
+        str,
+        typer.Option(
+            *options.QUESTION_FLAGS,
+            metavar=options.QUESTION_METAVAR,
+            help="For --media.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ] = "what happens",
     limit: Annotated[
         int | None, typer.Option(min=1, help="The first so many questions.", rich_help_panel=_QUESTIONS)
     ] = None,
@@ -141,7 +150,7 @@ def frames(
             num_timed=timing_clips,
             blind=blind,
         ),
-        bench_frames_run.Source(data, task, media_root, tuple(media or ()), question, limit),
+        bench_frames_run.Source(data, task, media_root, tuple(media or ()), named_question(question), limit),
         bench_frames_run.Planning(preset, newline_mode, context_limit),
         weights,
         kind,

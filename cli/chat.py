@@ -5,6 +5,7 @@ vidllava chat clip.mp4
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,9 @@ from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.lines import Telling, read_lines
 from vidllava.cli.session import Session
+from vidllava.cli.words import named_question, short
 from vidllava.errors import UsageError
+from vidllava.media.sources import is_url
 
 if TYPE_CHECKING:
     from vidllava.backbone.question import AskOptions, MediaItem
@@ -31,6 +34,14 @@ def chat(
         typer.Argument(metavar="MEDIA", help="Videos and pictures to talk about.", show_default=False),
     ] = None,
     *,
+    named: Annotated[
+        str | None,
+        typer.Option(
+            *options.QUESTION_FLAGS,
+            metavar=options.QUESTION_METAVAR,
+            help="The first question; the others come from standard input. @FILE reads it.",
+        ),
+    ] = None,
     asking: Asking,
     seeing: Seeing,
     weights: Weights,
@@ -53,6 +64,7 @@ def chat(
 
     \b
     vidllava chat clip.mp4
+    vidllava chat clip.mp4 --question "what happens"
     vidllava chat clip.mp4 --json < questions.txt > answers.jsonl
     """
     console = Console(quiet=quiet, verbose=verbose)
@@ -60,6 +72,10 @@ def chat(
         raise UsageError("MEDIA", "is missing", "for example: vidllava chat clip.mp4")
     if "-" in media:
         raise UsageError("-", "is standard input, where the questions come from", "give a file")
+    if " " in media[-1] and not (os.path.exists(media[-1]) or is_url(media[-1])):
+        what = "is not a file, and in a chat the questions come from standard input"
+        raise UsageError(short(media[-1]), what, "the first one may be named: --question TEXT")
+    first = None if named is None else named_question(named)
     asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
     with open_media(media, reading.limits(), **reading.urls()) as intake:
         shown, settings, items = _plan(intake, asked, weights, folder, console)
@@ -81,7 +97,7 @@ def chat(
             console, as_json=as_json, streams=not no_stream, max_new_tokens=answering.max_new_tokens
         )
         session = Session(conversation, intake, settings, asked, told)
-        session.run(read_lines(told))
+        session.run(read_lines(told), first)
 
 
 def _plan(

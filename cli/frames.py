@@ -18,6 +18,7 @@ from vidllava.cli.asking import Asking
 from vidllava.cli.console import Console, counted
 from vidllava.cli.groups import spread
 from vidllava.cli.intake import open_media
+from vidllava.cli.words import named_question
 from vidllava.errors import ModelError
 
 if TYPE_CHECKING:
@@ -39,7 +40,14 @@ def frames(
     asking: Asking,
     model: options.Model = "auto",
     revision: options.Revision = None,
-    question: Annotated[str, typer.Option(help="The question whose tokens are counted.")] = "what happens",
+    question: Annotated[
+        str,
+        typer.Option(
+            *options.QUESTION_FLAGS,
+            metavar=options.QUESTION_METAVAR,
+            help="The question whose tokens are counted.",
+        ),
+    ] = "what happens",
     save: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +71,7 @@ def frames(
     vidllava frames clip.mp4 --model onevision-0.5b --context-limit 4096 --num-frames 64
     """
     console = Console(quiet=quiet, verbose=verbose)
+    question = named_question(question)
     with open_media([media], reading.limits(), **reading.urls()) as intake:
         asked = asking.checked()
         from vidllava.backbone.question import plan_question

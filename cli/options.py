@@ -72,6 +72,9 @@ NoCache = Annotated[
     ),
 ]
 
+# The question by name: every argument is a medium then.
+QUESTION_FLAGS, QUESTION_METAVAR = ("--question", "-p"), "TEXT|@FILE"
+
 # Tokens: what do frames cost, and how far does the context reach?
 PoolStride = Annotated[
     int | None,
@@ -119,7 +122,11 @@ TimeInstruction = Annotated[
 System = Annotated[
     str | None,
     typer.Option(
-        "--system", "-s", help="System line, instead of the template's own.", rich_help_panel=_TOKENS
+        "--system",
+        "-s",
+        metavar="TEXT|@FILE",
+        help="System line, instead of the template's own; @FILE reads it.",
+        rich_help_panel=_TOKENS,
     ),
 ]
 

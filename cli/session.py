@@ -58,11 +58,15 @@ class Session:
             "/save": self._save,
         }
 
-    def run(self, lines: Iterator[str]) -> None:
-        """Deal with every line until /exit or the last one."""
+    def run(self, lines: Iterator[str], first: str | None = None) -> None:
+        """Ask ``first``, then deal with every line until /exit or the last one."""
         if self._told.at_terminal:
             self._tell_frames()
             self._console.note("/help lists the commands")
+        if first is not None:
+            if self._told.at_terminal:
+                self._console.reply(f"> {first}")
+            self._ask(first)
         for line in lines:
             words = line.split()
             if not words:

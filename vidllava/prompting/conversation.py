@@ -162,9 +162,10 @@ def build_prompt(
             f"--placement {placement}", "no such placement", f"one of {', '.join(get_args(AskPlacement))}"
         )
     if not question.strip():
-        raise UsageError("question", "is empty")
+        raise UsageError("question", "is empty", "for example: what happens")
     if (position := bad_character(question)) is not None:
-        raise UsageError("question", f"is not valid Unicode text at character {position}")
+        what = f"is not valid Unicode text at character {position}"
+        raise UsageError("question", what, "write it in UTF-8")
     wanted = [Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds]
     asked = Turn("user", question)
     matches = list(asked.placeholders) == wanted
