@@ -16,6 +16,7 @@ from tests.media.conftest import CLIPS, VARIABLE_MS
 from tests.media.sequential import decode_everything
 from vidllava.errors import ResourceError, UsageError
 from vidllava.media import decode as decode_module
+from vidllava.media.bitstream import size_key
 from vidllava.media.decode import choose_backend, decode
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.pixels import resize_frames
@@ -131,16 +132,62 @@ def test_a_repeated_frame_in_a_saved_plan_is_given_twice(clip):
     assert numbers(decode(info, FramePlan(times, (0, 4, 4), times, "saved"))) == [0, 4, 4]
 
 
-def test_a_stream_that_changes_its_size_keeps_the_first(tmp_path):
-    first, second = (write_clip(tmp_path / f"{w}.ts", num_frames=6, width=w) for w in (128, 160))
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+@pytest.mark.parametrize("widths", [(64, 256), (256, 64)])
+def test_a_stream_that_changes_its_size_loses_no_detail_to_its_smaller_pictures(tmp_path, codec, widths):
+    """Frames of 64 x 48 and 256 x 192 come as 256 x 192, whichever is first; all are said to be scaled."""
+    parts = [
+        write_clip(tmp_path / f"{w}.ts", num_frames=6, width=w, height=w * 3 // 4, codec=codec)
+        for w in widths
+    ]
     joined = tmp_path / "joined.ts"
-    joined.write_bytes(first.read_bytes() + second.read_bytes())
-    info = probe(joined)
-    times = (0.0,)
-    assert decode(info, FramePlan(times, (0,), times, "first")).pixels.shape == (1, 96, 128, 3)
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     whole = take(joined)
-    assert whole.pixels.shape[1:] == (96, 128, 3)
-    assert whole.notes == ("the picture size changes on the way: frames are scaled to 128x96",)
+    assert whole.pixels.shape[1:] == (192, 256, 3)
+    assert whole.notes[0] == "the picture size changes on the way: frames are scaled to 256x192"
+    large = decode_everything(parts[widths.index(256)])[0]
+    shown = [picture for picture in whole.pixels if any(np.array_equal(picture, one) for one in large)]
+    assert len(shown) >= len(large) - 1  # a stream that is cut to be joined may lose its last picture
+    info = probe(joined)
+    first = float(info.frame_times[0])
+    alone = decode(info, FramePlan((first,), (0,), (first,), "first"))
+    assert np.array_equal(alone.pixels[0], whole.pixels[0])
+
+
+def test_the_key_of_a_size_tells_one_size_from_another(tmp_path):
+    """Each codec whose size may change within a stream; the same size gives the same key."""
+    for codec, suffix in (
+        ("libx264", ".mp4"),
+        ("libx265", ".mkv"),
+        ("libvpx", ".webm"),
+        ("libvpx-vp9", ".webm"),
+        ("libsvtav1", ".mp4"),
+        ("mjpeg", ".avi"),
+        ("mpeg2video", ".mkv"),
+        ("mpeg4", ".avi"),
+        ("png", ".mov"),
+        ("prores_ks", ".mov"),
+    ):
+        keys = {}
+        for width in (128, 160, 128):
+            formats = {"mjpeg": "yuvj420p", "png": "rgb24", "prores_ks": "yuv422p10le"}
+            path = tmp_path / f"{codec}{width}{suffix}"
+            write_clip(
+                path,
+                num_frames=2,
+                width=width,
+                codec=codec,
+                b_frames=0,
+                pixel_format=formats.get(codec),
+            )
+            with av.open(str(path)) as container:
+                stream = container.streams.video[0]
+                packet = next(container.demux(stream))
+                name, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
+                key = size_key(name, extradata or b"", memoryview(packet)) or extradata
+            assert key, codec
+            assert keys.setdefault(width, key) == key, codec
+        assert keys[128] != keys[160], codec
 
 
 @pytest.mark.parametrize("matrix", [8, 10, 14])

@@ -16,6 +16,16 @@ _ALWAYS_OPEN = ("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1")  # B pictur
 _NAL_BYTES, _OBU_BYTES = 256, 512  # more than the headers that are read here
 _VP8_KEY = b"\x9d\x01\x2a"
 _VP9_MARKER, _VP9_SYNC = 0b10, 0x498342
+_PARAMETER_SETS = {"h264": 7, "hevc": 33}  # NAL units of sequence parameter sets
+# Width and height, and what stands beside them in the same bytes (RFC 6386, 9.1; VP9 bitstream, 6.2.2; PNG).
+_SIZE_FIELDS = {"vp8": slice(6, 10), "vp9": slice(3, 11), "png": slice(16, 24), "prores": slice(16, 20)}
+_SEQUENCE_CODES = {
+    "mpeg1video": b"\0\0\x01\xb3",
+    "mpeg2video": b"\0\0\x01\xb3",
+    "mpeg4": b"\0\0\x01\x20",
+    "av1": b"\x0a",
+}
+_SEQUENCE_BYTES = 24
 _START_CODE = b"\x00\x00\x01"
 
 
@@ -60,6 +70,37 @@ def start_kind(codec: str, extradata: bytes, data: memoryview) -> Start:
 def has_known_starts(codec: str) -> bool:
     """Whether ``start_kind`` can tell for this codec."""
     return codec in ("h264", "hevc", "av1", "vp8", "vp9", *_ALWAYS_CLEAN, *_ALWAYS_OPEN)
+
+
+def size_key(codec: str, extradata: bytes, data: memoryview) -> bytes:
+    """Bytes of a key packet that are others wherever the size of its pictures is another.
+
+    They may be others for the same size too. Empty for codecs of which nothing is known here, and where the
+    packet does not say (its size is then that of an earlier one).
+    """
+    if codec in _PARAMETER_SETS:
+        hevc, kind = codec == "hevc", _PARAMETER_SETS[codec]
+        units = _nal_units(extradata, data, hevc=hevc)
+        return b"".join(unit for unit in units if (unit[0] >> 1 & 0x3F if hevc else unit[0] & 0x1F) == kind)
+    head = bytes(data[:_OBU_BYTES])
+    if codec in _SIZE_FIELDS:
+        return head[_SIZE_FIELDS[codec]]
+    if codec == "mjpeg":
+        return _jpeg_size(head)
+    if codec in _SEQUENCE_CODES:
+        start = head.find(_SEQUENCE_CODES[codec])
+        return head[start : start + _SEQUENCE_BYTES] if start >= 0 else b""
+    return b""
+
+
+def _jpeg_size(head: bytes) -> bytes:
+    """Height and width in the frame header (ITU-T T.81, B.2.2), where it stands in ``head``."""
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF:
+        if 0xC0 <= head[at + 1] <= 0xCF and head[at + 1] not in (0xC4, 0xC8, 0xCC):
+            return head[at + 5 : at + 9]
+        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+    return b""
 
 
 def _is_vp9_key(data: bytes) -> bool:

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import av
+from av.codec import Codec
+from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
@@ -25,6 +28,9 @@ _OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,"
     "asf,mxf,ivf,h264,hevc",
 }
+
+# The decoders that read the transparency which WebM keeps beside a packet; FFmpeg's own do not.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 _NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _MAX_THREADS = 4
@@ -79,6 +85,32 @@ def choose_stream(container: InputContainer, path: str, limits: Limits = DEFAULT
     stream = max(flagged or streams, key=lambda each: each.codec_context.width * each.codec_context.height)
     limits.check_picture(path, stream.codec_context.width, stream.codec_context.height)
     return stream
+
+
+def keeps_alpha_aside(stream: VideoStream) -> bool:
+    """Whether the transparency of a VP8 or VP9 stream stands beside its packets (WebM's AlphaMode)."""
+    told = {name.lower(): value for name, value in stream.metadata.items()}
+    return stream.codec_context.codec.canonical_name in _ALPHA_DECODERS and told.get("alpha_mode") == "1"
+
+
+def has_alpha_decoder(stream: VideoStream) -> bool:
+    """Whether this build of FFmpeg has a decoder that reads transparency kept aside."""
+    try:
+        Codec(_ALPHA_DECODERS[stream.codec_context.codec.canonical_name], "r")
+    except ValueError:  # UnknownCodecError is one
+        return False
+    return True
+
+
+def decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """The decoder to be used for ``stream``, not opened yet: its own, or the one that reads transparency."""
+    codec = stream.codec_context
+    if not keeps_alpha_aside(stream) or not has_alpha_decoder(stream):
+        return codec
+    other = CodecContext.create(_ALPHA_DECODERS[codec.codec.canonical_name], "r")
+    assert isinstance(other, VideoCodecContext)
+    other.extradata = codec.extradata
+    return other
 
 
 def num_threads() -> int:

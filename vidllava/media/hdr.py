@@ -29,7 +29,14 @@ _TO_709 = np.array(
 _STEPS = 4096  # of the tables for tone curve and sRGB: half a level of 8 bits at most
 _ROWS = 256  # at a time, so that an 8K frame needs no gigabyte
 
+_EIGHT_BITS = 8  # a picture of so few cannot hold HDR, whatever it is tagged
+
 Light = npt.NDArray[np.float32]
+
+
+def hdr_transfer(tag: int, num_bits: int) -> Transfer | None:
+    """The HDR curve of pictures tagged ``tag`` (ITU-T H.273, table 3) with ``num_bits`` a colour, or None."""
+    return TRANSFERS.get(tag) if num_bits > _EIGHT_BITS else None
 
 
 def to_sdr(coded: npt.NDArray[np.uint16], transfer: Transfer, *, wide: bool) -> npt.NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vidllava.media.container import num_threads, open_container
+from vidllava.media.container import decoder_of, num_threads, open_container
 from vidllava.media.packets import NO_STAMP, OPEN_START, PacketIndex, Run, runs, shares
 from vidllava.media.probe import VideoInfo
 
@@ -87,12 +87,13 @@ class _Share:
             with open_container(self.info.path) as container:
                 stream = container.streams[self.info.stream_index]
                 assert isinstance(stream, VideoStream)
-                _prepare(stream.codec_context, self.codec_threads, strict=self._strict(stream))
+                codec = decoder_of(stream)
+                _prepare(codec, self.codec_threads, strict=self._strict(stream))
                 cursor = _Cursor(container, stream, self.info.packets)
                 for run in self.todo:
                     if self.stop.is_set():
                         return
-                    self._decode(cursor, stream.codec_context, run)
+                    self._decode(cursor, codec, run)
         except (av.error.FFmpegError, IndexError) as fault:  # IndexError: see ``reader.read_packets``
             self.stop.set()
             raise UnverifiedError(f"decoding failed ({type(fault).__name__})") from fault

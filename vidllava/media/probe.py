@@ -13,23 +13,30 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
 from vidllava.media.bitstream import has_known_starts
-from vidllava.media.container import choose_stream, open_container
+from vidllava.media.container import choose_stream, has_alpha_decoder, keeps_alpha_aside, open_container
 from vidllava.media.files import absolute, check_file, media_kind
-from vidllava.media.hdr import TRANSFERS
+from vidllava.media.hdr import hdr_transfer
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
 from vidllava.media.packets import NO_START, PacketIndex
 from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
+
+# Numbers of AVFrameSideDataType to be looked for: FFmpeg 8 has 32 of them.
+_SIDE_DATA_KINDS = 64
 
 __all__ = ["VideoInfo", "media_kind", "probe"]
 
@@ -108,15 +115,17 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
             raise _no_frame(path, stream, found)
         times, ticks, notes = _timeline(path, container, stream, found)
         limits.check_frames(path, len(times))
-        turn, turn_note = _orientation(first)
+        beside = side_data(first)
+        turn, turn_note = _orientation(beside)
         time_base = Fraction(stream.time_base or 1)
         # Where packets are not frames, a packet's duration is not a frame's either.
         last = found.last_duration * float(time_base) if ticks is not None else 0.0
         duration = float(times[-1]) + (last or _typical_gap(times))
         turn_notes = (turn_note,) if turn_note else ()
-        notes = (*turn_notes, *_picture_notes(first, stream), *notes)
+        notes = (*turn_notes, *_picture_notes(first, stream, beside), *notes)
         notes += _header_notes(container, stream, found, duration)
-        width, height = turn.size(first.width, first.height)
+        width, height = turn.size(*found.sizes_seen.largest)
+        limits.check_picture(path, width, height)
         return VideoInfo(
             path=path,
             container=container.format.name,
@@ -196,23 +205,66 @@ def _typical_gap(times: npt.NDArray[np.float64]) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def _orientation(frame: VideoFrame) -> tuple[Orientation, str | None]:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
-        return Orientation(), None
-    return orientation_from_matrix(bytes(matrix))
+def _orientation(beside: dict[str, bytes]) -> tuple[Orientation, str | None]:
+    matrix = beside.get("DISPLAYMATRIX")
+    return (Orientation(), None) if matrix is None else orientation_from_matrix(matrix)
 
 
-def _picture_notes(frame: VideoFrame, stream: VideoStream) -> list[str]:
+def num_bits(frame: VideoFrame) -> int:
+    """Bits of a frame's first colour component."""
+    return max((component.bits for component in frame.format.components[:1]), default=8)
+
+
+def side_data(frame: VideoFrame) -> dict[str, bytes]:
+    """What a frame carries beside its pixels, by PyAV's names; of kinds that PyAV does not know, nothing.
+
+    PyAV raises over the first unknown kind (FFmpeg adds some with every version), so such kinds are filtered
+    out of a copy first.
+    """
+    for known_only in (False, True):
+        try:
+            # PyAV's stubs know it as a mapping with one key.
+            found: Any = (_without_unknown_side_data(frame) if known_only else frame).side_data
+            return {found[place].type.name: bytes(found[place]) for place in range(len(found))}
+        except (ValueError, av.error.FFmpegError):
+            continue
+    return {}
+
+
+def _without_unknown_side_data(frame: VideoFrame) -> VideoFrame:
+    known = {kind.value for kind in Type}
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 1000),
+    )
+    unknown = [number for number in range(_SIDE_DATA_KINDS) if number not in known]
+    filters = [graph.add("sidedata", f"mode=delete:type={number}") for number in unknown]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    graph.push(frame)
+    found = graph.pull()
+    assert isinstance(found, VideoFrame)
+    return found
+
+
+def _picture_notes(frame: VideoFrame, stream: VideoStream, beside: dict[str, bytes]) -> list[str]:
     notes = []
-    transfer = TRANSFERS.get(int(stream.codec_context.color_trc))
-    if transfer is not None and frame.format.components[0].bits > 8:
+    transfer = hdr_transfer(int(frame.color_trc), num_bits(frame))
+    if transfer is not None:
         notes.append(f"HDR ({transfer}): shown as SDR, highlights rolled off (BT.2390)")
     if frame.interlaced_frame:
         notes.append("interlaced: the two fields of a frame are shown together")
     aspect = stream.sample_aspect_ratio
     if aspect is not None and aspect not in (0, 1):
         notes.append(f"pixels are not square ({aspect.numerator}:{aspect.denominator}): shown as stored")
+    if keeps_alpha_aside(stream) and not has_alpha_decoder(stream):
+        notes.append("its transparency is not read: transparent parts show the colours stored under them")
+    if "SPHERICAL" in beside:
+        notes.append("spherical video (180 or 360 degrees): shown as stored, its projection is not undone")
+    if stream.disposition & Disposition.multilayer:
+        notes.append("video of several layers (such as two views): the base layer is shown")
     return notes
 
 

@@ -17,11 +17,12 @@ from typing import TypeVar
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
-from vidllava.media.container import num_threads, open_container
+from vidllava.media.container import decoder_of, num_threads, open_container
 
 # Above this share of undecodable packets the rest is no fair picture of the clip.
 MAX_LOST_SHARE = 0.1
@@ -92,17 +93,17 @@ def read_packets(container: InputContainer, stream: VideoStream, damage: Damage)
         yield packet
 
 
-def decode_packet(packet: Packet, damage: Damage) -> list[VideoFrame]:
+def decode_packet(packet: Packet, damage: Damage, codec: VideoCodecContext) -> list[VideoFrame]:
     """The frames that come out once ``packet`` is in; none, and the damage counted, where it is refused."""
     try:
-        frames = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+        frames = codec.decode(packet)
     except av.error.FFmpegError:
         damage.num_lost += 1
         if packet.size > 0:
             return []
         # The drain itself met the error; a second one returns the frames that are still inside.
         try:
-            frames = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+            frames = codec.decode(packet)
         except av.error.FFmpegError:
             return []
     damage.num_corrupt += sum(frame.is_corrupt for frame in frames)
@@ -116,11 +117,12 @@ def read_frames(
     with open_container(path) as container:
         stream = container.streams[stream_index]
         assert isinstance(stream, VideoStream)
-        stream.thread_count = threads
+        codec = decoder_of(stream)
+        codec.thread_count = threads
         # Slice threads change the pixels of a damaged frame without reporting any damage.
-        stream.thread_type = "FRAME" if threads > 1 else "NONE"
+        codec.thread_type = "FRAME" if threads > 1 else "NONE"
         for packet in read_packets(container, stream, damage):
-            yield from decode_packet(packet, damage)
+            yield from decode_packet(packet, damage, codec)
             if threads > 1 and (damage.num_lost or damage.num_corrupt):
                 raise DamagedError
 

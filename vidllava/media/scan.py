@@ -11,19 +11,63 @@ from array import array
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import av
 import numpy as np
 import numpy.typing as npt
+from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
-from vidllava.media.bitstream import is_hidden, start_kind
+from vidllava.media.bitstream import is_hidden, size_key, start_kind
+from vidllava.media.container import decoder_of
 from vidllava.media.packets import CLEAN_START, NO_STAMP, NO_START, PacketIndex
 from vidllava.media.reader import Damage, decode_packet, read_frames, read_packets
 
 _WHOLE_FRAMES = ("mov", "matroska")  # containers whose samples are whole frames, never single fields
 FALLBACK_FPS = 25.0
+_MAX_SIZES = 16  # announcements that are looked into
+
+
+@dataclass
+class SizesSeen:
+    """The sizes of pictures that a stream holds: it may change them at a key frame.
+
+    Only a key packet that announces something new is decoded, with a decoder of its own.
+    """
+
+    largest: tuple[int, int] = (0, 0)
+    """(width, height) of the picture with most pixels, as stored; the first of equals."""
+    _keys: set[bytes] = field(default_factory=set)
+
+    def take(self, width: int, height: int) -> None:
+        """A picture of this size was met."""
+        if width * height > self.largest[0] * self.largest[1]:
+            self.largest = width, height
+
+    def look(self, stream: VideoStream, packet: Packet, data: memoryview) -> None:
+        """A key packet, the first one included."""
+        codec = stream.codec_context
+        extradata = codec.extradata or b""
+        key = size_key(codec.codec.canonical_name, extradata, data)
+        if packet.has_sidedata("new_extradata"):
+            key += bytes(packet.get_sidedata("new_extradata"))
+        if not key or key in self._keys or len(self._keys) == _MAX_SIZES:
+            return
+        self._keys.add(key)
+        if len(self._keys) == 1:
+            return  # the first picture is decoded anyway
+        try:
+            alone = CodecContext.create(codec.codec.name, "r")
+            assert isinstance(alone, VideoCodecContext)
+            alone.extradata, alone.thread_type = codec.extradata, "NONE"
+            for frame in (*alone.decode(packet), *alone.decode(None)):
+                self.take(frame.width, frame.height)
+        except av.error.FFmpegError:
+            pass  # damage is for the decode to find
 
 
 @dataclass
@@ -42,6 +86,7 @@ class Scan:
     """Packets that an edit list hides."""
     last_duration: int = 0
     """Ticks that the packet with the latest stamp says it lasts; 0 where it does not say."""
+    sizes_seen: SizesSeen = field(default_factory=SizesSeen)
     encrypted: bool = False
     """At least one packet is."""
     clean_keys: bool = True
@@ -71,11 +116,14 @@ def scan(container: InputContainer, stream: VideoStream, *, max_packets: int) ->
     """
     found = Scan()
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
-    stream.thread_type = "NONE"
+    decoder = decoder_of(stream)
+    decoder.thread_type = "NONE"
     latest = NO_STAMP
     for packet in read_packets(container, stream, found.damage):
         if found.first_frame is None:
-            found.first_frame = next(iter(decode_packet(packet, found.damage)), None)
+            found.first_frame = next(iter(decode_packet(packet, found.damage, decoder)), None)
+            if found.first_frame is not None:
+                found.sizes_seen.take(found.first_frame.width, found.first_frame.height)
         if packet.size == 0:
             continue
         if found.num_packets > max_packets:
@@ -83,6 +131,8 @@ def scan(container: InputContainer, stream: VideoStream, *, max_packets: int) ->
         data = memoryview(packet)
         found.encrypted |= packet.has_sidedata("encryption_info")
         start = start_kind(codec, extradata, data) if packet.is_keyframe else NO_START
+        if packet.is_keyframe:
+            found.sizes_seen.look(stream, packet, data)
         found.clean_keys &= start == CLEAN_START or not packet.is_keyframe
         found.num_discarded += packet.is_discard
         shown = not packet.is_discard and not is_hidden(codec, data)
