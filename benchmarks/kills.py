@@ -4,9 +4,9 @@
 
 One run is left alone and keeps all its checkpoints. Others are killed, in turns while a checkpoint is
 written, soon after one and at any instant, and resumed with `--resume-from-checkpoint latest` until they
-end. After every kill the newest complete checkpoint must be, byte for byte, the one that the first run
-wrote at that step; at the end weights, metrics and ledger must be the same. The instants come from --seed;
-what they hit hangs on the machine and is in the rows.
+end; it starts anew where there is none yet. After every kill the newest complete checkpoint must be, byte
+for byte, the one that the first run wrote at that step; at the end weights, metrics and ledger must be the
+same. The instants come from --seed; what they hit hangs on the machine and is in the rows.
 
 Runs are forks of this process: torch is imported once.
 """
@@ -40,6 +40,10 @@ FIGURES = (
     "nonfinite_steps",
 )
 NEVER = 1e9
+RESUME = (
+    "--resume-from-checkpoint",
+    "latest",
+)  # also at first: one command line starts, resumes and ends a run
 AIMS = ("writing", "after", "any")  # in turns: inside a checkpoint, soon after one, at any instant
 
 
@@ -134,10 +138,9 @@ def chain(
 ):
     """One run, killed and resumed at most `most` times; yields a row per kill."""
     output, log = folder / f"killed-{number}", folder / f"killed-{number}.log"
-    resume: list[str] = []
     for attempt in range(most + 1):
         workers = ["--dataloader-num-workers", str(attempt % 2)]  # they change nothing, and must die too
-        again = [*words, *workers, "--output-dir", str(output), *resume]
+        again = [*words, *workers, "--output-dir", str(output), *RESUME]
         if attempt == most:
             row: dict[str, Any] = {"exit_code": ended(fork(again, log), NEVER)}
         else:
@@ -150,7 +153,6 @@ def chain(
         if found is not None:
             same_files(folder / "whole" / found.folder.name, found.folder)
         yield {"run": number, **row, "resumed_after": found and found.step, "skipped": list(skipped)}
-        resume = ["--resume-from-checkpoint", "latest"] if found else ["--overwrite-output-dir"]
     same_result(folder / "whole", output)
 
 

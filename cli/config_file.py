@@ -4,13 +4,15 @@
     data: [pictures.json, clips.jsonl]
     freeze: [vision]
 
-What the command line or the environment says wins. A name that is no option is an error: a slip of the pen
-must not be a run with another setting.
+What the command line or the environment says wins, also over another way to say the same (`--fps` over
+`num-frames`). Of a run's own settings.json what was derived (a rate, the length) is derived anew. A name
+that is no option is an error: a slip of the pen must not be a run with another setting.
 """
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,18 @@ from vidllava.errors import UsageError
 
 # Of one start of the command, not of what is trained.
 _NOT_HERE = ("config", "help")
+_DERIVED = "derived"
+# What of the file gives way to another option on the command line: one that says the same in another way, or
+# that it belongs to.
+_GIVES_WAY_TO = {
+    "max_steps": "num_train_epochs",
+    "warmup_steps": "warmup_ratio",
+    "num_frames": "fps",
+    "fps": "num_frames",
+    "bf16": "fp16",
+    "fp16": "bf16",
+    "data_weights": "data",
+}
 
 
 def take_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -32,7 +46,7 @@ def take_config(context: typer.Context, path: Path | None) -> Path | None:
         if parameter.param_type_name == "option" and parameter.name not in _NOT_HERE
     }
     values: dict[str, Any] = {}
-    for key, value in _read(path).items():
+    for key, value in _as_given(_read(path), path).items():
         name = str(key).replace("-", "_")
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
@@ -44,8 +58,46 @@ def take_config(context: typer.Context, path: Path | None) -> Path | None:
             values[name] = _plain(
                 value, f"{path}: {key}", many=bool(getattr(options[name], "multiple", False))
             )
+    for name in set(_GIVES_WAY_TO) & set(values):
+        values[name] = _Unless(
+            context, _GIVES_WAY_TO[name], values[name], getattr(options[name], "default", None)
+        )
     context.default_map = {**(context.default_map or {}), **values}
     return path
+
+
+@dataclass(frozen=True)
+class _Unless:
+    """A value of the file, or the option's `default` where the command line has the option `other`.
+
+    Options that were given are read before those that were not, so they are known when this is called.
+    """
+
+    context: typer.Context
+    other: str
+    value: Any
+    default: Any
+
+    def __call__(self) -> Any:
+        source = self.context.get_parameter_source(self.other)
+        return self.default if source is not None and source.name == "COMMANDLINE" else self.value
+
+
+def _as_given(content: dict[Any, Any], path: Path) -> dict[Any, Any]:
+    """A run's settings.json as it was given: what was `derived` follows anew from what it hangs on.
+
+    A derived value that was edited in the file since counts as given.
+    """
+    values = {key: value for key, value in content.items() if key != _DERIVED}
+    derived = content.get(_DERIVED) or {}
+    if not isinstance(derived, dict):
+        raise UsageError(f"{path}: {_DERIVED}", "is not a table of options", "omit it")
+    for name, origin in derived.items():
+        if not isinstance(origin, dict) or not {"given", "became"} <= set(origin):
+            raise UsageError(f"{path}: {_DERIVED}: {name}", "needs `given` and `became`", "omit it")
+        if name in values and values[name] == origin["became"]:
+            values[name] = origin["given"]
+    return values
 
 
 def _read(path: Path) -> dict[Any, Any]:

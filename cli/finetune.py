@@ -89,6 +89,8 @@ def finetune(
     if outcome.signal is not None:
         console.warn(f"stopped after step {outcome.step}; go on with --resume-from-checkpoint latest")
         raise typer.Exit(128 + outcome.signal)
+    if outcome.was_finished and is_first_process():
+        console.note(f"finished already, after step {outcome.step}; more --max-steps make the run longer")
     if is_first_process():
         console.write(str(saving.output_dir))
 

@@ -74,6 +74,12 @@ class TrainingProgress:
             self._draw("")
         self.console.warn(line)
 
+    def noted(self, line: str) -> None:
+        """Something worth knowing."""
+        if self._live:
+            self._draw("")
+        self.console.note(line)
+
     def _line(self, bar: str, step: int) -> str:
         """As many figures as the terminal is wide for: a line that is folded cannot be rewritten."""
         room = shutil.get_terminal_size().columns - 1

@@ -194,7 +194,8 @@ class Saving:
         str | None,
         typer.Option(
             metavar="latest|FOLDER",
-            help="Go on from there; with more --max-steps also after the end.",
+            help="Go on from there; with more --max-steps also after the end. latest starts from the "
+            "beginning where there is no checkpoint yet.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None

@@ -33,6 +33,7 @@ class Heard:
         self.steps: list[int] = []
         self.rows: list[Mapping[str, Any]] = []
         self.lines: list[str] = []
+        self.notes: list[str] = []
         self.measurings: list[tuple[int, int]] = []
         self.total_steps = self.done_steps = -1
 
@@ -53,6 +54,9 @@ class Heard:
 
     def said(self, line: str) -> None:
         self.lines.append(line)
+
+    def noted(self, line: str) -> None:
+        self.notes.append(line)
 
 
 @pytest.fixture(scope="session")

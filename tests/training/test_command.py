@@ -119,9 +119,9 @@ def test_it_trains_and_says_where_the_result_is(
             "error: nano-world:nowhere: no such stage",
         ),
         (
-            ("--output-dir", "{out}", "--data", "{rows}", "--resume-from-checkpoint", "latest"),
+            ("--output-dir", "{out}", "--data", "{rows}", "--resume-from-checkpoint", "{out}/checkpoint-3"),
             5,
-            "error: {out}: ",
+            "error: {out}/checkpoint-3: no such checkpoint",
         ),
     ],
 )
@@ -138,6 +138,20 @@ def test_what_is_wrong_is_one_line_and_a_code(
     errors = [line for line in stderr.splitlines() if not line.startswith("note: ")]
     assert len(errors) == 1, stderr
     assert errors[0].startswith(message.format(**places))
+
+
+def test_one_command_line_starts_and_finishes_a_run_and_says_when_it_is_done(
+    checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    words = command(checkpoint, data, tmp_path / "out", "--max-steps", "2", "--save-steps", "0")
+    said = []
+    for _ in range(2):
+        assert main.run([*words, "--resume-from-checkpoint", "latest"]) == 0
+        stdout, stderr = capfd.readouterr()
+        assert stdout == f"{tmp_path / 'out'}\n"
+        said.append(stderr)
+    assert f"note: {tmp_path / 'out'} holds no checkpoint: the run starts from the beginning\n" in said[0]
+    assert said[1] == "note: finished already, after step 2; more --max-steps make the run longer\n"
 
 
 def test_a_signal_finishes_the_step_saves_and_the_run_can_go_on(checkpoint: Path, data: Path, tmp_path: Path):

@@ -168,9 +168,107 @@ def test_a_run_resumed_from_an_earlier_checkpoint_keeps_its_own(run: Run, tmp_pa
     assert weights(tmp_path) == whole
 
 
-def test_resume_without_a_checkpoint_is_an_error(run: Run, tmp_path: Path):
-    with pytest.raises(ModelError, match="holds no complete checkpoint"):
-        run(tmp_path, max_steps=1, resume="latest")
+def same_but_times(one: Path, other: Path) -> bool:
+    """Whether two folders have the same weights and metrics."""
+    rows = [[[row[name] for name in DETERMINISTIC] for row in metrics(folder)] for folder in (one, other)]
+    return weights(one) == weights(other) and rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("save_steps", [0, 3])
+def test_one_command_line_serves_a_run_that_is_killed_and_started_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_steps: int
+):
+    """Started where nothing is, killed before the first checkpoint, killed after it, done, and once more."""
+    options = {"max_steps": 5, "save_steps": save_steps, "logging_steps": 1, "resume": "latest"}
+    world = World(EVERYTHING, 6, bad={1})
+    run(tmp_path / "whole", world=world, max_bad_fraction=1.0, **(options | {"resume": None}))
+    output = tmp_path / "kept"
+    stepped, kills = Heard.stepped, [2, 4]
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self: Heard, step: int) -> None:
+        stepped(self, step)
+        if kills and step == kills[0]:
+            kills.pop(0)
+            raise Killed
+
+    monkeypatch.setattr(Heard, "stepped", kill)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run(output, world=world, max_bad_fraction=1.0, **options)
+    outcome, heard = run(output, world=world, max_bad_fraction=1.0, **options)
+    assert (outcome.step, outcome.was_finished, heard.done_steps) == (5, False, save_steps)
+    note = f"{output} holds no checkpoint: the run starts from the beginning"
+    assert heard.notes == ([] if save_steps else [note])
+    assert same_but_times(tmp_path / "whole", output)
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "kept")]
+    assert ledgers[0] == ledgers[1]
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    outcome, heard = run(output, world=world, max_bad_fraction=1.0, **options)
+    assert (outcome.step, outcome.was_finished, heard.steps, heard.lines) == (5, True, [], [])
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+
+
+def test_latest_refuses_the_folder_of_another_run(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=2)
+    for name in ("finished.json", "model.safetensors"):
+        (tmp_path / name).unlink()
+    before = sorted((path, path.read_bytes()) for path in tmp_path.glob("*.json*"))
+    for other in ({"learning_rate": 2e-3}, {"model": "nano"}, {"mix": "separate"}):
+        with pytest.raises(ModelError, match=rf"holds another run: {next(iter(other))} .* -> "):
+            run(tmp_path, max_steps=2, resume="latest", **other)
+    (tmp_path / "settings.json").rename(tmp_path / "aside")
+    with pytest.raises(UsageError, match="holds an earlier run"):
+        run(tmp_path, max_steps=2, resume="latest")
+    (tmp_path / "aside").rename(tmp_path / "settings.json")
+    assert sorted((path, path.read_bytes()) for path in tmp_path.glob("*.json*")) == before
+    outcome, _ = run(tmp_path, max_steps=2, resume="latest", learning_rate=2e-3, overwrite=True)
+    assert (outcome.step, len(metrics(tmp_path))) == (2, 2)
+
+
+def test_latest_may_change_what_does_not_change_the_run(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=2)
+    for name in ("finished.json", "model.safetensors"):
+        (tmp_path / name).unlink()
+    outcome, heard = run(tmp_path, max_steps=3, resume="latest", logging_steps=1, save_steps=2)
+    assert (outcome.step, heard.steps) == (3, [1, 2, 3])
+    assert [row["step"] for row in metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_a_finished_run_without_a_checkpoint_is_neither_lengthened_nor_lost(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=2)
+    before = weights(tmp_path)
+    with pytest.raises(ModelError, match="holds a finished run of 2 steps, this one has 3"):
+        run(tmp_path, max_steps=3, resume="latest")
+    with pytest.raises(DatasetError, match="the data changed"):
+        run(tmp_path, max_steps=2, resume="latest", world=World(EVERYTHING, 7))
+    with pytest.raises(ModelError, match=r"was made with other settings: learning_rate 0.001 -> 0.002"):
+        run(tmp_path, max_steps=2, resume="latest", learning_rate=2e-3)
+    assert weights(tmp_path) == before
+    outcome, _ = run(tmp_path, max_steps=3, resume="latest", overwrite=True)
+    assert (outcome.step, outcome.was_finished, len(metrics(tmp_path))) == (3, False, 3)
+
+
+def test_damaged_checkpoints_are_told_not_started_over(run: Run, tmp_path: Path):
+    run(tmp_path, max_steps=2, save_steps=1)
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}" / "COMPLETE").unlink()
+    with pytest.raises(ModelError, match="holds no complete checkpoint, but damaged ones"):
+        run(tmp_path, max_steps=2, save_steps=1, resume="latest")
+
+
+def test_a_run_that_goes_on_elsewhere_does_not_take_over_what_is_there(run: Run, tmp_path: Path):
+    run(tmp_path / "one", max_steps=4, save_steps=2)
+    run(tmp_path / "other", max_steps=2, learning_rate=5e-4)
+    rows = metrics(tmp_path / "other")
+    from_there = {"resume": str(tmp_path / "one" / "checkpoint-2"), "max_steps": 4, "save_steps": 2}
+    with pytest.raises(UsageError, match="holds an earlier run"):
+        run(tmp_path / "other", **from_there)
+    assert metrics(tmp_path / "other") == rows
+    run(tmp_path / "new", **from_there)
+    assert weights(tmp_path / "new") == weights(tmp_path / "one")
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(run: Run, tmp_path: Path):

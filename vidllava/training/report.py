@@ -14,10 +14,14 @@ LEDGER_FILE = "ledger.jsonl"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: after which step, and by which signal if one came."""
+    """How a run ended: after which step, and by which signal if one came.
+
+    `was_finished`: an earlier start had finished this run already, and nothing was done.
+    """
 
     step: int
     signal: int | None = None
+    was_finished: bool = False
 
 
 class Report(Protocol):
@@ -47,6 +51,10 @@ class Report(Protocol):
         """Something that changed the result: a skipped checkpoint, a step that was not applied."""
         ...
 
+    def noted(self, line: str) -> None:
+        """Something worth knowing that is as it should be: that a run starts from the beginning."""
+        ...
+
 
 class Silent:
     """A report that says nothing."""
@@ -67,6 +75,9 @@ class Silent:
         """Nothing."""
 
     def said(self, line: str) -> None:
+        """Nothing."""
+
+    def noted(self, line: str) -> None:
         """Nothing."""
 
 

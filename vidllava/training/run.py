@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from vidllava.backbone.tuning import Tuning
 from vidllava.data.load import Loading, Schemes, load_mixture
 from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
-from vidllava.errors import DatasetError, ModelError, UsageError
+from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.training import trackers
 from vidllava.training.checkpoint import (
@@ -32,14 +32,24 @@ from vidllava.training.checkpoint import (
     set_aside_after,
     write_json,
 )
-from vidllava.training.output import SETTINGS_FILE, claimed
+from vidllava.training.output import (
+    FINISHED_FILE,
+    SETTINGS_FILE,
+    claimed,
+    finished_run,
+    make_room,
+    results,
+    settings_there,
+)
 from vidllava.training.plots import PLOT_FILE, draw
 from vidllava.training.recipe import resolve
 from vidllava.training.report import LEDGER_FILE, METRICS_FILE, Outcome, Report, Silent, keep_until
-from vidllava.training.settings import TrainingSettings
+from vidllava.training.settings import FIXED, TrainingSettings
 from vidllava.training.trackers import Tracked
 
 LATEST = "latest"
+# Options beside the settings that another start of the same run may change.
+_FREE = {"device", "attn_implementation", "download", "decode_timeout", "derived"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,8 @@ class Job:
 
     limits          how much of a file is read, and how long is waited for it, before it counts as bad
     schemes         generated data sets by name, see `vidllava.data.load.Loading`
-    resume          a checkpoint folder, or "latest" for the newest complete one in `output_dir`
+    resume          a checkpoint folder, or "latest" for the newest complete one in `output_dir`, from the
+                    beginning where there is none
     allow_changes   resume although settings or data differ from the checkpoint's
     tuning          what changes of the model besides its weights; `finetune` fills it in
     """
@@ -80,30 +91,53 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     trackers.check(settings.report_to)
     first = is_first_process()
     report = report if first else Silent()
-    owned = claimed(job.output_dir, resume=job.resume is not None, overwrite=job.overwrite)
+    owned = claimed(job.output_dir, resume=_stays(job), overwrite=job.overwrite)
     with owned if first else nullcontext():
         found = _checkpoint(job, report)
         seed = int(settings.resolved().data_seed or 0)
         loading = Loading(media_root=job.media_root, schemes=job.schemes, seed=seed)
         mixture = load_mixture(job.data, job.data_weights, loading)
+        given = record(job, settings.as_given())
         job, settings = _resolved(job, settings, found, report)
+        saved = _with_origins(record(job, settings.to_json()), given)
         if found is not None:
             _check_same(found, run_state(job, settings, mixture), allow_changes=job.allow_changes)
-            for name in (METRICS_FILE, LEDGER_FILE) if first else ():
-                keep_until(job.output_dir / name, found.step)
-            for line in set_aside_after(job.output_dir, found.step) if first else ():
-                report.said(line)
+        elif job.resume is not None and first:
+            _check_own(job, saved, run_state(job, settings, mixture))
         from vidllava.training.session import Session  # imports torch and accelerate
 
-        tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings))
+        tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings.to_json()))
         session = Session(job, settings, mixture, found, tracked)
+        if (before := session.finished_before()) is not None:
+            return before
         if first:
-            write_json(job.output_dir / SETTINGS_FILE, record(job, settings))
+            _take_over(job, found, report)
+            write_json(job.output_dir / SETTINGS_FILE, saved)
         try:
             return session.run()
         finally:
             if first:
                 _finish(job.output_dir, tracked)
+
+
+def _stays(job: Job) -> bool:
+    """Whether the run goes on in the folder that its checkpoints are in."""
+    if job.resume is None or job.resume == LATEST:
+        return job.resume is not None
+    return Path(job.resume).resolve().parent == job.output_dir.resolve()
+
+
+def _take_over(job: Job, found: Checkpoint | None, report: Report) -> None:
+    """Drop what an earlier start has written of the steps that come now."""
+    step = 0 if found is None else found.step
+    for name in (METRICS_FILE, LEDGER_FILE):
+        keep_until(job.output_dir / name, step)
+    (job.output_dir / FINISHED_FILE).unlink(missing_ok=True)
+    if found is not None:
+        for line in set_aside_after(job.output_dir, step):
+            report.said(line)
+    elif job.resume is not None:
+        report.noted(f"{job.output_dir} holds no checkpoint: the run starts from the beginning")
 
 
 def _resolved(
@@ -148,7 +182,10 @@ def run_state(job: Job, settings: TrainingSettings, mixture: Mixture) -> dict[st
 
 
 def _checkpoint(job: Job, report: Report) -> Checkpoint | None:
-    """The checkpoint to go on from. Raises ModelError if there is none that is whole."""
+    """The checkpoint to go on from; None where the run starts from the beginning.
+
+    Raises ModelError where a named one is not whole, or none of those in the output folder is.
+    """
     if job.resume is None:
         return None
     if job.resume != LATEST:
@@ -156,11 +193,41 @@ def _checkpoint(job: Job, report: Report) -> Checkpoint | None:
     found, skipped = find_checkpoint(job.output_dir)
     for line in skipped:
         report.said(line)
-    if found is None:
-        raise ModelError(
-            job.output_dir, "holds no complete checkpoint", "start without --resume-from-checkpoint"
-        )
+    if found is None and skipped and not job.overwrite:
+        what = "holds no complete checkpoint, but damaged ones"
+        raise ModelError(job.output_dir, what, "--overwrite-output-dir starts from the beginning")
     return found
+
+
+def _check_own(job: Job, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """What is in the output folder, without a checkpoint, must be of this very run to be started anew.
+
+    Raises ModelError, UsageError or DatasetError for another run's; with `overwrite` that is deleted.
+    """
+    output = job.output_dir
+    if not results(output):
+        return
+    before, finished = settings_there(output), finished_run(output)
+    try:
+        if finished is not None:
+            _check_same(finished, now, allow_changes=job.allow_changes)
+        elif before is None:
+            make_room(output, overwrite=False)
+        elif changed := [] if job.allow_changes else _changed_settings(before, saved):
+            hint = "use the same settings, --overwrite-output-dir, or another folder"
+            raise ModelError(output, f"holds another run: {', '.join(changed)}", hint)
+    except VidllavaError:
+        if not job.overwrite:
+            raise
+        make_room(output, overwrite=True)
+
+
+def _changed_settings(before: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+    """``name old -> new`` of what makes a run another one; an older version may not know all names."""
+    free = {field.name for field in fields(TrainingSettings)} - set(FIXED) | _FREE
+    values = json.loads(json.dumps(saved))  # lists for tuples
+    names = [name for name in values if name not in free and name in before]
+    return [f"{name} {before[name]} -> {values[name]}" for name in names if before[name] != values[name]]
 
 
 def _check_same(found: Checkpoint, now: dict[str, Any], *, allow_changes: bool) -> None:
@@ -181,8 +248,8 @@ def _check_same(found: Checkpoint, now: dict[str, Any], *, allow_changes: bool) 
         raise DatasetError(found.folder, "the data changed since this checkpoint was written", hint)
 
 
-def record(job: Job, settings: TrainingSettings) -> dict[str, Any]:
-    """What the run was set to, by the names of the command's options: `--config` reads it again."""
+def record(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the run is set to, by the names of the command's options; `settings` as JSON values."""
     encode, request = job.encode, job.encode.request
     values: dict[str, Any] = {
         "model": job.model,
@@ -206,9 +273,20 @@ def record(job: Job, settings: TrainingSettings) -> dict[str, Any]:
         "device": job.device,
         "attn_implementation": job.attn_implementation,
         "download": job.download,
-        **settings.to_json(),
+        **settings,
     }
-    values["freeze"] = values["freeze"] or "none"
+    values["freeze"] = "none" if values["freeze"] == [] else values["freeze"]
     values["max_grad_norm"] = values["max_grad_norm"] or 0
     values["report_to"] = values["report_to"] or None
     return values
+
+
+def _with_origins(resolved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """settings.json: every option resolved, and under `derived` what was given of those that a stage, recipe,
+    model or other option decided. `--config` lets them be decided again, unless the file was edited."""
+    derived = {
+        name: {"given": given[name], "became": value}
+        for name, value in resolved.items()
+        if value != given[name]
+    }
+    return {**resolved, "derived": derived}

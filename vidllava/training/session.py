@@ -22,6 +22,7 @@ from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
 from vidllava.training import lengths, parameters, state
 from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint, write_json
 from vidllava.training.loop import Trainer
+from vidllava.training.output import FINISHED_FILE, finished_run
 from vidllava.training.precision import precision_of
 from vidllava.training.prepare import prepare
 from vidllava.training.report import LEDGER_FILE, Outcome, Report
@@ -86,6 +87,24 @@ class Session:
         """Whether this process writes the files."""
         return self.accelerator.is_main_process
 
+    def finished_before(self) -> Outcome | None:
+        """How an earlier start has ended this run; None where there is something left to do.
+
+        Raises ModelError for a finished run of another length that left no checkpoint to go on from.
+        """
+        output = self.job.output_dir
+        before = finished_run(output) if self.is_main and self.job.resume is not None else None
+        step = int(self.trainer.together.sums(0 if before is None else before.step)[0])
+        if not step or (self.found is not None and self.found.folder != output / f"checkpoint-{step}"):
+            return None
+        if step == self.total_steps:
+            self._as_one(lambda: self._check_media(before))
+            return Outcome(step, was_finished=True)
+        if self.found is None and not self.job.overwrite:
+            what = f"holds a finished run of {step} steps, this one has {self.total_steps}, and no checkpoint"
+            raise ModelError(output, what, "--overwrite-output-dir starts from the beginning")
+        return None
+
     def run(self) -> Outcome:
         """Train from the checkpoint, or from the start, to the end or to a signal; then save."""
         try:
@@ -131,6 +150,7 @@ class Session:
         for name in WHOLE_FILES if self.backbone.adapter is not None else ADAPTER_FILES:
             for path in output.glob(name):
                 path.unlink()
+        write_json(output / FINISHED_FILE, self._state(self.total_steps))
 
     def save(self, step: int) -> None:
         """Write `checkpoint-<step>`; every process calls it, the main one writes."""
@@ -179,6 +199,11 @@ class Session:
             "lengths": self.lengths,
         }
 
+    def _check_media(self, found: Checkpoint | None) -> None:
+        if found is not None and found.state.get("lengths") != self.lengths and not self.job.allow_changes:
+            what = "the media, or what can be read of them, changed since this checkpoint was written"
+            raise DatasetError(found.folder, what, "use the same, or --allow-changes")
+
     def _restore(self, found: Checkpoint) -> None:
         world = self.accelerator.num_processes
         if found.state.get("world_size") != world and not self.job.allow_changes:
@@ -187,9 +212,7 @@ class Session:
                 f"was made by {found.state.get('world_size')} processes, this run has {world}",
                 "use as many, or --allow-changes",
             )
-        if found.state.get("lengths") != self.lengths and not self.job.allow_changes:
-            what = "the media, or what can be read of them, changed since this checkpoint was written"
-            raise DatasetError(found.folder, what, "use the same, or --allow-changes")
+        self._check_media(found)
         state.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
         self.trainer.precision.restore(found.state.get("loss_scale"))
         self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]

@@ -26,7 +26,7 @@ VISION_LR_DIVISOR = 5
 LEARNING_RATE = 1e-5
 
 # What a resumed run may not change: each would make it another run.
-_FIXED = (
+FIXED = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "mix",
@@ -206,11 +206,15 @@ class TrainingSettings:
     def fixed(self) -> dict[str, Any]:
         """The settings that a resumed run must share, as JSON values."""
         values = self.to_json()
-        return {name: values[name] for name in _FIXED}
+        return {name: values[name] for name in FIXED}
 
     def to_json(self) -> dict[str, Any]:
         """All settings, resolved, as JSON values."""
-        values = asdict(self.resolved())
+        return self.resolved().as_given()
+
+    def as_given(self) -> dict[str, Any]:
+        """All settings as JSON values, None where a value is left open."""
+        values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

@@ -79,6 +79,10 @@ class Tracked:
         """Passed on."""
         self.report.said(line)
 
+    def noted(self, line: str) -> None:
+        """Passed on."""
+        self.report.noted(line)
+
     def close(self) -> None:
         """Let the trackers write what they hold."""
         for tracker in self._trackers:
