@@ -10,7 +10,7 @@ from vidllava.evaluation import wups
 from vidllava.evaluation.item import LETTERS, EvalItem, Scoring
 from vidllava.evaluation.letters import chosen
 from vidllava.evaluation.scoring import score
-from vidllava.evaluation.texts import normalised, rouge_l
+from vidllava.evaluation.texts import normalised, rouge_l, said, spoken
 
 OPTIONS = ("red", "blue", "dark red")
 
@@ -30,54 +30,18 @@ def item(scoring: Scoring, answer: str | None, *alternatives: str, options: tupl
     )
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        *("B", "b", "B.", "(B)", "B)", "**B**", " B\n", "B. blue", "(B) blue", "B: blue", "blue", "Blue."),
-        *(
-            "The answer is B.",
-            "The best answer is: (B) blue",
-            "Answer: B",
-            "Option B is correct.",
-            "I choose B",
-            "B, because A is red",
-        ),
-        *("The blue one, I think.", "<answer>B</answer>", "so \\boxed{B}", "First A. Then: the answer is B"),
-        *("Between (A) and (C)? No: <answer>B</answer>", "It is\nB"),
-    ],
-)
-def test_the_formats_of_an_answer(answer: str):
-    assert chosen(answer, OPTIONS) == "B"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "",
-        "I cannot tell.",
-        "A or B",
-        "(A) or (B)",
-        "Answer: Z",
-        "a man walks",
-        "D",
-        "the answer is A or B",
-        "A, B",
-        "red or blue",
-        "A. red\nB. blue",
-    ],
-)
+@pytest.mark.parametrize("answer", ["", "I cannot tell.", "B or C", "Answer: Z. Like the man in (A)"])
 def test_no_option_or_several_is_none(answer: str):
-    assert chosen(answer, OPTIONS) is None
     assert score(item("choice", "A", options=OPTIONS), answer)[:3] == (0.0, "unparsed", "")
+
+
+def test_a_letter_that_is_read_is_right_or_wrong():
+    assert score(item("choice", "B", options=OPTIONS), "**Answer**: B") == (1.0, "ok", "B", None)
+    assert score(item("choice", "A", options=OPTIONS), "B\nThe red one leaves.") == (0.0, "ok", "B", None)
 
 
 def test_an_options_text_within_another_is_not_it():
     assert chosen("It is dark red.", OPTIONS) == "C"
-
-
-def test_the_article_is_no_letter():
-    assert chosen("The answer is a blue thing", OPTIONS) == "B"
-    assert chosen("A blue thing", OPTIONS) == "B"
 
 
 @given(st.text(max_size=40))
@@ -101,6 +65,27 @@ def test_rouge_l_is_the_longest_common_subsequence():
     assert score(item("rouge", "police killed gunman"), "police then killed gunman").score == pytest.approx(
         6 / 7
     )
+
+
+REASONED = "<think>Is it the gunman? The police then killed him.</think> "
+
+
+@pytest.mark.parametrize("scoring", ["exact", "rouge", "judge"])
+def test_a_reasoning_block_is_no_part_of_a_free_answer(scoring: Scoring):
+    asked = item(scoring, "two dogs")
+    assert score(asked, REASONED + "two dogs") == score(asked, "two dogs")
+    assert score(asked, REASONED + "<answer>two dogs</answer>") == score(asked, "two dogs")
+    assert score(asked, "<think>two dogs").status == "unparsed"
+    assert score(asked, REASONED).status == "unparsed"
+    assert spoken("B<|im_end|>\n<|im_start|>user\nA") == "B"
+    assert said("<answer>a</answer> or <answer>b</answer>") == "<answer>a</answer> or <answer>b</answer>"
+
+
+def test_rouge_reads_the_first_512_characters_of_the_answer_itself():
+    asked = item("rouge", "dog")
+    assert score(asked, "x" * 508 + " dog").score == pytest.approx(2 / 3)
+    assert score(asked, "x" * 509 + " dog").score == 0.0
+    assert score(asked, f"<think>{'x ' * 600}</think>dog").score == 1.0
 
 
 def test_a_hidden_label_and_a_judges_question_have_no_score():

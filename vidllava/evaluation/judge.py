@@ -4,7 +4,8 @@ requests(records, items)                        # one each: request, question, a
 verdicts = read_scores(Path("scores.jsonl"))    # {"request": "3f7a...", "pred": "yes", "score": 4}
 scored(record, item, verdicts)                  # score 1.0
 
-A request is named by the hash of question, answer and prediction: a verdict on another answer is never used.
+A request is named by the hash of question, answer and prediction (without a reasoning block): a verdict on
+another answer is never used.
 As in Video-ChatGPT's scoring of ActivityNet-QA, accuracy is the share of yes, and a mean score of 0 to 5
 stands beside it. The wording of the messages is ours: compare only what one judge said to the same words.
 """
@@ -22,6 +23,7 @@ from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.tables import records as read_records
+from vidllava.evaluation.texts import said as free_answer
 
 Record = dict[str, Any]
 MAX_SHOWN = 5
@@ -57,7 +59,7 @@ def requests(records: Sequence[Record], items: Sequence[EvalItem]) -> list[Recor
     for record, item in zip(records, items, strict=True):
         if item.scoring != "judge" or item.answer is None or record["status"] != "ok":
             continue
-        prediction = record["resps"][0][0]
+        prediction = free_answer(record["resps"][0][0])
         user = _USER.format(question=item.question, answer=item.answer, prediction=prediction)
         found.append(
             {
@@ -109,7 +111,7 @@ def scored(record: Record, item: EvalItem, verdicts: Mapping[str, Verdict]) -> R
     """The record with the judge's word, where there is one for this very answer."""
     if item.scoring != "judge" or item.answer is None or record["status"] != "ok":
         return record
-    verdict = verdicts.get(request_key(item, record["resps"][0][0]))
+    verdict = verdicts.get(request_key(item, free_answer(record["resps"][0][0])))
     if verdict is None:
         return {**record, "score": None, "note": "a judge must say", "judge_score": None}
     return {**record, "score": float(verdict.is_right), "note": None, "judge_score": verdict.score}

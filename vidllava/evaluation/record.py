@@ -13,6 +13,7 @@ from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
 from vidllava.evaluation.answering import OutOfMemory, Reply
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
+from vidllava.evaluation.texts import said as free_answer
 from vidllava.evaluation.texts import same
 from vidllava.media.frames import FramePlan
 from vidllava.prompting.budget import OverBudget
@@ -113,7 +114,8 @@ def _said(item: EvalItem, reply: Reply) -> Record:
     }
     if item.scoring == "judge" and item.answer is not None:
         # A stand-in that needs no judge; it is not the benchmark's figure.
-        said["exact_match"] = float(any(same(reply.text, text) for text in (item.answer, *item.alternatives)))
+        texts = (item.answer, *item.alternatives)
+        said["exact_match"] = float(any(same(free_answer(reply.text), text) for text in texts))
     return said
 
 
