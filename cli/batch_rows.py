@@ -18,6 +18,7 @@ from typing import Any
 from vidllava.data.own_frames import NUMBERS, TIMES, own_frames
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
+from vidllava.media.files import is_file_name
 from vidllava.media.fingerprint import fingerprint
 from vidllava.media.sources import is_descriptor
 
@@ -100,9 +101,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _decode(text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as fault:
-        what = fault.msg if isinstance(fault, json.JSONDecodeError) else "nested too deeply"
-        raise RowFault(f"invalid JSON: {what}") from None
+    except json.JSONDecodeError as fault:
+        raise RowFault(f"invalid JSON: {fault.msg}") from None
+    except ValueError:
+        raise RowFault("invalid JSON: a number of too many digits") from None
+    except RecursionError:
+        raise RowFault("invalid JSON: nested too deeply") from None
     if not isinstance(record, dict):
         raise RowFault("must be an object")
     return record
@@ -132,6 +136,8 @@ def _path(name: str, root: Path) -> str:
         raise RowFault(f"{_short(name)}: only local files are read in a batch")
     if not name or "\0" in name:
         raise RowFault(f"{_short(name)} is no file name")
+    if not is_file_name(name):  # half a surrogate pair: the look-up says so in this row's answer
+        return str(root / name)
     if is_descriptor(str(root / name)):
         raise RowFault(f"{_short(name)} is an open file of this process: give its own path")
     if not Path(os.path.realpath(root / name)).is_relative_to(root):

@@ -11,6 +11,14 @@ import typer
 
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
 
+
+def _rate(text: str) -> float:
+    # Not at the top: the arithmetic of times brings numpy, which --help does not need.
+    from vidllava.media.timeline import parse_rate
+
+    return parse_rate(text)
+
+
 # Frames: which of them does the model see?
 NumFrames = Annotated[
     int | None,
@@ -21,7 +29,10 @@ NumFrames = Annotated[
 Fps = Annotated[
     float | None,
     typer.Option(
-        help="So many frames for each second of the clip. Excludes --num-frames.", rich_help_panel=_FRAMES
+        metavar="RATE",
+        parser=_rate,
+        help="So many frames for each second of the clip: 2, 0.5, 30000/1001. Excludes --num-frames.",
+        rich_help_panel=_FRAMES,
     ),
 ]
 MaxFrames = Annotated[

@@ -139,12 +139,15 @@ class Session:
             self._console.reply(f"{self._intake.shown(item.path)}: frames {', '.join(shown)}")
 
     def _fps(self, words: list[str]) -> None:
-        self._look(replace(self._options, fps=_number("/fps", words, float), num_frames=None))
+        # Not at the top: the arithmetic of times brings numpy, which --help does not need.
+        from vidllava.media.timeline import parse_rate
+
+        rate = parse_rate(" ".join(words), "/fps")
+        self._look(replace(self._options, fps=rate, num_frames=None))
 
     def _range(self, words: list[str]) -> None:
         if len(words) not in (0, 2):
             raise UsageError("/range", "takes a start and an end, or nothing", "/range 1:10 1:25")
-        # Not at the top: the arithmetic of times brings numpy, which --help does not need.
         from vidllava.media.timeline import parse_time
 
         start, end = (parse_time(word) for word in words) if words else (None, None)

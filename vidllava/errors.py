@@ -14,6 +14,16 @@ An error reads ``<thing>: <what> (<what to try>)`` on one line: which value, whi
 
 from __future__ import annotations
 
+# Characters of a name and of what is said about it: a value of thousands would hide the message.
+_MOST_NAME, _MOST_WORDS = 400, 2000
+
+
+def _shortened(text: str, most: int) -> str:
+    """The start and the end of a text that is longer than ``most``, and how long it is."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 4]} ... {text[-most // 4 :]} [{len(text):,} characters]"
+
 
 class VidllavaError(Exception):
     """An expected fault. ``str()`` is one line for people; ``exit_code`` is for programs."""
@@ -27,7 +37,8 @@ class VidllavaError(Exception):
         super().__init__(self.thing, what, hint)
 
     def __str__(self) -> str:
-        line = f"{self.thing}: {self.what}" + (f" ({self.hint})" if self.hint else "")
+        hint = f" ({_shortened(self.hint, _MOST_WORDS)})" if self.hint else ""
+        line = f"{_shortened(self.thing, _MOST_NAME)}: {_shortened(self.what, _MOST_WORDS)}{hint}"
         # A file name or a library's message may hold line ends or terminal escapes: keep one clean line.
         return "".join(c if c.isprintable() else " " for c in line)
 

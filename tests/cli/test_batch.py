@@ -72,6 +72,35 @@ def test_rows_are_answered_as_single_questions_are(run: Run, folder: Path, write
             assert row[key] == single[key], key
 
 
+def test_half_a_surrogate_is_the_fault_of_its_row(run: Run, folder: Path, write: Write):
+    """JSON can spell what UTF-8 cannot hold: in the question, the id, a file's name, a key."""
+    questions = write(
+        {"id": "words", "media": "clip.mp4", "question": "what\ud800?"},
+        {"id": "name", "media": "clip\ud800.mp4", "question": "what?"},
+        {"id": "i\udcff", "media": "clip.mp4", "question": "what?", "key\udfff": 1, "fps": "30000/15015"},
+        {"id": "long", "media": "x" * 300, "question": "what?"},
+    )
+    flags = ("ask", "--batch", questions, "-o", folder / "answers.jsonl", *SHORT)
+    assert run(*flags).code == 10
+    found = {row["id"]: row for row in answers(folder)}
+    assert {name: row["status"] for name, row in found.items()} == {
+        **{"words": "usage_error", "name": "media_error", "i\udcff": "ok", "long": "media_error"}
+    }
+    assert "is not valid Unicode text at character 4" in found["words"]["error"]
+    assert "is not a file name" in found["name"]["error"]
+    assert len(found["i\udcff"]["media"][0]["frames"]) == 4  # 1.998 a second, of 2 s
+    again = run(*flags)
+    assert (again.code, "1 of 4 questions are answered already" in again.err) == (10, True)
+
+
+def test_a_number_of_thousands_of_digits_is_a_bad_row(run: Run, folder: Path, write: Write):
+    long = f'{{"media": "clip.mp4", "question": "what?", "start": {"9" * 5000}}}'
+    result = run("ask", "--batch", write(long, {**ROWS[0], "end": 10**400}), "-o", folder / "answers.jsonl")
+    assert result.code == 4
+    assert "line 1: invalid JSON: a number of too many digits" in result.error
+    assert "line 2: `start` or `end` is more seconds than can be counted" in result.error
+
+
 def test_a_rows_own_rate_replaces_the_flags_count(run: Run, folder: Path, write: Write):
     questions = write({"media": "clip.mp4", "question": "what?", "fps": 2})
     run("ask", "--batch", questions, "-o", folder / "answers.jsonl", "--num-frames", 9, *SHORT)

@@ -268,3 +268,23 @@ def test_killed_at_random_it_ends_with_the_file_of_an_undisturbed_run(
     assert run("eval", *flags, "-o", out).code == 0
     assert comparable(out) == comparable(folder / "whole.jsonl")
     assert summary(out)["decode_error"] == 3
+
+
+def test_half_a_surrogate_stops_no_evaluation(run: Run, folder: Path, write: Write):
+    """JSON can spell what UTF-8 cannot hold: in a question, an id, an answer, a group."""
+    data = write(
+        {"id": "words", "video": "clip.mp4", "question": "what\ud800?", "answer": "x"},
+        {"id": "i\ud800", "video": "clip.mp4", "question": "what?", "answer": "x\ud800", "kind": "k\udfff"},
+    )
+    result = run("eval", "--data", data, "-o", folder / "out.jsonl", *SHORT)
+    assert result.code == 10
+    found = {line["id"]: line for line in lines(folder / "out.jsonl")}
+    assert found["i\ud800"]["status"] == "ok"
+    assert "is not valid Unicode text" in found["words"]["error"]
+    assert summary(folder / "out.jsonl")
+    assert (
+        run(
+            "eval", "--data", write({"video": "clip\ud800.mp4", "question": "?", "answer": "x"}), "-o", "o"
+        ).code
+        == 4
+    )

@@ -129,6 +129,9 @@ def test_parts_keep_their_order_and_say_where_visuals_stand(parse):
     sample = parse(messages(content, id="x", max_frames=4))
     assert files(sample) == ["video clip.mp4", "pictures b.png"]
     assert sample.visuals[0].request == SamplingRequest(fps=2, start_seconds=1, max_frames=4)
+    assert parse(llava("<video>", video="clip.mp4", fps="30000/1001")).visuals[0].request == SamplingRequest(
+        fps=30000 / 1001
+    )
     assert len(sample.turns[0].placeholders) == 2
     assert sample.turns[0].text == "<video>this <image> is text; and <image>"
 
@@ -232,6 +235,9 @@ FAULTY: dict[str, tuple[Any, str]] = {
     "no pictures": (llava("<video>", video=[[]]), "empty list of pictures"),
     "a range without a rate": (llava("<video>", video="frames", video_end=2), "needs `fps`"),
     "fps 0": (llava("<video>", video="frames", fps=0), "fps"),
+    "fps of words": (llava("<video>", video="clip.mp4", fps="fast"), "`fps`: 'fast' is not a rate"),
+    "a start beyond floats": (llava("<video>", video="clip.mp4", start=10**400), "must be 0 s or later"),
+    "a name with half a surrogate": (llava("<video>", video="clip\ud800.mp4"), "is no file name"),
     "fps nan": (llava("<video>", video="clip.mp4", fps=float("nan")), "NaN is no number"),
     "end before start": (llava("<video>", video="clip.mp4", video_start=3, video_end=2), "must be after"),
     "frames 0": (llava("<video>", video="clip.mp4", num_frames=0), "`num_frames`: must be a whole number"),

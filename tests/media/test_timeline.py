@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vidllava.errors import UsageError
 from vidllava.media.frames import FramePlan
 from vidllava.media.timeline import CLOCK_TOLERANCE_SECONDS as TOLERANCE
-from vidllava.media.timeline import SamplingRequest, parse_time, plan_frames
+from vidllava.media.timeline import SamplingRequest, parse_rate, parse_time, plan_frames
 
 LAWS = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -225,10 +225,73 @@ def test_times_are_seconds_minutes_or_hours(text, seconds):
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "1:75", "1:75:00", "1:2:3:4", "nan", "1e3", "1,5", "٣"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "-1", "1:75", "1:75:00", "1:2:3:4", "nan", "1e3", "1,5", "٣", "9" * 400, f"{'9' * 5000}:00"],
+)
 def test_anything_else_is_not_a_time(text):
     with pytest.raises(UsageError):
         parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "rate"),
+    [
+        *[("2", 2.0), ("0.5", 0.5), (".5", 0.5), (" 30000/1001 ", 30000 / 1001), ("1e3", 1000.0), (25, 25.0)],
+        *[("1 / 2", 0.5), ("1.5/3", 0.5), (0.1, 0.1), ("1e12", 1e12), ("1e-12", 1e-12), (10**12, 1e12)],
+    ],
+)
+def test_a_rate_is_a_number_or_a_fraction(value, rate):
+    assert parse_rate(value) == rate
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *[
+            "",
+            "fast",
+            "1/0",
+            "0/1",
+            "1/2/3",
+            "/2",
+            "2/",
+            "-1",
+            "nan",
+            "inf",
+            "nan/1",
+            "1/inf",
+            "1_0",
+            "٣",
+            "2 3",
+        ],
+        *[
+            "1e308",
+            "1e308/1e-308",
+            "1.001e12",
+            "0.999e-12",
+            0,
+            -1,
+            True,
+            None,
+            [1],
+            10**400,
+            math.inf,
+            math.nan,
+        ],
+    ],
+)
+def test_anything_else_is_not_a_rate(value):
+    with pytest.raises(UsageError) as caught:
+        parse_rate(value, "`fps`")
+    assert str(caught.value).startswith("`fps`: ")
+    assert str(caught.value).endswith("(for example 1, 0.5 or 30000/1001)")
+
+
+@pytest.mark.parametrize("request_", [{"fps": 1e308}, {"fps": 1e-300}, {"start_seconds": 10**400}])
+def test_numbers_beyond_all_clips_are_refused_and_not_computed_with(request_):
+    with pytest.raises(UsageError):
+        SamplingRequest(**request_)
 
 
 def test_nearest_key_frames_are_taken_once_each_and_how_far_off_they_are_is_said():

@@ -119,12 +119,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(
             path.parent, f"no {path.name}", "a checkpoint folder in transformers' format"
         ) from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise ModelError(path, f"cannot be read: {fault}") from None
     except json.JSONDecodeError as fault:
-        raise ModelError(path, f"not JSON: {fault.msg} at line {fault.lineno}") from None
+        what = f"not JSON: {fault.msg} at line {fault.lineno}"
+        raise ModelError(path, what, "download or save it again") from None
+    except (OSError, ValueError, RecursionError) as fault:
+        raise ModelError(path, f"cannot be read: {fault}", "download or save it again") from None
     if not isinstance(data, dict):
-        raise ModelError(path, f"holds a {type(data).__name__}, not an object")
+        what = f"holds a {type(data).__name__}, not an object"
+        raise ModelError(path, what, "download or save it again")
     return data
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
+from vidllava.media.files import is_file_name
 
 PICTURE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 _SCHEMES = ("data:", "concat:", "subfile,", "pipe:")
@@ -96,7 +97,7 @@ def _local(name: str) -> str:
         name = unquote(name.removeprefix("file://"))
     if "://" in name or name.startswith(_SCHEMES):
         raise RowFault(f"{_short(name)}: remote media are not supported; download the file first")
-    if not name or "\0" in name:
+    if not is_file_name(name):
         raise RowFault(f"{_short(name)} is no file name")
     return name
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vidllava.data.row import RowFault
 from vidllava.errors import UsageError
-from vidllava.media.timeline import SamplingRequest, parse_time
+from vidllava.media.timeline import SamplingRequest, parse_rate, parse_time
 
 NUMBERS = ("num_frames", "fps", "max_frames")
 TIMES = {"start": "start_seconds", "end": "end_seconds"}
@@ -19,10 +19,12 @@ def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         value = record.get(key)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float if key == "fps" else int):
-            raise RowFault(f"`{key}` must be a {'' if key == 'fps' else 'whole '}number")
+        if key != "fps" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise RowFault(f"`{key}` must be a whole number")
         own[key] = value
     try:
+        if "fps" in own:
+            own["fps"] = parse_rate(own["fps"], "`fps`")
         for key, field in TIMES.items():
             value = record.get(key)
             if isinstance(value, str):
@@ -34,4 +36,6 @@ def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         SamplingRequest(**own)
     except UsageError as fault:
         raise RowFault(str(fault)) from None
+    except OverflowError:
+        raise RowFault("`start` or `end` is more seconds than can be counted") from None
     return tuple(own.items())

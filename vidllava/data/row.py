@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidllava.data.source import Sample, Visual
 from vidllava.errors import DatasetError, UsageError
-from vidllava.media.timeline import SamplingRequest
+from vidllava.media.timeline import SamplingRequest, parse_rate
 from vidllava.prompting.turns import MediaKind, Placeholder, Role, Turn, check_turns
 
 if TYPE_CHECKING:
@@ -144,13 +144,23 @@ def wanted_frames(*records: Mapping[str, Any]) -> dict[str, Any]:
             value = record.get(key)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int if field in _WHOLE else int | float):
+            if field == "fps":
+                value = rate_of(value, key)
+            elif isinstance(value, bool) or not isinstance(value, int if field in _WHOLE else int | float):
                 unit = " of seconds" if field in _RANGE else ""
                 raise RowFault(f"`{key}` must be a number{unit}, not {kind_of(value)}")
             if named.setdefault(field, key) != key and wanted[field] != value:
                 raise RowFault(f"`{named[field]}` and `{key}` say different things")
             wanted[field] = value
     return wanted
+
+
+def rate_of(value: object, key: str) -> float:
+    """Frames a second, by the parser of ``--fps``. Raises RowFault."""
+    try:
+        return parse_rate(value, f"`{key}`")
+    except UsageError as fault:
+        raise RowFault(str(fault)) from None
 
 
 def pictures_named(value: object, key: str) -> list[str]:

@@ -78,7 +78,7 @@ class AnswerFile:
 
     def append(self, record: Record) -> None:
         """One answer, on disk when this returns."""
-        line = json.dumps({**record, **self._stamp}, ensure_ascii=False).encode() + b"\n"
+        line = json_line({**record, **self._stamp})
         try:
             os.write(self._files[-1], line)
             os.fsync(self._files[-1])
@@ -110,7 +110,7 @@ class AnswerFile:
 
     def replace(self, records: Sequence[Record]) -> None:
         """The file with these records alone: whole at every moment, and locked under its old name and new."""
-        data = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+        data = b"".join(json_line(record) for record in records)
         if data == self.path.read_bytes():
             return
         try:
@@ -128,6 +128,11 @@ class AnswerFile:
                 raise
         except OSError as fault:
             raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
+
+
+def json_line(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of UTF-8; a lone surrogate, which UTF-8 cannot hold, stands as its JSON escape."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def read_answers(path: Path, stamp: Mapping[str, str]) -> tuple[list[Record], bool]:

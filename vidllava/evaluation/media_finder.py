@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
+from vidllava.media.files import is_file_name
 from vidllava.media.sources import is_descriptor
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4", ".m4v", ".gif")
@@ -36,7 +37,7 @@ class MediaFinder:
 
     def find(self, name: str, *, endings: Sequence[str] = VIDEO_ENDINGS, folders: Sequence[str] = ()) -> str:
         """The path of ``name``, looked for in ``folders`` first, then anywhere. Raises RowFault."""
-        if "://" in name or not name or "\0" in name:
+        if "://" in name or not is_file_name(name):
             raise RowFault(f"{_short(name)} is no local file name")
         for folder in (*folders, ""):
             for ending in ("", *endings):

@@ -129,7 +129,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             os.chmod(unfinished, 0o644)
             os.replace(unfinished, path)

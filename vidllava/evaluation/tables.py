@@ -93,6 +93,8 @@ def _object(path: Path) -> Iterator[tuple[int, Record | RowFault]]:
         return
     except RecursionError:
         raise DatasetError(path, "JSON nested too deeply", "check the file") from None
+    except ValueError as fault:  # not UTF-8, or a number of thousands of digits
+        raise DatasetError(path, f"cannot be read as JSON: {fault}", "check the file") from None
     if not found or not all(isinstance(value, dict) for value in found.values()):
         yield 1, found
         return

@@ -68,6 +68,14 @@ _STILL_BRANDS = {
 }
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file could have this name: some characters, no NUL, none that the file system cannot hold."""
+    try:
+        return name != "" and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+
+
 def check_file(path: str | Path) -> os.stat_result:
     """The ``stat`` of a regular, non-empty, readable file. Opens nothing; raises MediaError."""
     name = os.fspath(path)
@@ -79,8 +87,8 @@ def check_file(path: str | Path) -> os.stat_result:
         hint = "only local files are read; download it first" if "://" in name else "check the path"
         raise MediaError(name, "no such file", hint) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(name, f"cannot be looked up: {reason}") from None
+        reason = getattr(error, "strerror", None) or "is not a file name"
+        raise MediaError(name, f"cannot be looked up: {reason.lower()}", "check the path") from None
     for is_kind, what in _NOT_REGULAR:
         if is_kind(status.st_mode):
             raise MediaError(name, what, "give a video or picture file")

@@ -24,5 +24,5 @@ def fingerprint(path: str) -> str | None:
                 file.seek(max(size - _SAMPLE_BYTES, _SAMPLE_BYTES))
                 found.update(file.read(_SAMPLE_BYTES))
             return found.hexdigest()
-    except (OSError, TypeError):  # None or a device: nothing to read now
+    except (OSError, TypeError, ValueError):  # None, a device, or no file's name: nothing to read now
         return None

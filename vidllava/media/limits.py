@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from vidllava.errors import ResourceError, UsageError
 
+MOST_SECONDS = 1_000_000
+"""Eleven days: the longest wait for one file."""
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
@@ -39,9 +41,8 @@ class Limits:
             ("--max-streams", self.max_streams),
         ):
             if value < 1:
-                raise UsageError(flag, f"must be at least 1, got {value}")
-        if not (math.isfinite(self.decode_seconds) and self.decode_seconds > 0):
-            raise UsageError("--decode-timeout", f"must be more than 0 seconds, got {self.decode_seconds:g}")
+                raise UsageError(flag, f"must be at least 1, got {value}", "leave it out for the default")
+        check_seconds("--decode-timeout", self.decode_seconds)
 
     def check_file(self, name: str, num_bytes: int) -> None:
         """Raises ResourceError for a file that is too large to be opened."""
@@ -70,6 +71,13 @@ class Limits:
             raise ResourceError(name, what, "raise --max-file-frames, or cut the file")
 
 
+def check_seconds(flag: str, value: float) -> None:
+    """Raises UsageError for a wait that is no time or more than a clock of the system can count."""
+    if not 0 < value <= MOST_SECONDS:
+        what = f"must be more than 0 seconds and at most {MOST_SECONDS:,}, got {value:g}"
+        raise UsageError(flag, what, "for example 60")
+
+
 DEFAULT_LIMITS = Limits()
 
 
@@ -78,4 +86,7 @@ def parse_size(text: str, flag: str = "--max-file-size") -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(flag, f"{text!r} is no size", "for example 500M or 64G")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    number = float(match[1])
+    if number == math.inf:
+        raise UsageError(flag, "is more bytes than can be counted", "for example 500M or 64G")
+    return int(number * _UNITS[match[2].lower()])

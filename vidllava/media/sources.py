@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
-from vidllava.media.limits import DEFAULT_LIMITS, Limits
+from vidllava.media.limits import DEFAULT_LIMITS, Limits, check_seconds
 
 STDIN = "-"
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self)/fd/\d+")
@@ -64,8 +64,7 @@ class Spool:
     def __init__(
         self, limits: Limits = DEFAULT_LIMITS, *, allow_url: bool = False, url_seconds: float = URL_SECONDS
     ) -> None:
-        if not url_seconds > 0:
-            raise UsageError("--url-timeout", f"must be more than 0 seconds, got {url_seconds:g}")
+        check_seconds("--url-timeout", url_seconds)
         self._limits = limits
         self._allow_url = allow_url
         self._url_seconds = url_seconds
@@ -134,7 +133,7 @@ class Spool:
     def _read_stdin(self, file: BinaryIO) -> None:
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None:
-            raise UsageError("media", "- was given, but standard input is closed")
+            raise UsageError("media", "- was given, but standard input is closed", "give a file")
         if stream.isatty():
             raise UsageError(
                 "media", "- was given, but standard input is a terminal", "cat clip.mp4 | vidllava ask - ..."

@@ -28,6 +28,9 @@ Times = npt.NDArray[np.float64]
 # Not a whole number of halves: at 29.97 frames a second the second frame of `--fps 1` starts at 1.0010 s.
 CLOCK_TOLERANCE_SECONDS = 1.25e-3
 
+_RATE_EXAMPLE = "for example 1, 0.5 or 30000/1001"
+LOWEST_FPS, HIGHEST_FPS = 1e-12, 1e12
+_RATE = re.compile(r"([^/]+)(?:/([^/]+))?")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 
 
@@ -59,21 +62,56 @@ class SamplingRequest:
         _check_count("--max-frames", self.max_frames)
         if self.num_frames is not None and self.fps is not None:
             raise UsageError("--fps", f"excludes --num-frames {self.num_frames}", "give one of the two")
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise UsageError("--fps", f"must be a number above 0, got {self.fps}", "for example 1 or 0.5")
+        if self.fps is not None:
+            _check_rate("--fps", self.fps)
         for flag, value in (("--start", self.start_seconds), ("--end", self.end_seconds)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            # A bound below a float's: a whole number of a data set may be larger than any float.
+            if value is not None and not 0 <= value < 1e300:
                 raise UsageError(flag, f"must be 0 s or later, got {value}", "seconds or mm:ss")
         start = self.start_seconds or 0.0
         if self.end_seconds is not None and self.end_seconds <= start:
-            raise UsageError("--end", f"{self.end_seconds:g} s must be after --start {start:g} s")
+            what = f"{self.end_seconds:g} s must be after --start {start:g} s"
+            raise UsageError("--end", what, "a later end or an earlier start")
         if self.rule not in ("linspace", "midpoints"):
             raise UsageError("--rule", f"{self.rule!r} is unknown", "linspace or midpoints")
 
 
 def _check_count(flag: str, value: int | None) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UsageError(flag, f"must be a whole number of at least 1, got {value}")
+        raise UsageError(flag, f"must be a whole number of at least 1, got {value}", "for example 8")
+
+
+def _check_rate(thing: str, value: float) -> None:
+    if not value > 0 or value == math.inf:
+        raise UsageError(thing, f"must be a number above 0, got {value}", _RATE_EXAMPLE)
+    if not LOWEST_FPS <= value <= HIGHEST_FPS:
+        bounds = f"from {LOWEST_FPS:g} to {HIGHEST_FPS:g}"
+        raise UsageError(thing, f"must be {bounds} frames a second, got {value}", _RATE_EXAMPLE)
+
+
+def parse_rate(value: object, thing: str = "--fps") -> float:
+    """Frames a second from a number, ``"0.5"`` or a fraction such as ``"30000/1001"``.
+
+    The one reader of rates, for flags, for the rows of a batch and for those of a data set. ``thing`` names
+    the value in the error. Raises UsageError for what is not a rate from ``LOWEST_FPS`` to ``HIGHEST_FPS``.
+    """
+    try:
+        if isinstance(value, str):
+            match = _RATE.fullmatch(value.strip())
+            if match is None or not value.isascii() or "_" in value:
+                raise ValueError
+            rate = float(match[1]) / float(match[2] or 1)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            rate = float(value)
+        else:
+            raise ValueError
+    except OverflowError:
+        rate = HIGHEST_FPS * 10
+    except (ValueError, ZeroDivisionError):
+        shown = repr(value if not isinstance(value, str) or len(value) <= 40 else f"{value[:37]}...")
+        raise UsageError(thing, f"{shown} is not a rate", _RATE_EXAMPLE) from None
+    _check_rate(thing, rate)
+    return rate
 
 
 def parse_time(text: str) -> float:
@@ -84,8 +122,12 @@ def parse_time(text: str) -> float:
     hours, minutes, seconds = match.groups()
     for part, above in ((seconds, minutes), (minutes, hours)):
         if above is not None and float(part) >= 60:
-            raise UsageError(text, f"has {part} after a colon, where a time has less than 60")
-    return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds)
+            what = f"has {part} after a colon, where a time has less than 60"
+            raise UsageError(text, what, "hh:mm:ss, for example 1:02:03")
+    found = float(hours or 0) * 3600.0 + float(minutes or 0) * 60.0 + float(seconds)
+    if found == math.inf:
+        raise UsageError(text, "is more seconds than can be counted", "seconds, mm:ss or hh:mm:ss")
+    return found
 
 
 def plan_frames(

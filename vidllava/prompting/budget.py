@@ -25,6 +25,7 @@ REPORTED_FACTORS = (1, 2, 3, 4)
 # `auto` goes no further: twice the largest factor that a source system was measured with. Beyond it,
 # neighbouring positions are less than an eighth of a trained step apart: that has to be asked for by number.
 MAX_AUTO_FACTOR = 8
+MOST_FACTOR, MOST_TOKENS = 1_000_000, 10**12
 
 
 class OverBudget(UsageError):
@@ -120,13 +121,15 @@ def parse_rope_factor(text: str) -> RopeFactor:
         factor = float(text)
     except ValueError:
         raise _bad_factor(text) from None
-    if not (math.isfinite(factor) and factor >= 1):
+    if not 1 <= factor <= MOST_FACTOR:
         raise _bad_factor(text)
     return int(factor) if factor.is_integer() else factor
 
 
 def _bad_factor(value: object) -> UsageError:
-    return UsageError(f"--rope-factor {value}", "is not a factor", "auto, off, or a number of at least 1")
+    return UsageError(
+        f"--rope-factor {value}", "is not a factor", f"auto, off, or a number from 1 to {MOST_FACTOR:,}"
+    )
 
 
 def scaled_limit(context_limit: int, factor: int | float) -> int:
@@ -154,8 +157,9 @@ def budget(
     `fits` False and `require_fit()` raises. Raises UsageError for values that cannot be meant.
     """
     for name, value, least in (("--context-limit", context_limit, 1), ("reserve tokens", reserve_tokens, 0)):
-        if value < least:
-            raise UsageError(f"{name} {value}", f"must be at least {least}")
+        if not least <= value <= MOST_TOKENS:
+            what = f"must be at least {least} and at most {MOST_TOKENS:,}"
+            raise UsageError(f"{name} {value}", what, "leave it out for the model's own")
     visual_tokens = sum(layout.num_visual_tokens for layout in layouts)
     newline_tokens = sum(layout.num_newline_tokens for layout in layouts)
     total = visual_tokens + newline_tokens + text_tokens + reserve_tokens
@@ -180,7 +184,7 @@ def _choose_factor(rope_factor: RopeFactor, total_tokens: int, context_limit: in
         return 1
     if rope_factor == "auto":
         return min(max(1, math.ceil(total_tokens / context_limit)), MAX_AUTO_FACTOR)
-    if isinstance(rope_factor, str) or not (math.isfinite(rope_factor) and rope_factor >= 1):
+    if isinstance(rope_factor, str) or not 1 <= rope_factor <= MOST_FACTOR:
         raise _bad_factor(rope_factor)
     return rope_factor
 

@@ -6,13 +6,13 @@ request = FramesRequest(num_frames=(2, 8), pool_strides=(1, 2), rope_factors=("o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, TypeVar, cast, get_args
 
 from vidllava.errors import UsageError
+from vidllava.media.timeline import parse_rate
 from vidllava.prompting.budget import RopeFactor, parse_rope_factor
 from vidllava.prompting.layout import PoolMode
 
@@ -138,14 +138,11 @@ def parse_numbers(flag: str, text: str | None, most: int = MOST_FRAMES) -> tuple
 
 
 def parse_rates(flag: str, text: str | None) -> tuple[float, ...]:
-    """``0.5,2`` -> (0.5, 2.0). None gives none. Raises UsageError."""
+    """``0.5,30000/1001`` -> (0.5, 29.97...), sorted. None gives none. Raises UsageError."""
 
     def one(word: str) -> float:
-        try:
-            rate = float(word)
-        except ValueError:
-            rate = math.nan
-        if not 0 < rate <= MOST_FPS:
+        rate = parse_rate(word, flag)
+        if rate > MOST_FPS:
             raise UsageError(f"{flag} {word!r}", f"must be rates above 0, up to {MOST_FPS:g}", "0.5,1,2")
         return rate
 
