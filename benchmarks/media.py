@@ -4,7 +4,9 @@
     python benchmarks/media.py FOLDER -o rows.jsonl
 
 Eight frames by the planned sampler, in a child process with a deadline as `vidllava ask` has it, are compared
-with a decode from the first frame on, pixel by pixel. Refused files show the line that a user would read.
+with a decode from the first frame on, pixel by pixel. Refused files show the line that a user would read. A
+file must be read or refused alike for 1, 8 and 32 frames (else UNEQUAL), and end in frames or one line (else
+FAULT). Exit code 1 where a row is DIFFERENT, UNEQUAL or FAULT.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from vidllava.media.worker import WorkerSampler
 
 # Beyond this many pixels in all, the sequential decode that is compared with takes minutes.
 MAX_COMPARED_PIXELS = 30e9
+COUNTS = (8, 1, 32)  # the first one is compared
+WRONG = ("DIFFERENT", "UNEQUAL", "FAULT")
 
 
 def look(path: Path, sampler: WorkerSampler) -> dict[str, Any]:
@@ -37,11 +41,21 @@ def look(path: Path, sampler: WorkerSampler) -> dict[str, Any]:
         if media_kind(path) == "picture":
             height, width = load_picture(path).shape[:2]
             return _row(path, start, "picture", f"{width}x{height}")
-        info = sampler.probe(str(path))
-        plan = plan_frames(info.frame_times, SamplingRequest(num_frames=8), source=path.name)
-        batch = sampler.decode(info, plan, size=64)
+        answers = [_frames(path, sampler, count) for count in COUNTS]
     except VidllavaError as refused:
         return _row(path, start, "refused", str(refused).removeprefix(f"{path}: "))
+    except Exception as fault:
+        return _row(path, start, "FAULT", f"{type(fault).__name__}: {fault}")
+    refusals = [str(answer).removeprefix(f"{path}: ") for answer in answers if isinstance(answer, Exception)]
+    if refusals:
+        few = dict(
+            zip(COUNTS, ("refused" if isinstance(a, Exception) else "read" for a in answers), strict=True)
+        )
+        alike = len(refusals) == len(COUNTS)
+        return _row(
+            path, start, "refused" if alike else "UNEQUAL", refusals[0] if alike else f"{few} {refusals}"
+        )
+    info, plan, batch = answers[0]
     row = _row(path, start, "", batch.method)
     row["frames"], row["codec"] = info.num_frames, info.codec
     row["notes"] = [*info.notes, *batch.notes]
@@ -50,6 +64,16 @@ def look(path: Path, sampler: WorkerSampler) -> dict[str, Any]:
     else:
         row["result"] = "identical" if np.array_equal(batch.pixels, _in_sequence(path, plan)) else "DIFFERENT"
     return row
+
+
+def _frames(path: Path, sampler: WorkerSampler, count: int) -> Any:
+    """(info, plan, batch), or the error with which so many frames are refused."""
+    info = sampler.probe(str(path))
+    try:
+        plan = plan_frames(info.frame_times, SamplingRequest(num_frames=count), source=path.name)
+        return info, plan, sampler.decode(info, plan, size=64)
+    except VidllavaError as refused:
+        return refused
 
 
 def _in_sequence(path: Path, plan: Any) -> np.ndarray:
@@ -88,7 +112,7 @@ def main() -> None:
         options.output.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     counts = {result: sum(row["result"] == result for row in rows) for result in {r["result"] for r in rows}}
     print(counts, f"slowest {max(row['seconds'] for row in rows)} s")
-    sys.exit(1 if counts.get("DIFFERENT") else 0)
+    sys.exit(1 if any(counts.get(result) for result in WRONG) else 0)
 
 
 if __name__ == "__main__":

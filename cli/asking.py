@@ -33,6 +33,7 @@ class Asking:
     num_frames: options.NumFrames = None
     fps: options.Fps = None
     max_frames: options.MaxFrames = None
+    sampling: options.Sampling = None
     keyframes: options.Keyframes = None
     start: options.Start = None
     end: options.End = None

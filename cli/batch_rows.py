@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.own_frames import NUMBERS, TIMES, own_frames
+from vidllava.data.own_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
 from vidllava.media.files import is_file_name
@@ -25,7 +25,7 @@ from vidllava.media.sources import is_descriptor
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 _NAME_CHARACTERS = 50
 _MEDIA = ("media", "video", "image")
-_KNOWN = {"id", "question", *_MEDIA, *NUMBERS, *TIMES}
+_KNOWN = {"id", "question", *_MEDIA, *NUMBERS, *TIMES, *WORDS}
 
 
 class OutsideRoot(RowFault):

@@ -75,6 +75,7 @@ def frames(
     max_frames: Annotated[
         int | None, typer.Option(help="At most so many, in every cell.", rich_help_panel=_CELLS)
     ] = None,
+    sampling: options.Sampling = None,
     pool_stride: Annotated[
         str | None,
         typer.Option(metavar="N,N...", help="The model's own by default.", rich_help_panel=_CELLS),
@@ -151,7 +152,7 @@ def frames(
             blind=blind,
         ),
         bench_frames_run.Source(data, task, media_root, tuple(media or ()), named_question(question), limit),
-        bench_frames_run.Planning(preset, newline_mode, context_limit),
+        bench_frames_run.Planning(preset, newline_mode, context_limit, sampling),
         weights,
         kind,
         output_dir,

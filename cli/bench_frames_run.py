@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vidllava.backbone.settings import ModelSettings
     from vidllava.bench.frames.measure import Sweep
     from vidllava.evaluation.item import EvalItem
+    from vidllava.media.timeline import Sampling
 
 ROWS = "rows.jsonl"
 _STANDING = ("ok", "unparsed", "over_budget")  # a file that could not be read is tried again
@@ -98,6 +99,7 @@ class Planning:
     preset: str | None
     newline_mode: NewlineMode | None
     context_limit: int | None
+    sampling: Sampling | None = None
 
     def options(self) -> AskOptions:
         """As a question takes them."""

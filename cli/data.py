@@ -71,6 +71,7 @@ class Planning:
     num_frames: options.NumFrames = None
     fps: options.Fps = None
     max_frames: options.MaxFrames = None
+    sampling: options.Sampling = None
     video_backend: options.VideoBackend = None
     pool_stride: options.PoolStride = None
     pool_mode: options.PoolMode = None
@@ -92,6 +93,7 @@ class Planning:
         asked = {"num_frames": self.num_frames, "fps": self.fps, "max_frames": self.max_frames}
         return EncodeOptions(
             request=SamplingRequest(**asked) if any(value is not None for value in asked.values()) else None,  # type: ignore[arg-type]
+            sampling=self.sampling,
             pool_stride=self.pool_stride,
             pool_mode=self.pool_mode,
             newline_mode=self.newline_mode,

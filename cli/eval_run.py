@@ -120,6 +120,7 @@ def _checked(command: Command, console: Console) -> Checked:
     console.note(f"{command.data}: {len(found.items)} questions of {found.task.name}")
     for note in found.notes:
         console.warn(note)
+    asked = replace(asked, sampling=asked.sampling or found.task.sampling)
     # Importing it decides nothing and costs a decoder library: only now, after every row was checked.
     from vidllava.media.decode import choose_backend
 

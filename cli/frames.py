@@ -186,8 +186,6 @@ def _full_size(item: MediaItem, sampler: Sampler, notes: dict[str, None]) -> Ite
 
     A few at a time: a long plan at 4K must not fill the memory.
     """
-    from vidllava.media.frames import FramePlan
-
     if item.info is None or item.plan is None:
         yield 0, item.picture
         return
@@ -195,9 +193,6 @@ def _full_size(item: MediaItem, sampler: Sampler, notes: dict[str, None]) -> Ite
     at_once = max(FRAMES_AT_ONCE, BYTES_AT_ONCE // (3 * item.width * item.height))
     for first in range(0, len(plan), at_once):
         part = slice(first, first + at_once)
-        few = FramePlan(
-            plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
-        )
-        batch = sampler.decode(item.info, few, backend=item.backend or "pyav")
+        batch = sampler.decode(item.info, plan.part(part), backend=item.backend or "pyav")
         notes.update(dict.fromkeys(batch.notes))
         yield from zip(batch.plan.indices, batch.pixels, strict=True)

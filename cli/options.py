@@ -38,6 +38,14 @@ Fps = Annotated[
 MaxFrames = Annotated[
     int | None, typer.Option(help="At most so many, however they were asked for.", rich_help_panel=_FRAMES)
 ]
+Sampling = Annotated[
+    Literal["time", "index"] | None,
+    typer.Option(
+        help="Spread a number of frames evenly in time (the default), or by index as LLaVA and published "
+        "benchmarks do. The same on a clip of constant rate.",
+        rich_help_panel=_FRAMES,
+    ),
+]
 Keyframes = Annotated[
     Literal["nearest"] | None,
     typer.Option(

@@ -28,6 +28,7 @@ def media_json(item: MediaItem, used: FramePlan | None = None) -> dict[str, Any]
         "rotation": info.rotation if info is not None else 0,
         "duration_seconds": round(info.duration_seconds, 6) if info is not None else 0.0,
         "num_frames_in_file": info.num_frames if info is not None else 1,
+        "sampling": plan.sampling if plan is not None else "all",
         "frames": frames_json(plan),
     }
 

@@ -107,6 +107,7 @@ class Reading:
     num_frames: options.NumFrames = None
     fps: options.Fps = None
     max_frames: options.MaxFrames = None
+    sampling: options.Sampling = None
     video_backend: options.VideoBackend = None
     pool_stride: options.PoolStride = None
     pool_mode: options.PoolMode = None
@@ -154,6 +155,7 @@ class Reading:
 
         return EncodeOptions(
             request=self.request(),
+            sampling=self.sampling,
             pool_stride=self.pool_stride,
             pool_mode=self.pool_mode,
             newline_mode=self.newline_mode,

@@ -54,6 +54,35 @@ def comparable(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines(path)]
 
 
+def test_a_range_within_a_held_frame_is_answered_about_it(run: Run, write: Write, folder: Path):
+    write_clip(folder / "held.mkv", num_frames=4, times_ms=(0, 1000, 2000, 62000))
+    asked = {"video": "held.mkv", "question": "which?", "answer": "red", "options": OPTIONS}
+    data = write(
+        {"id": "inside", "start": 30, "end": 40, **asked},
+        {"id": "time", "num_frames": 3, **asked},
+        {"id": "index", "num_frames": 3, "sampling": "index", **asked},
+    )
+    out = folder / "out.jsonl"
+    run("eval", "--data", data, "-o", out, "--max-new-tokens", 4)
+    media = [line["plan"]["media"][0] for line in lines(out)]
+    assert [(one["frames"], one["sampling"]) for one in media] == [
+        ([2], "all"),
+        ([0, 2, 3], "time"),
+        ([0, 1, 3], "index"),
+    ]
+
+
+def test_published_benchmarks_are_read_by_index_unless_a_flag_says_otherwise(
+    run: Run, write: Write, folder: Path
+):
+    write_clip(folder / "v.mp4", num_frames=4, times_ms=(0, 1000, 2000, 62000))
+    data = write({"video": "v.mp4", "question": "Which?", "candidates": OPTIONS, "answer": "red"})
+    for flags, sampling in (((), "index"), (("--sampling", "time"), "time")):
+        out = folder / f"{sampling}.jsonl"
+        run("eval", "--data", data, "--task", "mvbench", "--media-root", folder, "-o", out, *SHORT, *flags)
+        assert lines(out)[0]["plan"]["media"][0]["sampling"] == sampling
+
+
 def summary(path: Path) -> dict[str, Any]:
     return json.loads(path.with_name(f"{path.name}.summary.json").read_text())
 

@@ -103,6 +103,38 @@ def test_range_takes_minutes_and_both_spellings(run: Run, clip: Path):
     assert [round(frame["timestamp_seconds"], 1) for frame in report["frames"]] == [1.0, 1.1, 1.2, 1.3, 1.4]
 
 
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A screen recording: new pictures at 0, 1, 2 and 62 s."""
+    return write_clip(tmp_path / "held.mkv", num_frames=4, times_ms=(0, 1000, 2000, 62000))
+
+
+@pytest.mark.parametrize(
+    ("asked", "indices"),
+    [
+        (("--start", 30, "--end", 40), [2]),
+        (("--start", 30, "--end", 63, "--fps", 1), [2, 3]),
+        (("--end", 40, "--fps", 0.3), [0, 2]),
+        (("--num-frames", 3), [0, 2, 3]),
+        (("--num-frames", 3, "--sampling", "index"), [0, 1, 3]),
+        (("--fps", 1, "--max-frames", 3), [0, 2, 3]),
+    ],
+)
+def test_a_held_frame_is_on_screen_until_the_next(run: Run, held: Path, asked, indices):
+    report = json.loads(run("frames", held, *asked, "--json").out)
+    assert [frame["index"] for frame in report["frames"]] == indices
+
+
+def test_which_rule_was_followed_is_said(run: Run, held: Path):
+    for asked, rule in ((("--num-frames", 3), "time"), (("--fps", 1), "fps"), (("--num-frames", 9), "all")):
+        assert json.loads(run("frames", held, *asked, "--json").out)["sampling"] == rule
+    index = ("--num-frames", 3, "--sampling", "index")
+    assert json.loads(run("frames", held, *index, "--json").out)["sampling"] == "index"
+    assert (
+        "3 of the 4 frames of the whole clip, evenly by index, both ends" in run("frames", held, *index).out
+    )
+
+
 def test_table_for_people(run: Run, clip: Path):
     result = run("frames", clip, "--num-frames", 2)
     lines = [line.split() for line in result.out.splitlines()]

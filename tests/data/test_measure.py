@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.clips import write_clip
 from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.encode import SampleEncoder
@@ -24,6 +25,7 @@ from vidllava.data.sampler_pool import SamplerPool
 from vidllava.data.token_counter import TokenCounter
 from vidllava.media.limits import Limits
 from vidllava.media.picture import load_picture, picture_size
+from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest
 
 
@@ -76,6 +78,30 @@ def test_counted_is_what_is_encoded(
     found = lengths_of(mixture, TokenCounter(model_settings, codec, options))
     assert found.tolist() == [encoder(mixture.sample(index)).num_tokens for index in range(len(ROWS))]
     assert len(set(found.tolist())) > 5
+
+
+def test_held_frames_and_samplings_are_counted_and_encoded_alike(
+    tmp_path: Path, model_settings: ModelSettings, codec: TextCodec
+):
+    """A range within a held frame is that frame, a number of frames is even in time: in training rows too."""
+    write_clip(tmp_path / "held.mkv", num_frames=4, times_ms=(0, 1000, 2000, 62000))
+    asked = ({"start": 30, "end": 40}, {"num_frames": 3}, {"num_frames": 3, "sampling": "index"})
+    rows = [row("<video>which?", video="held.mkv", id=n, **own) for n, own in enumerate(asked)]
+    mixture = mixture_of(tmp_path, tmp_path, rows)
+    for sampling, second in ((None, (0, 2, 3)), ("index", (0, 1, 3))):
+        options = EncodeOptions(sampling=sampling)
+        encoder = SampleEncoder(model_settings, codec, options)
+        counter = TokenCounter(model_settings, codec, options)
+        samples = [mixture.sample(index) for index in range(3)]
+        found = lengths_of(mixture, counter)
+        assert found.tolist() == [encoder(sample).num_tokens for sample in samples]
+        path = samples[0].visuals[0].path
+        assert path is not None
+        info = probe(path)
+        plans = [
+            counter.plan(one.visuals[0], info.frame_times, path, info.duration_seconds) for one in samples
+        ]
+        assert [plan.indices for plan in plans] == [(2,), second, (0, 1, 3)]
 
 
 def test_the_rate_of_a_folder_of_pictures_gives_their_times(

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vidllava.media.timeline import Rule, Sampling
 from vidllava.prompting.layout import NewlineMode, PoolMode
-
-SamplingRule = Literal["linspace", "midpoints"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +22,10 @@ class Preset:
     """What ``--preset`` and a checkpoint's ``vidllava.json`` call it."""
     num_frames: int
     """Frames of a video when neither ``--num-frames`` nor ``--fps`` is given."""
-    sampling_rule: SamplingRule = "linspace"
+    sampling_rule: Rule = "linspace"
     """Which instants those frames fall on."""
+    sampling: Sampling = "time"
+    """Whether they are even in time or by index."""
     pool_mode: PoolMode = "bilinear"
     """How the token map of a frame shrinks."""
     pool_stride: int = 2

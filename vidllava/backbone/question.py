@@ -22,7 +22,7 @@ from vidllava.media.decode import choose_backend
 from vidllava.media.frames import FramePlan
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.media.timeline import SamplingRequest, plan_frames
+from vidllava.media.timeline import Sampling, SamplingRequest, plan_frames
 from vidllava.prompting.budget import RopeFactor, TokenBudget, budget
 from vidllava.prompting.conversation import (
     TEMPLATES,
@@ -44,6 +44,8 @@ class AskOptions:
     num_frames: int | None = None
     fps: float | None = None
     max_frames: int | None = None
+    sampling: Sampling | None = None
+    """Whether a number of frames is even in time or by index."""
     keyframes: Literal["nearest"] | None = None
     """The key frame nearest to each instant: cheap to decode, and not quite the frame asked for."""
     start_seconds: float | None = None
@@ -204,11 +206,12 @@ def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
         start_seconds=options.start_seconds,
         end_seconds=options.end_seconds,
         rule=preset.sampling_rule,
+        sampling=options.sampling or preset.sampling,
     )
 
 
 def _refuse_frame_options(options: AskOptions) -> None:
-    for name in ("num_frames", "fps", "max_frames", "keyframes", "start_seconds", "end_seconds"):
+    for name in ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds"):
         if getattr(options, name) is not None:
             flag = "--" + name.removesuffix("_seconds").replace("_", "-")
             raise UsageError(flag, "is for videos, and there is none among the media", f"leave out {flag}")
@@ -218,7 +221,13 @@ def _plan_clip(
     path: str, request: SamplingRequest, rules: VisualRules, backend: str, sampler: Sampler
 ) -> MediaItem:
     info = sampler.probe(path)
-    plan = plan_frames(info.frame_times, request, source=path, key_frames=info.key_frames)
+    plan = plan_frames(
+        info.frame_times,
+        request,
+        source=path,
+        key_frames=info.key_frames,
+        duration_seconds=info.duration_seconds,
+    )
     return MediaItem(
         path=path,
         kind="video",

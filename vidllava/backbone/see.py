@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -117,7 +117,7 @@ def see(
 def _known(item: MediaItem, entry: Entry, source: str, pixels: torch.Tensor | None = None) -> Seen:
     plan = item.plan
     if plan is not None and entry.indices is not None and entry.timestamps_seconds is not None:
-        plan = FramePlan(plan.instants_seconds, entry.indices, entry.timestamps_seconds, plan.reason)
+        plan = replace(plan, indices=entry.indices, timestamps_seconds=entry.timestamps_seconds)
     return Seen(item.layout, entry, plan, source, pixels)
 
 

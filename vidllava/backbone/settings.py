@@ -15,8 +15,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from vidllava.backbone.presets import MODELS, PRESETS, Preset, SamplingRule
+from vidllava.backbone.presets import MODELS, PRESETS, Preset
 from vidllava.errors import ModelError
+from vidllava.media.timeline import Rule, Sampling
 from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
 
 OWN_FILE = "vidllava.json"
@@ -189,7 +190,8 @@ def _is_meant(key: str, value: object) -> bool:
 _WORDS: dict[str, tuple[str, ...]] = {
     "pool_mode": get_args(PoolMode),
     "newline_mode": get_args(NewlineMode),
-    "sampling_rule": get_args(SamplingRule),
+    "sampling_rule": get_args(Rule),
+    "sampling": get_args(Sampling),
 }
 _COUNTS = {field.name for field in fields(Preset) if "int" in str(field.type)}
 

@@ -20,7 +20,6 @@ from vidllava.data.source import Modality, Sample, Visual, modality_of
 from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import DatasetError, VidllavaError
 from vidllava.media.decode import choose_backend
-from vidllava.media.frames import FramePlan
 
 # Full-size frames that are decoded together.
 _BYTES_AT_ONCE, _FRAMES_AT_ONCE = 256 << 20, 8
@@ -107,13 +106,11 @@ class Checker:
         if visual.kind != "video" or visual.path is None:
             return []
         info = sampler.probe(visual.path)
-        plan = self._counter.plan(visual, info.frame_times, visual.path)
+        plan = self._counter.plan(visual, info.frame_times, visual.path, info.duration_seconds)
         notes = list(info.notes)
         at_once = max(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (3 * info.width * info.height))
         for first in range(0, len(plan), at_once):
             part = slice(first, first + at_once)
-            few = FramePlan(
-                plan.instants_seconds[part], plan.indices[part], plan.timestamps_seconds[part], plan.reason
-            )
+            few = plan.part(part)
             notes += sampler.decode(info, few, backend=self._backend).notes
         return notes

@@ -79,7 +79,7 @@ class SampleEncoder:
         if visual.path is None:
             return resize_frames(_frames(visual), size)
         info = self.sampler.probe(visual.path)
-        plan = self.counter.plan(visual, info.frame_times, visual.path)
+        plan = self.counter.plan(visual, info.frame_times, visual.path, info.duration_seconds)
         frames = self.sampler.decode(info, plan, backend=self.backend, size=size).pixels
         return resize_frames(frames, size)
 

@@ -31,7 +31,7 @@ class Headers:
 
         def probed() -> Header:
             info = sampler.probe(path)
-            return Header(info.height, info.width, info.frame_times)
+            return Header(info.height, info.width, info.frame_times, info.duration_seconds)
 
         return self._look(path, probed, clip=True)
 

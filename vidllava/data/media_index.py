@@ -27,7 +27,7 @@ import numpy as np
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import ResourceError
 
-FILE = "media-2.sqlite3"
+FILE = "media-3.sqlite3"
 """The number is the table's form: another form is another file."""
 _LOCK_SECONDS = 5.0
 _ROWS_AT_ONCE = 256
@@ -37,11 +37,13 @@ _MIN_BYTES = 1 << 16
 _SETTLED_SECONDS = 2.0
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS media (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, "
-    "height INTEGER, width INTEGER, times BLOB, fault TEXT, kept_ns INTEGER) WITHOUT ROWID"
+    "height INTEGER, width INTEGER, times BLOB, seconds REAL, fault TEXT, kept_ns INTEGER) WITHOUT ROWID"
 )
 _TABLES = "SELECT name FROM sqlite_master WHERE name = 'media'"
-_READ = "SELECT height, width, times, fault FROM media WHERE path = ? AND size = ? AND modified_ns = ?"
-_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_READ = (
+    "SELECT height, width, times, seconds, fault FROM media WHERE path = ? AND size = ? AND modified_ns = ?"
+)
+_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _MIDDLE = "SELECT kept_ns FROM media ORDER BY kept_ns LIMIT 1 OFFSET (SELECT count(*) / 2 FROM media)"
 _FORGET = "DELETE FROM media WHERE kept_ns < ?"
 _NANO = 1e9
@@ -55,6 +57,8 @@ class Header:
     width: int = 0
     frame_times: np.ndarray | None = None
     """float64 [num_frames] seconds from the first frame; None for a picture."""
+    duration_seconds: float | None = None
+    """Of a clip, the end of its last frame."""
     fault: str | None = None
     """One line; then the rest means nothing."""
 
@@ -112,7 +116,7 @@ class MediaIndex:
         if time.time() - status.st_mtime_ns / _NANO < _SETTLED_SECONDS:
             return
         times = None if header.frame_times is None else _packed(header.frame_times)
-        what = (header.height, header.width, times, header.fault)
+        what = (header.height, header.width, times, header.duration_seconds, header.fault)
         row = (path, status.st_size, status.st_mtime_ns, *what, time.time_ns())
         with self._lock:
             if self._database is None:
@@ -220,6 +224,6 @@ def _packed(times: np.ndarray) -> bytes:
     return zlib.compress(np.diff(np.rint(times * _NANO).astype(np.int64), prepend=0).tobytes())
 
 
-def _header(height: int, width: int, times: bytes | None, fault: str | None) -> Header:
+def _header(height: int, width: int, times: bytes | None, seconds: float | None, fault: str | None) -> Header:
     found = None if times is None else np.cumsum(np.frombuffer(zlib.decompress(times), np.int64)) / _NANO
-    return Header(int(height), int(width), found, fault)
+    return Header(int(height), int(width), found, seconds, fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidllava.media.timeline import SamplingRequest
+from vidllava.media.timeline import Sampling, SamplingRequest
 from vidllava.prompting.conversation import LabelRule, Placement
 from vidllava.prompting.layout import NewlineMode, PoolMode
 
@@ -14,6 +14,7 @@ class EncodeOptions:
     """How samples become tokens; None takes the model preset's own value.
 
     request       which frames of a clip file that asks for none itself
+    sampling      whether a number of frames is even in time or by index, where a clip does not say
     pool_stride   how far a frame's grid shrinks
     placement     where visuals stand, None = in-place; "mixed" draws per sample from `seed`
     max_length    most rows one sample may have; None = the model's trained context
@@ -25,6 +26,7 @@ class EncodeOptions:
     """
 
     request: SamplingRequest | None = None
+    sampling: Sampling | None = None
     pool_stride: int | None = None
     pool_mode: PoolMode | None = None
     newline_mode: NewlineMode | None = None

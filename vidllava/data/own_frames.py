@@ -10,6 +10,7 @@ from vidllava.media.timeline import SamplingRequest, parse_rate, parse_time
 
 NUMBERS = ("num_frames", "fps", "max_frames")
 TIMES = {"start": "start_seconds", "end": "end_seconds"}
+WORDS = ("sampling",)
 
 
 def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -22,6 +23,7 @@ def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         if key != "fps" and (isinstance(value, bool) or not isinstance(value, int)):
             raise RowFault(f"`{key}` must be a whole number")
         own[key] = value
+    own.update({key: record[key] for key in WORDS if record.get(key) is not None})
     try:
         if "fps" in own:
             own["fps"] = parse_rate(own["fps"], "`fps`")

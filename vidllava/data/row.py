@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vidllava.data.source import Sample, Visual
 from vidllava.errors import DatasetError, UsageError
-from vidllava.media.timeline import SamplingRequest, parse_rate
+from vidllava.media.timeline import Sampling, SamplingRequest, parse_rate
 from vidllava.prompting.turns import MediaKind, Placeholder, Role, Turn, check_turns
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _REQUEST_KEYS = {
     "nframes": "num_frames",
     "fps": "fps",
     "max_frames": "max_frames",
+    "sampling": "sampling",
     "video_start": "start_seconds",
     "video_end": "end_seconds",
     "start": "start_seconds",
@@ -146,6 +147,9 @@ def wanted_frames(*records: Mapping[str, Any]) -> dict[str, Any]:
                 continue
             if field == "fps":
                 value = rate_of(value, key)
+            elif field == "sampling":
+                if value not in get_args(Sampling):
+                    raise RowFault(f"`{key}` must be {' or '.join(get_args(Sampling))}, not {shown(value)}")
             elif isinstance(value, bool) or not isinstance(value, int if field in _WHOLE else int | float):
                 unit = " of seconds" if field in _RANGE else ""
                 raise RowFault(f"`{key}` must be a number{unit}, not {kind_of(value)}")

@@ -9,6 +9,8 @@ The encoder plans with the same object, so a count and the sample that is traine
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vidllava.backbone.settings import ModelSettings
@@ -42,9 +44,9 @@ class TokenCounter:
     def __init__(self, settings: ModelSettings, codec: Encoder, options: EncodeOptions) -> None:
         preset = settings.preset
         self.codec, self.options = codec, options
-        self.request = options.request or SamplingRequest(
-            num_frames=preset.num_frames, rule=preset.sampling_rule
-        )
+        request = options.request or SamplingRequest(num_frames=preset.num_frames, rule=preset.sampling_rule)
+        self.sampling = options.sampling or preset.sampling
+        self.request = self._spread(request)
         self.rules = VisualRules.of(
             settings,
             pool_stride=options.pool_stride,
@@ -68,15 +70,23 @@ class TokenCounter:
         labels = self.options.labels
         return tokenize(turns, self.template, self.codec, add_generation_prompt=False, labels=labels)
 
-    def plan(self, visual: Visual, frame_times: np.ndarray, source: str) -> FramePlan:
-        """Which frames of a clip are seen. Raises UsageError for a range without a frame."""
-        return plan_frames(frame_times, visual.request or self.request, source=source)
+    def plan(
+        self, visual: Visual, frame_times: np.ndarray, source: str, duration_seconds: float | None
+    ) -> FramePlan:
+        """Which frames of a clip are seen. Raises UsageError for a range that starts after its end."""
+        request = self.request if visual.request is None else self._spread(visual.request)
+        return plan_frames(frame_times, request, source=source, duration_seconds=duration_seconds)
+
+    def _spread(self, request: SamplingRequest) -> SamplingRequest:
+        """``request`` with the sampling that holds for all, where it names none."""
+        return request if request.sampling is not None else replace(request, sampling=self.sampling)
 
     def plan_pictures(self, visual: Visual) -> FramePlan:
         """Which pictures of a clip that is a folder of them are seen."""
         assert visual.pictures is not None
         times = np.arange(len(visual.pictures)) / visual.pictures_per_second
-        return self.plan(visual, times, visual.pictures[0])
+        duration = len(visual.pictures) / visual.pictures_per_second
+        return self.plan(visual, times, visual.pictures[0], duration)
 
     def layout(self, visual: Visual, headers: Headers, sampler: HeaderSampler) -> VisualLayout:
         """The rows of one visual. Raises MediaError, ResourceError or UsageError for one that has none."""
@@ -86,9 +96,10 @@ class TokenCounter:
             if visual.path is None:
                 assert visual.frames is not None
                 return self.rules.video(len(visual.frames))
-            times = headers.clip(visual.path, sampler).frame_times
-            assert times is not None
-            return self.rules.video(len(self.plan(visual, times, visual.path)))
+            clip = headers.clip(visual.path, sampler)
+            assert clip.frame_times is not None
+            plan = self.plan(visual, clip.frame_times, visual.path, clip.duration_seconds)
+            return self.rules.video(len(plan))
         if visual.kind == "pictures":
             return self.rules.square()
         if visual.path is None:

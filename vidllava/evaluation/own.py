@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.own_frames import NUMBERS, TIMES, own_frames
+from vidllava.data.own_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
 from vidllava.evaluation.item import LETTERS, EvalItem, Groups, Scoring, lettered
 from vidllava.evaluation.tables import Record
@@ -22,7 +22,18 @@ from vidllava.evaluation.texts import normalised
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 _MEDIA = ("video", "image", "images", "media")
 _SCORINGS: tuple[Scoring, ...] = ("exact", "rouge", "judge")
-_KNOWN = {"id", "question", "options", "answer", "scoring", "max_new_tokens", *_MEDIA, *NUMBERS, *TIMES}
+_KNOWN = {
+    "id",
+    "question",
+    "options",
+    "answer",
+    "scoring",
+    "max_new_tokens",
+    *_MEDIA,
+    *NUMBERS,
+    *TIMES,
+    *WORDS,
+}
 
 
 def recognises(record: Record, path: Path) -> bool:
@@ -140,4 +151,4 @@ def _max_new_tokens(record: Record) -> int | None:
     return value
 
 
-TASK = Task("own", recognises, read)
+TASK = Task("own", recognises, read, sampling=None)

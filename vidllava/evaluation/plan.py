@@ -19,7 +19,7 @@ from vidllava.media.sampler import Sampler
 from vidllava.prompting.conversation import Encoder
 
 _NO_CLIP: dict[str, Any] = dict.fromkeys(
-    ("num_frames", "fps", "max_frames", "keyframes", "start_seconds", "end_seconds")
+    ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds")
 )
 
 

@@ -125,6 +125,7 @@ def _medium(medium: MediaItem, name: str, used: FramePlan | None) -> Record:
     if info is not None and plan is not None:
         found |= {
             "duration_seconds": round(info.duration_seconds, 6),
+            "sampling": plan.sampling,
             "frames": list(plan.indices),
             "timestamps_seconds": [round(seconds, 6) for seconds in plan.timestamps_seconds],
         }

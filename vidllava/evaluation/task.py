@@ -11,6 +11,7 @@ from vidllava.data.row import RowFault
 from vidllava.evaluation.item import LETTERS, EvalItem, Groups
 from vidllava.evaluation.media_finder import MediaFinder
 from vidllava.evaluation.tables import Record
+from vidllava.media.timeline import Sampling
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Task:
     """The files with questions in a folder; None: every file in it that the task recognises."""
     average_over: str | None = None
     """The group whose plain mean is the published figure, where it is not the mean over questions."""
+    sampling: Sampling | None = "index"
+    """How a number of frames is spread where no flag says so: published figures were measured by index. None
+    leaves it to the model."""
     submission: bool = False
     """Whether hidden labels are scored elsewhere, from a file of answers."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class FramePlan:
     """The presentation time of each frame, seconds from the clip's start."""
     reason: str
     """Why these frames: the rule, the range, and whatever made the count differ from the one asked for."""
+    sampling: str = ""
+    """The rule: ``time`` or ``index`` (evenly over it), ``fps``, ``all``; empty in plans of old versions."""
 
     def __post_init__(self) -> None:
         count = len(self.indices)
@@ -48,6 +50,15 @@ class FramePlan:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def part(self, some: slice) -> FramePlan:
+        """The plan of some of its frames."""
+        return replace(
+            self,
+            instants_seconds=self.instants_seconds[some],
+            indices=self.indices[some],
+            timestamps_seconds=self.timestamps_seconds[some],
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``; ``from_json`` takes them back unchanged."""
         return {
@@ -55,6 +66,7 @@ class FramePlan:
             "indices": list(self.indices),
             "timestamps_seconds": list(self.timestamps_seconds),
             "reason": self.reason,
+            "sampling": self.sampling,
         }
 
     @classmethod
@@ -65,6 +77,7 @@ class FramePlan:
             indices=tuple(int(value) for value in values["indices"]),
             timestamps_seconds=tuple(float(value) for value in values["timestamps_seconds"]),
             reason=str(values["reason"]),
+            sampling=str(values.get("sampling", "")),
         )
 
 

@@ -172,4 +172,4 @@ def _with_stand_ins(info: VideoInfo, plan: FramePlan, names: list[int], lost: li
             index = int(np.searchsorted(info.frame_ticks, names[place], side="right")) - 1
         indices[place] = min(max(index, 0), info.num_frames - 1)
         times[place] = float(info.frame_times[indices[place]])
-    return FramePlan(plan.instants_seconds, tuple(indices), tuple(times), plan.reason)
+    return replace(plan, indices=tuple(indices), timestamps_seconds=tuple(times))

@@ -1,14 +1,16 @@
 """Which instants of a clip, and which frames do they fall on? Pure arithmetic: no decoder, no torch.
 
-A frame is on screen from its own presentation time until the next frame's: half-open, ``[t_i, t_i+1)``.
-A range is half-open too: ``[start, end)`` holds the frames that start in it. Times are true presentation
-times, never index / rate, so a variable frame rate and a late start need no special case.
+A frame is on screen from its own presentation time until the next frame's: half-open, ``[t_i, t_i+1)``. A
+range ``[start, end)`` holds every frame that is on screen in it: the one on screen at ``start``, which may
+have begun long before, and those that start inside. Times are true presentation times, never index / rate,
+so a variable frame rate and a late start need no special case.
 
     plan_frames(info.frame_times, SamplingRequest(num_frames=8), source="clip.mp4")
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from vidllava.errors import UsageError
 from vidllava.media.frames import FramePlan
 
 Rule = Literal["linspace", "midpoints"]
+Sampling = Literal["time", "index"]
 Times = npt.NDArray[np.float64]
 
 # Matroska stores whole milliseconds, so a frame's time and the clip's start may each be half of one off.
@@ -50,7 +53,9 @@ class SamplingRequest:
     """End of the range, itself outside."""
     rule: Rule = "linspace"
     """``linspace`` takes both ends (LLaVA); ``midpoints`` the middle of each of N equal parts."""
-
+    sampling: Sampling | None = None
+    """What ``num_frames`` are spread evenly over: ``time`` (None too), or ``index`` as LLaVA does. The same
+    frames on a clip of constant rate."""
     keyframes: Literal["nearest"] | None = None
     """``nearest``: take the key frame nearest to each instant instead of the frame on screen then. Cheap to
     decode, up to half the distance between key frames off, and never without being asked for."""
@@ -74,6 +79,8 @@ class SamplingRequest:
             raise UsageError("--end", what, "a later end or an earlier start")
         if self.rule not in ("linspace", "midpoints"):
             raise UsageError("--rule", f"{self.rule!r} is unknown", "linspace or midpoints")
+        if self.sampling not in (None, "time", "index"):
+            raise UsageError("--sampling", f"{self.sampling!r} is unknown", "time or index")
 
 
 def _check_count(flag: str, value: int | None) -> None:
@@ -136,32 +143,61 @@ def plan_frames(
     *,
     source: str,
     key_frames: npt.NDArray[np.int64] | None = None,
+    duration_seconds: float | None = None,
 ) -> FramePlan:
     """Which frames of a clip answer ``request``.
 
     ``frame_times`` is float64 [num_frames_in_file], sorted seconds from the clip's start. ``key_frames``
-    int64 [K], sorted, are those that ``keyframes="nearest"`` may take (``VideoInfo.key_frames``). The plan's
-    indices are strictly increasing and lie in the range; ``reason`` says what changed the count.
+    int64 [K], sorted, are those that ``keyframes="nearest"`` may take (``VideoInfo.key_frames``).
+    ``duration_seconds`` is the end of the last frame; without it that frame is taken to last as long as
+    frames of the clip usually do. The plan's indices are strictly increasing and on screen in the range;
+    ``sampling`` says which rule was followed, ``reason`` what changed the count.
 
-    - ``num_frames`` (or ``max_frames``) with ``linspace``: ``np.linspace(0, n - 1, N)`` over the n frames
-      of the range, cut to whole numbers: LLaVA's rule (300 frames, N = 8: 0 42 85 128 170 213 256 299).
-    - with ``midpoints``: ``floor((k + 0.5) * n / N)``.
+    - ``num_frames`` (or ``max_frames``) with ``linspace``: N instants evenly from the start of the range to
+      its last frame, and the frame on screen at each. Where one held frame is on screen at several of them,
+      the frames in the middle of the longest stretches that are left make up the number.
+    - with ``midpoints``: the middle of each of N equal parts of the range.
+    - ``sampling="index"``: evenly over the n frames of the range by number, ``np.linspace(0, n - 1, N)`` cut
+      to whole numbers, which is LLaVA's rule (300 frames, N = 8: 0 42 85 128 170 213 256 299), or
+      ``floor((k + 0.5) * n / N)``. On a clip of constant rate both samplings take the same frames.
     - ``fps``: instants ``start + k / fps`` up to the last frame of the range, each showing the frame that
       is on screen then; frames met twice (a rate above the clip's own) are taken once.
 
-    Raises UsageError naming ``source`` where the range holds no frame (or no key frame).
+    Raises UsageError naming ``source`` where ``start`` lies after the clip's end (or the range holds no key
+    frame).
     """
-    first, last, range_note = _range(frame_times, request, source)
-    plan = _planned(frame_times, first, last, range_note, request)
+    part = _part(frame_times, request, source, duration_seconds)
+    plan = _planned(part, request)
     if request.keyframes is None:
         return plan
     keys = np.arange(0) if key_frames is None else key_frames
-    keys = keys[(keys >= first) & (keys < last)]
+    keys = keys[(keys >= part.first) & (keys < part.last)]
     if len(keys) == 0:
         raise UsageError(
-            source, f"no frame of {range_note} can be decoded alone", "leave out --keyframes nearest"
+            source, f"no frame of {part.words} can be decoded alone", "leave out --keyframes nearest"
         )
     return _at_key_frames(frame_times, plan, keys)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Frames ``first`` to ``last`` (excluded) of a clip, which are on screen from ``begin`` to ``stop``."""
+
+    times: Times
+    """Of all frames of the clip."""
+    first: int
+    last: int
+    begin: float
+    """The first instant that frames are looked for at."""
+    stop: float
+    usual_gap: float
+    """Seconds that frames of the clip are usually on screen."""
+    words: str
+
+    @property
+    def starts(self) -> Times:
+        """[last - first] when each frame of the part starts."""
+        return self.times[self.first : self.last]
 
 
 def _at_key_frames(times: Times, plan: FramePlan, keys: npt.NDArray[np.int64]) -> FramePlan:
@@ -175,105 +211,179 @@ def _at_key_frames(times: Times, plan: FramePlan, keys: npt.NDArray[np.int64]) -
     off = float(np.abs(times[keys[nearest]] - instants).max())
     once = f", {len(taken)} of them once each" if len(taken) < len(plan) else ""
     reason = f"{plan.reason}; the nearest key frames instead{once}, up to {off:.2f} s off"
-    return _plan(times, keys[taken], [float(value) for value in instants[where]], reason)
+    return _plan(times, keys[taken], instants[where], reason, plan.sampling)
 
 
-def _planned(
-    frame_times: Times, first: int, last: int, range_note: str, request: SamplingRequest
-) -> FramePlan:
-    count = last - first
+def _planned(part: _Part, request: SamplingRequest) -> FramePlan:
+    count = part.last - part.first
     if request.fps is not None:
-        instants, indices, rate_note = _by_rate(frame_times[first:last], request)
+        instants, indices, rate_note = _by_rate(part, request)
         cap = request.max_frames
         if cap is None or len(indices) <= cap:
-            reason = f"{request.fps:g} fps over {range_note}: {len(indices)} frames{rate_note}"
-            return _plan(frame_times, indices + first, instants, reason)
+            reason = f"{request.fps:g} fps over {part.words}: {len(indices)} frames{rate_note}"
+            return _plan(part.times, indices + part.first, instants, reason, "fps")
         why = f"{request.fps:g} fps would be {len(indices)} frames, over --max-frames {cap}"
-        return _by_count(frame_times, first, count, cap, request.rule, f"{why}: ", range_note)
+        return _by_count(part, cap, request, f"{why}: ")
     wanted, why = request.num_frames, ""
     if wanted is None or (request.max_frames is not None and wanted > request.max_frames):
         if wanted is not None:
             why = f"{wanted} frames asked, over --max-frames {request.max_frames}: "
         wanted = request.max_frames if request.max_frames is not None else count
-    return _by_count(frame_times, first, count, wanted, request.rule, why, range_note)
+    return _by_count(part, wanted, request, why)
 
 
-def _range(times: Times, request: SamplingRequest, source: str) -> tuple[int, int, str]:
-    """(first, last) of the frames that start in [start, end), last excluded, and the range in words."""
+def _part(times: Times, request: SamplingRequest, source: str, duration_seconds: float | None) -> _Part:
+    """The frames on screen in the range, by number and in words. Raises UsageError after the clip's end."""
     if len(times) == 0:
         raise ValueError("frame_times is empty")
-    start = request.start_seconds or 0.0
-    end = request.end_seconds
-    clip_end = float(times[-1])
-    first = int(np.searchsorted(times, start - CLOCK_TOLERANCE_SECONDS)) if start > 0 else 0
-    last = len(times)
-    if end is not None:
-        last = int(np.searchsorted(times, end - CLOCK_TOLERANCE_SECONDS))
-    if first == len(times):
+    start, end = request.start_seconds or 0.0, request.end_seconds
+    usual, last_start = _typical_gap(times), float(times[-1])
+    clip_end = max(last_start + usual if duration_seconds is None else duration_seconds, last_start)
+    if start > last_start + CLOCK_TOLERANCE_SECONDS and start >= clip_end - CLOCK_TOLERANCE_SECONDS:
         raise UsageError(
             source,
-            f"--start {start:g} s is after the last frame at {clip_end:.3f} s",
+            f"--start {start:g} s is after the last frame at {last_start:.3f} s"
+            + (f", shown until {clip_end:.3f} s" if clip_end > last_start else ""),
             "choose an earlier start",
         )
-    if first >= last:
-        raise UsageError(
-            source,
-            f"no frame starts between --start {start:g} s and --end {end:g} s",
-            f"the nearest are at {float(times[max(first - 1, 0)]):.3f} s and {float(times[first]):.3f} s",
-        )
+    first = int(np.searchsorted(times, start - CLOCK_TOLERANCE_SECONDS)) if start > 0 else 0
+    held = first == len(times) or times[first] > start + CLOCK_TOLERANCE_SECONDS
+    first -= held  # the one before it is still on screen
+    last = len(times) if end is None else int(np.searchsorted(times, end - CLOCK_TOLERANCE_SECONDS))
+    last = max(last, first + 1)
+    # A frame that an end of the range cuts counts whole, as in a clip of constant rate, unless it is held.
+    shown, gone = float(times[first]), float(times[last]) if last < len(times) else clip_end
+    begin = start if start - shown > usual + CLOCK_TOLERANCE_SECONDS else shown
+    stop = gone if end is None or gone - end <= usual + CLOCK_TOLERANCE_SECONDS else end
     if request.start_seconds is None and end is None:
-        return first, last, "the whole clip"
+        return _Part(times, first, last, begin, stop, usual, "the whole clip")
     words = f"{start:g} s to " + (f"{end:g} s" if end is not None else "the end")
-    if end is not None and last == len(times) and end > clip_end + 2 * _typical_gap(times):
-        words += f" (the last frame is at {clip_end:.3f} s)"
-    return first, last, words
+    if begin > shown:
+        words += f" (its first frame is on screen since {shown:.3f} s)"
+    if end is not None and last == len(times) and end > last_start + 2 * usual:
+        words += f" (the last frame is at {last_start:.3f} s)"
+    return _Part(times, first, last, begin, stop, usual, words)
 
 
 def _typical_gap(times: Times) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def _by_rate(times: Times, request: SamplingRequest) -> tuple[list[float], npt.NDArray[np.int64], str]:
+def _by_rate(part: _Part, request: SamplingRequest) -> tuple[Times, npt.NDArray[np.int64], str]:
     """Instants at ``fps`` from the start of the range, and the frame on screen at each, taken once."""
     assert request.fps is not None
     origin = request.start_seconds or 0.0
-    starts = times - CLOCK_TOLERANCE_SECONDS
+    starts = part.starts - CLOCK_TOLERANCE_SECONDS
     # Frame by frame instead of instant by instant: a rate of a million costs no more than a rate of one.
     ticks = np.ceil((starts - origin) * request.fps)
     ticks[0] = 0.0
     instants = origin + ticks / request.fps
     met = np.append(instants[:-1] < starts[1:], True)
     # The last instant is the last one not after the last frame: a later one would show that frame again.
-    num_instants = int(np.floor((float(times[-1]) + CLOCK_TOLERANCE_SECONDS - origin) * request.fps)) + 1
+    until = float(part.starts[-1]) + CLOCK_TOLERANCE_SECONDS
+    if part.stop - part.starts[-1] > part.usual_gap + CLOCK_TOLERANCE_SECONDS:
+        until = part.stop - CLOCK_TOLERANCE_SECONDS  # it is held: an instant may lie beyond its start
+    num_instants = int(np.floor((until - origin) * request.fps)) + 1
     met[-1] = ticks[-1] < max(num_instants, 1)
     indices = np.flatnonzero(met)
     note = ""
     if len(indices) < num_instants:
         note = f" (of {num_instants} instants; a frame that several fall on is taken once)"
-    return [float(value) for value in instants[indices]], indices.astype(np.int64), note
+    return instants[indices], indices.astype(np.int64), note
 
 
-def _by_count(
-    times: Times, first: int, count: int, wanted: int, rule: Rule, why: str, range_note: str
-) -> FramePlan:
+def _by_count(part: _Part, wanted: int, request: SamplingRequest, why: str) -> FramePlan:
+    """``wanted`` frames of the part, spread by the request's rule and sampling; all, where it has no more."""
+    count = part.last - part.first
     if wanted >= count:
         few = f" ({wanted} asked, the range has no more)" if wanted > count else ""
-        indices = np.arange(count)
-        reason = f"{why}all {count} frames of {range_note}{few}"
-    elif rule == "linspace":
-        indices = np.linspace(0, count - 1, wanted, dtype=np.int64)
-        reason = f"{why}{wanted} of the {count} frames of {range_note}, evenly, both ends"
+        reason = f"{why}all {count} frames of {part.words}{few}"
+        return _plan(part.times, np.arange(part.first, part.last), part.starts, reason, "all")
+    indices = _evenly_by_index(count, wanted, request.rule)
+    instants, note = part.starts[indices], " by index"
+    sampling = request.sampling or "time"
+    if sampling == "time":
+        instants, indices, note = _evenly_in_time(part, indices, request.rule)
+    spread = f"evenly{note}, both ends" if request.rule == "linspace" else f"the middle of each part{note}"
+    reason = f"{why}{wanted} of the {count} frames of {part.words}, {spread}"
+    return _plan(part.times, indices + part.first, instants, reason, sampling)
+
+
+def _evenly_by_index(count: int, wanted: int, rule: Rule) -> npt.NDArray[np.int64]:
+    """[wanted] numbers below ``count``, which is larger: no clock is looked at."""
+    if rule == "linspace":
+        return np.linspace(0, count - 1, wanted, dtype=np.int64)
+    return ((2 * np.arange(wanted) + 1) * count) // (2 * wanted)
+
+
+def _evenly_in_time(
+    part: _Part, by_index: npt.NDArray[np.int64], rule: Rule
+) -> tuple[Times, npt.NDArray[np.int64], str]:
+    """(instants, frames of the part, what to say of them): as many as ``by_index``, which is a first guess.
+
+    The guess stands where its frame is on screen at the instant, give or take the clocks' tolerance: so a
+    clip of constant rate keeps it however its container rounds.
+    """
+    starts, wanted = part.starts, len(by_index)
+    if rule == "linspace":
+        instants = np.linspace(part.begin, max(float(starts[-1]), part.begin), wanted)
     else:
-        indices = ((2 * np.arange(wanted) + 1) * count) // (2 * wanted)
-        reason = f"{why}{wanted} of the {count} frames of {range_note}, the middle of each part"
-    indices = indices + first
-    return _plan(times, indices, [float(value) for value in times[indices]], reason)
+        instants = part.begin + (np.arange(wanted) + 0.5) * (part.stop - part.begin) / wanted
+    on_screen = np.searchsorted(starts, instants + CLOCK_TOLERANCE_SECONDS, side="right") - 1
+    ends = np.append(starts[1:], np.inf)
+    stands = (starts[by_index] - CLOCK_TOLERANCE_SECONDS <= instants) & (
+        instants < ends[by_index] + CLOCK_TOLERANCE_SECONDS
+    )
+    met, where = np.unique(np.where(stands, by_index, np.maximum(on_screen, 0)), return_index=True)
+    if len(met) == wanted:
+        return instants, met, " in time"
+    more = _in_the_longest_stretches(starts, met.tolist(), wanted - len(met))
+    indices = np.concatenate([met, more])
+    order = np.argsort(indices)
+    asked = np.concatenate([instants[where], starts[more]])
+    note = f" in time ({len(met)} frames are on screen at {wanted} instants, {len(more)} lie between them)"
+    return asked[order], indices[order], note
 
 
-def _plan(times: Times, indices: npt.NDArray[np.int64], instants: list[float], reason: str) -> FramePlan:
+def _in_the_longest_stretches(starts: Times, taken: list[int], number: int) -> list[int]:
+    """``number`` frames that are not ``taken``, each as far in time from all others as can be."""
+    stretches: list[tuple[float, int, int, int]] = []
+
+    def add(left: int, right: int) -> None:
+        """The frames between two that are taken; -1 and len(starts) stand for the ends of the part."""
+        if right - left < 2:
+            return
+        if left < 0:
+            frame = 0
+        elif right == len(starts):
+            frame = right - 1
+        else:
+            middle = (starts[left] + starts[right]) / 2
+            frame = min(max(int(np.searchsorted(starts, middle)), left + 1), right - 1)
+            if frame - 1 > left and 2 * middle <= starts[frame - 1] + starts[frame] + CLOCK_TOLERANCE_SECONDS:
+                frame -= 1
+        away = min(abs(starts[frame] - starts[side]) for side in (left, right) if 0 <= side < len(starts))
+        # To the hundredth: among equals the earliest, however the container rounds.
+        heapq.heappush(stretches, (-round(float(away), 2), frame, left, right))
+
+    for left, right in zip([-1, *taken], [*taken, len(starts)], strict=True):
+        add(left, right)
+    found = []
+    for _ in range(number):
+        _, frame, left, right = heapq.heappop(stretches)
+        found.append(frame)
+        add(left, frame)
+        add(frame, right)
+    return found
+
+
+def _plan(
+    times: Times, indices: npt.NDArray[np.int64], instants: Times, reason: str, sampling: str
+) -> FramePlan:
     return FramePlan(
-        instants_seconds=tuple(instants),
+        instants_seconds=tuple(float(value) for value in instants),
         indices=tuple(int(index) for index in indices),
         timestamps_seconds=tuple(float(value) for value in times[indices]),
         reason=reason,
+        sampling=sampling,
     )

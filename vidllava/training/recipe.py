@@ -131,6 +131,7 @@ def _with_clips(encode: EncodeOptions, rules: stages.ClipRules, origins: dict[st
         "pool_mode": preset.pool_mode,
         "newline_mode": preset.newline_mode,
         "placement": rules.placement,
+        "sampling": preset.sampling,
     }
     if encode.request is None:
         values["request"] = SamplingRequest(num_frames=preset.num_frames, rule=preset.sampling_rule)

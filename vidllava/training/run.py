@@ -177,6 +177,7 @@ def run_state(job: Job, settings: TrainingSettings, mixture: Mixture) -> dict[st
     """What makes this run the run it is; a checkpoint remembers it. JSON values only."""
     encode = {name: value for name, value in vars(job.encode).items() if name != "request"}
     encode["request"] = None if job.encode.request is None else vars(job.encode.request)
+    encode["sampling"] = job.encode.sampling or "time"
     state = {"settings": settings.fixed(), "encode": encode, "data": mixture.fingerprint()}
     return json.loads(json.dumps(state))  # as it will be read back: lists for tuples
 
@@ -230,16 +231,20 @@ def _changed_settings(before: dict[str, Any], saved: dict[str, Any]) -> list[str
     return [f"{name} {before[name]} -> {values[name]}" for name in names if before[name] != values[name]]
 
 
+# What held before a run could be set to it.
+_ONCE = {"sampling": "index"}
+
+
 def _check_same(found: Checkpoint, now: dict[str, Any], *, allow_changes: bool) -> None:
     """Refuse to go on with other settings or data than the checkpoint's, unless that is wanted."""
     if allow_changes:
         return
     before = found.state["run"]
     changed = [
-        f"{name} {before[part].get(name)} -> {value}"
+        f"{name} {before[part].get(name, _ONCE.get(name))} -> {value}"
         for part in ("settings", "encode")
         for name, value in now[part].items()
-        if before[part].get(name) != value
+        if before[part].get(name, _ONCE.get(name)) != value
     ]
     hint = "use the same, or --allow-changes"
     if changed:
@@ -260,6 +265,7 @@ def record(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
         "num_frames": None if request is None else request.num_frames,
         "fps": None if request is None else request.fps,
         "max_frames": None if request is None else request.max_frames,
+        "sampling": encode.sampling,
         "video_backend": encode.video_backend,
         "pool_stride": encode.pool_stride,
         "pool_mode": encode.pool_mode,
