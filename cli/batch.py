@@ -22,8 +22,8 @@ from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.batch_rows import Row, read_rows
 from vidllava.cli.console import Console
 from vidllava.errors import MediaError, PartialFailure, ResourceError, UsageError, VidllavaError
-from vidllava.evaluation.answer_file import AnswerFile, Record
-from vidllava.media.fingerprint import fingerprint
+from vidllava.evaluation.answer_file import SETTINGS_FORMAT, AnswerFile, Record
+from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
     from vidllava.backbone.ahead import Plan, Prepared
@@ -62,12 +62,15 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
 
     choose_backend(asked.video_backend)
     shown, checkpoint = command.weights.locate(asked, console)
+    from vidllava.backbone.locate import weights_files
     from vidllava.backbone.question import check_options
     from vidllava.backbone.settings import read_settings
 
     check_options(read_settings(checkpoint, shown), asked)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
+    media = [path for row in rows for path in row.paths]
+    refuse_inputs("--output", output, [*media, *weights_files(checkpoint)])
     settings = settings_key(command.weights, asked, chosen, checkpoint)
     outputs.check_folder(output.absolute().parent)
     keys = {row.key: str(row.id) for row in rows}
@@ -96,24 +99,25 @@ def _files(command: Command, single: Sequence[str]) -> tuple[Path, Path]:
     if command.reading.allow_url:
         what = "cannot be given with --batch: URLs are not read in a batch"
         raise UsageError("--allow-url", what, "download the media first, and leave out --allow-url")
-    if output.exists() and questions.exists() and output.samefile(questions):
-        raise UsageError("--output", "is the file of the questions", "another name")
+    refuse_inputs("--output", output, [questions], what="is the file of the questions")
     return questions, output
 
 
 def settings_key(
     weights: Weights, asked: AskOptions, chosen: GenerateOptions, checkpoint: Path, **others: object
 ) -> str:
-    """Names whatever may change an answer besides its row: flags, ``others``, and the model's files."""
-    files = sorted(path for path in checkpoint.iterdir() if path.suffix in (".json", ".safetensors"))
+    """Names whatever may change an answer besides its row: flags, ``others``, the model's whole content."""
+    from vidllava.backbone.locate import weights_identity
+
     words = [
         asdict(asked),
         asdict(chosen),
         {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation", "pool_first")},
-        {path.name: fingerprint(str(path)) for path in files},
+        weights_identity(checkpoint),
     ]
     words += [others] if others else []
-    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8)
+    return f"{SETTINGS_FORMAT}{digest.hexdigest()}"
 
 
 def _run(

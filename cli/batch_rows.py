@@ -12,14 +12,15 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vidllava.data.own_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
+from vidllava.files.identity import media_identity
 from vidllava.media.files import is_file_name
-from vidllava.media.fingerprint import fingerprint
 from vidllava.media.sources import is_descriptor
 
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
@@ -44,11 +45,11 @@ class Row:
     own: tuple[tuple[str, Any], ...]
     """Options of ``AskOptions`` that this row sets itself."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names what was asked, the content of the media with it."""
-        samples = [fingerprint(path) for path in self.paths]
-        words = json.dumps([self.id, self.question, self.media, samples, self.own])
+        contents = [media_identity(path) for path in self.paths]
+        words = json.dumps([self.id, self.question, self.media, contents, self.own])
         return hashlib.blake2b(words.encode(), digest_size=12).hexdigest()
 
 

@@ -74,16 +74,26 @@ def ask(
     vidllava bench ask clip.mp4 "what happens" --second "how many?"
     vidllava bench ask clip.mp4 --model onevision-0.5b --weights random --num-frames 32 -o rows.jsonl
     """
+    from vidllava.backbone.locate import weights_files
+
     asked = asking.checked()
     console = Console(quiet=quiet)
     if asked_first is not None and named is not None:
         raise UsageError("--question", "is given beside a question as the last argument", "give one of them")
     question = named_question(named or "what happens") if asked_first is None else asked_first
     second = text_option("--second", second)
-    shown = weights.model
+    shown, inputs = weights.model, [clip]
     if kind == "checkpoint":
-        shown, _ = weights.locate(asked, console)
-    with RowOutput(console, output, as_json=as_json) as out:
+        shown, checkpoint = weights.locate(asked, console)
+        inputs += map(str, weights_files(checkpoint))
+    with RowOutput(
+        console,
+        output,
+        as_json=as_json,
+        fields=("path", "question", "round", "seconds"),
+        begins=rb'\{"path": "(vidllava|transformers)", "question": "',
+        inputs=inputs,
+    ) as out:
         from vidllava.bench.ask import measure, table
 
         backbone, told = open_measured(shown, weights, kind)

@@ -64,7 +64,14 @@ def decode(
     for path in clips or ():
         if not path.is_file():
             raise UsageError(str(path), "no such file", "give a video file")
-    with RowOutput(console, output, as_json=as_json) as out:
+    with RowOutput(
+        console,
+        output,
+        as_json=as_json,
+        fields=("clip", "num_frames", "reader", "round"),
+        begins=rb'\{"clip": "([^"\\]|\\.)*", "num_frames": \d+, "reader": "',
+        inputs=clips or (),
+    ) as out:
         paths = list(clips or ())
         if not paths:
             folder = clips_dir or CacheFolder.of_environment().path / "bench"

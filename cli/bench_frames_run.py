@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +17,7 @@ from vidllava.cli.bench_model import open_measured
 from vidllava.cli.bench_output import show
 from vidllava.cli.console import Console, counted
 from vidllava.errors import PartialFailure, UsageError
+from vidllava.files.writing import refuse_inputs
 from vidllava.prompting.layout import NewlineMode, pooled_side
 
 if TYPE_CHECKING:
@@ -126,6 +125,7 @@ def run(
     request = _checked(request, settings, base)
     items = source.read(console)
     _make_folder(output_dir)
+    _check_outputs(source, items, output_dir, overwrite=overwrite)
     with ExitStack() as stack:
         file = stack.enter_context(
             RowFile(
@@ -171,6 +171,22 @@ def _checked(request: FramesRequest, settings: ModelSettings, base: AskOptions) 
     return request
 
 
+def _check_outputs(source: Source, items: Sequence[EvalItem], folder: Path, *, overwrite: bool) -> None:
+    """Raises UsageError where a file would replace an input, or, without rows of a sweep, somebody else's."""
+    from vidllava.bench.frames.output import CELLS, REPORT, TABLE
+
+    inputs = [path for item in items for path in item.paths] + ([str(source.data)] if source.data else [])
+    rows = folder / ROWS
+    is_new = not rows.exists() or rows.stat().st_size == 0
+    written = [folder / name for name in (CELLS, TABLE, REPORT)]
+    for path in (rows, *written, *folder.glob("*.png")):
+        refuse_inputs("--output-dir", path, inputs)
+    for path in written:
+        if is_new and path.exists() and not overwrite:
+            what = f"exists, and {ROWS}, which it would be made of, does not"
+            raise UsageError(f"--output-dir {path}", what, "another folder, or --overwrite")
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,13 +210,11 @@ def _open(
 
 
 def _stamp(backbone: Backbone, kind: str) -> str | None:
-    """Changes whenever the files of the weights do."""
+    """The identity of the weights: of their whole content, an adapter's bases included."""
+    from vidllava.backbone.locate import weights_identity
+
     folder = backbone.settings.folder
-    if kind == "random" or folder is None:
-        return None
-    files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
-    words = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
-    return hashlib.blake2b(json.dumps(words).encode(), digest_size=8).hexdigest()
+    return None if kind == "random" or folder is None else weights_identity(folder)
 
 
 def _measure(sweep: Sweep, file: RowFile, output_dir: Path, console: Console) -> None:

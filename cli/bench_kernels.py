@@ -45,6 +45,7 @@ def run(
         file = None if output is None else stack.enter_context(RowFile(output, overwrite=overwrite))
         if (processes or _usual_processes(device)) > 1:
             number = processes or PROCESSES_ON_CUDA
+            stack.close()  # the processes write into the file, one after the other
             shown = _in_processes(request, device, output, number, as_json=as_json, quiet=quiet)
         else:
             rows = _here(request, device, file, console, as_json=as_json)

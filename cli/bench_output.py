@@ -7,17 +7,17 @@ show(console, table(out.rows))
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 
+from vidllava.bench.row_file import RowFile, encoded
 from vidllava.cli.console import Console
-from vidllava.errors import ResourceError, UsageError
+from vidllava.files.writing import refuse_inputs
 
 Output = Annotated[
     Path | None,
@@ -34,19 +34,31 @@ Repeats = Annotated[
 
 
 class RowOutput:
-    """Each row is on disk before the next is measured. Raises UsageError where none can be written."""
+    """Each row is on disk before the next is measured, after the rows of earlier runs.
 
-    def __init__(self, console: Console, path: Path | None, *, as_json: bool) -> None:
+    ``fields``: those that every row has; ``begins``: how its line begins; ``inputs``: what is measured.
+    Raises UsageError for a file of something else, one of the inputs, or one that another run writes into,
+    and ResourceError where none can be written.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        path: Path | None,
+        *,
+        as_json: bool,
+        fields: Sequence[str],
+        begins: bytes,
+        inputs: Iterable[str | Path],
+    ) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._console, self._path, self._as_json = console, path, as_json
+        self._console, self._as_json = console, as_json
         self._file = None
         if path is not None:
-            if path.is_dir():
-                raise UsageError(f"--output {path}", "is a folder", "give a file name")
-            try:
-                self._file = path.open("a", encoding="utf-8")
-            except OSError as fault:
-                raise UsageError(f"--output {path}", f"cannot be written: {fault.strerror}") from None
+            refuse_inputs("--output", path, inputs)
+            self._file = RowFile(
+                path, overwrite=False, fields=fields, begins=re.compile(begins), hint="another name"
+            )
 
     def __enter__(self) -> RowOutput:
         return self
@@ -60,19 +72,10 @@ class RowOutput:
     def append(self, row: dict[str, Any]) -> None:
         """One more row. Raises ResourceError where the disk is full."""
         self.rows.append(row)
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        if self._file is not None:
+            self._file.append(row)
         if self._as_json:
-            self._console.write(line)
-        if self._file is None:
-            return
-        try:
-            self._file.write(line + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as fault:
-            raise ResourceError(
-                str(self._path), f"cannot be written: {fault.strerror}", "make room"
-            ) from None
+            self._console.write(encoded(row))
 
 
 def show(console: Console, lines: Sequence[Sequence[str]]) -> None:

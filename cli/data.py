@@ -146,7 +146,7 @@ def check(
             raise UsageError(
                 "-o", f"takes the good rows of one file, not of {len(files)}", "check one by one"
             )
-        outputs.check_file("-o", output, overwrite=overwrite)
+        outputs.check_file("-o", output, overwrite=overwrite, inputs=files)
     asked = _Asked(files, media_root, decode, workers, output, model, revision, planning, reading)
     summary = _look(asked, console, as_json=as_json, listed=True)
     if as_json:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console, counted
-from vidllava.errors import ResourceError
+from vidllava.files.writing import replacing
 
 if TYPE_CHECKING:
     from vidllava.data.summary import Summary
@@ -54,18 +53,11 @@ class RowWriter:
         self.num_rows = 0
         self._path = path
         self._file: BinaryIO | None = None
-        self._unfinished = ""
+        self._stack = ExitStack()
 
     def __enter__(self) -> RowWriter:
         if self._path is not None:
-            try:
-                descriptor, self._unfinished = tempfile.mkstemp(
-                    prefix=f".{self._path.name}.", dir=self._path.parent
-                )
-            except OSError as fault:
-                what = f"cannot be written: {fault.strerror}"
-                raise ResourceError(self._path, what, "give another folder") from None
-            self._file = os.fdopen(descriptor, "wb")
+            self._file = self._stack.enter_context(replacing(self._path))
         return self
 
     def write(self, row: bytes) -> None:
@@ -81,19 +73,7 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is None or self._path is None:
-            return
-        try:
-            self._file.close()
-            if error is None:
-                os.chmod(self._unfinished, 0o644)
-                os.replace(self._unfinished, self._path)
-                return
-        except OSError as fault:
-            what = f"cannot be written: {fault.strerror}"
-            raise ResourceError(self._path, what, "give another folder") from None
-        finally:
-            Path(self._unfinished).unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
 
 
 class Lister:

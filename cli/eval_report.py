@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidllava.cli.console import Console
+from vidllava.errors import VidllavaError
 from vidllava.evaluation.answer_file import AnswerFile
 from vidllava.evaluation.judge import Verdict, requests
 from vidllava.evaluation.summary import ANSWERED, STATUSES, Cell, Share, Summary
-from vidllava.media.fingerprint import fingerprint
+from vidllava.files.identity import media_identity
+from vidllava.files.json_log import read_log
+from vidllava.files.writing import write_json, write_text
 
 if TYPE_CHECKING:
     from vidllava.cli.eval_run import Checked, Command
@@ -38,14 +41,14 @@ def report(
     asked = requests(final, items)
     if asked:
         path = _beside(output, "judge.jsonl")
-        results.write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in asked))
+        write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in asked))
         console.note(f"{path}: {len(asked)} requests to a judge; its words come back with --judge-scores")
     if checked.found.task.submission and any(item.answer is None for item in items):
         path = _beside(output, "submission.json")
-        results.write_json(path, results.submission(final))
+        write_json(path, results.submission(final))
         console.note(f"{path}: the answers, for the benchmark's server")
     found = {**results.summary_json(final, checked.found.task), **_conditions(command, checked)}
-    results.write_json(_beside(output, "summary.json"), found)
+    write_json(_beside(output, "summary.json"), found)
     seen = results.summarised(final)
     if not console.quiet:
         for line in table(seen, results.blind_summarised(final)):
@@ -67,6 +70,43 @@ def _beside(output: Path, ending: str) -> Path:
     return output.with_name(f"{output.name}.{ending}")
 
 
+def beside(output: Path) -> dict[Path, Callable[[Path], bool]]:
+    """The files that may be written beside the answers, each with a test whether it is of an evaluation."""
+    return {
+        _beside(output, "judge.jsonl"): _are_requests,
+        _beside(output, "submission.json"): _is_submission,
+        _beside(output, "summary.json"): _is_summary,
+    }
+
+
+def _are_requests(path: Path) -> bool:
+    def check(record: Record) -> str | None:
+        return None if {"request", "messages"} <= set(record) and "pred" not in record else "is no request"
+
+    try:
+        return read_log(path, check).end == "whole"
+    except VidllavaError:
+        return False
+
+
+def _is_submission(path: Path) -> bool:
+    found = _object(path)
+    return found is not None and all(isinstance(value, int) for value in found.values())
+
+
+def _is_summary(path: Path) -> bool:
+    return {"task", "settings_key", "conditions"} <= set(_object(path) or ())
+
+
+def _object(path: Path) -> Record | None:
+    """The JSON object that a file holds; None where it holds something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _conditions(command: Command, checked: Checked) -> dict[str, Any]:
     """What the result hangs on: the data, the settings, the versions, the machine."""
     import torch
@@ -79,7 +119,7 @@ def _conditions(command: Command, checked: Checked) -> dict[str, Any]:
     files = [data] if data.is_file() else sorted(path for path in data.iterdir() if path.is_file())
     return {
         "model": checked.shown,
-        "data": {"path": str(data), "files": {path.name: fingerprint(str(path)) for path in files}},
+        "data": {"path": str(data), "files": {path.name: media_identity(path) for path in files}},
         "settings_key": checked.settings,
         "settings": {
             "planning": asdict(checked.asked),

@@ -12,13 +12,14 @@ from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch import DECODE_SECONDS, MAX_WORKERS, settings_key
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console
-from vidllava.cli.eval_report import report
+from vidllava.cli.eval_report import beside, report
 from vidllava.errors import PartialFailure, UsageError
-from vidllava.evaluation.answer_file import AnswerFile, read_answers, standing
+from vidllava.evaluation.answer_file import AnswerFile, is_answers, read_answers, standing
 from vidllava.evaluation.judge import read_scores
 from vidllava.evaluation.ranks import Ranks, parts
 from vidllava.evaluation.read import EvalSet, read_set
 from vidllava.evaluation.summary import ANSWERED
+from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
@@ -114,8 +115,8 @@ def _checked(command: Command, console: Console) -> Checked:
         raise UsageError("--temperature", what, "--temperature 0, or --batch-size 1")
     if command.output.is_dir():
         raise UsageError(f"--output {command.output}", "is a folder", "give a file name")
-    if command.output.exists() and command.data.exists() and command.output.samefile(command.data):
-        raise UsageError("--output", "is the file of the questions", "another name")
+    refuse_inputs("--output", command.output, [command.data], what="is the file of the questions")
+    _refuse_inputs(command, [command.data, *([command.judge_scores] if command.judge_scores else [])])
     found = read_set(command.data, task=command.task, media_root=command.media_root, limit=command.limit)
     console.note(f"{command.data}: {len(found.items)} questions of {found.task.name}")
     for note in found.notes:
@@ -126,16 +127,32 @@ def _checked(command: Command, console: Console) -> Checked:
 
     choose_backend(asked.video_backend)
     shown, checkpoint = command.weights.locate(asked, console)
+    from vidllava.backbone.locate import weights_files
     from vidllava.backbone.question import check_options
     from vidllava.backbone.settings import read_settings
 
     check_options(read_settings(checkpoint, shown), asked)
+    media = [path for item in found.items for path in (*item.paths, item.subtitles) if path]
+    _refuse_inputs(command, [*media, *weights_files(checkpoint)])
     outputs.check_folder(command.output.absolute().parent)
     keys = tuple(item.content_key for item in found.items)
     settings = settings_key(
         command.weights, asked, chosen, checkpoint, task=found.task.name, blind=command.blind
     )
     return Checked(found, keys, asked, chosen, shown, checkpoint, settings)
+
+
+def _refuse_inputs(command: Command, inputs: Iterable[str | Path]) -> None:
+    """Raises UsageError where the answers, or what is written beside them, would replace something else."""
+    listed = list(inputs)
+    if command.data.is_dir():
+        listed += [path for path in command.data.iterdir() if command.overwrite and not is_answers(path)]
+    refuse_inputs("--output", command.output, listed)
+    for path, is_ours in beside(command.output).items():
+        refuse_inputs("--output", path, listed)
+        if path.exists() and not command.overwrite and not is_ours(path):
+            what = "is there, is not of an evaluation, and would be replaced"
+            raise UsageError(f"--output {command.output}: {path.name}", what, "another name, or --overwrite")
 
 
 def _first_process(
@@ -159,7 +176,7 @@ def _first_process(
 
 def _other_process(command: Command, checked: Checked, ranks: Ranks, console: Console) -> None:
     ranks.wait()  # the first one takes over what an earlier run has left
-    records, _ = read_answers(command.output, checked.stamp)
+    records = read_answers(command.output, checked.stamp).records
     done = frozenset(str(one["key"]) for one in standing(records, checked.ids, ANSWERED))
     with _part(command, checked, ranks) as part:
         _answer(command, checked, ranks, part, done, console)
@@ -173,7 +190,7 @@ def _part(command: Command, checked: Checked, ranks: Ranks) -> AnswerFile:
 
 def _of_parts(output: Path, checked: Checked) -> Iterable[dict[str, object]]:
     for path in parts(output.absolute()):
-        yield from read_answers(path, checked.stamp)[0]
+        yield from read_answers(path, checked.stamp).records
 
 
 def _forget_parts(output: Path) -> None:

@@ -17,7 +17,7 @@ from vidllava.cli import bounds, options, outputs
 from vidllava.cli.asking import Asking
 from vidllava.cli.console import Console, counted
 from vidllava.cli.groups import spread
-from vidllava.cli.intake import open_media
+from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.words import named_question
 from vidllava.errors import ModelError
 
@@ -85,7 +85,7 @@ def frames(
         for note in planned.notes:
             console.warn(note)
         if save is not None:
-            told = _save(planned.items[0], save, intake.sampler, overwrite=overwrite, console=console)
+            told = _save(planned.items[0], save, intake, overwrite=overwrite, console=console)
             new = [note for note in told if note not in planned.notes]
             for note in new:
                 console.warn(note)
@@ -156,7 +156,7 @@ def _show(planned: Question, model: str, console: Console) -> None:
 
 
 def _save(
-    item: MediaItem, folder: Path, sampler: Sampler, *, overwrite: bool, console: Console
+    item: MediaItem, folder: Path, intake: Intake, *, overwrite: bool, console: Console
 ) -> tuple[str, ...]:
     """Write each frame as a PNG at its display size, whole or not at all; all names are checked first.
 
@@ -169,12 +169,12 @@ def _save(
     names = [folder / f"frame_{index}.png" for index in indices]
     outputs.check_folder(folder)
     for name in names:
-        outputs.check_file("--save", name, overwrite=overwrite)
+        outputs.check_file("--save", name, overwrite=overwrite, inputs=intake.paths)
     notes: dict[str, None] = {}
     stand_ins: dict[str, None] = {}
-    saved = _full_size(item, sampler, notes)
+    saved = _full_size(item, intake.sampler, notes)
     for name, index, (shown, pixels) in zip(names, indices, saved, strict=True):
-        outputs.write_picture(Image.fromarray(pixels), name)
+        outputs.write_picture(Image.fromarray(pixels), name, durable=False)
         if shown != index:
             stand_ins[f"{name.name} shows frame {shown}"] = None
     console.note(f"{counted(len(names), 'frame')} written to {folder}")

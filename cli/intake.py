@@ -36,7 +36,7 @@ class Intake:
 
     def begin(self, question: Question, size: int, folder: CacheFolder | None) -> None:
         """Let the worker decode from now on, while this process loads torch and the model."""
-        from vidllava.media.content import FileStamp
+        from vidllava.files.identity import FileStamp
 
         for item in question.items:
             if item.info is None or item.plan is None:

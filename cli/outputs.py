@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidllava.errors import ResourceError, UsageError
+from vidllava.files.writing import refuse_inputs, replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def check_file(flag: str, path: Path, *, overwrite: bool) -> None:
-    """Raises UsageError if ``path`` exists and may not be replaced, or its folder does not exist."""
+def check_file(flag: str, path: Path, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Raises UsageError if ``path`` is one of ``inputs``, not a file, or exists and may not be replaced."""
     if path.is_dir():
         raise UsageError(f"{flag} {path}", "is a folder", "give a file name")
+    refuse_inputs(flag, path, inputs)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{flag} {path}", "is not a regular file", "give a file name")
     if path.exists() and not overwrite:
         raise UsageError(f"{flag} {path}", "exists already", "another name, or --overwrite")
 
@@ -33,20 +37,7 @@ def check_folder(folder: Path) -> None:
         raise ResourceError(folder, "no permission to write here", "give another folder")
 
 
-def write_picture(picture: Image, path: Path) -> None:
-    """Write a PNG beside ``path`` and rename it: a reader never sees half of one.
-
-    Raises ResourceError if the disk is full or the folder cannot be written.
-    """
-    try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as fault:
-        raise ResourceError(path, f"cannot be written: {fault.strerror}", "give another folder") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            picture.save(file, format="PNG")
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except OSError as fault:
-        Path(unfinished).unlink(missing_ok=True)
-        raise ResourceError(path, f"cannot be written: {fault.strerror}", "give another folder") from None
+def write_picture(picture: Image, path: Path, *, durable: bool = True) -> None:
+    """Write a PNG, whole or not at all. Raises ResourceError."""
+    with replacing(path, durable=durable) as file:
+        picture.save(file, format="PNG")

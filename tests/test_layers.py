@@ -24,6 +24,7 @@ FOLDERS = {
 LAYERS = {
     "vidllava": 0,
     "vidllava.errors": 0,
+    "vidllava.files": 0,
     "vidllava.kernels": 1,
     "vidllava.prompting": 1,
     "vidllava.media.timeline": 1,
@@ -76,6 +77,7 @@ RESERVED = {
 PURE = (
     "vidllava.errors",
     "vidllava.cache_folder",
+    "vidllava.files",
     "vidllava.prompting",
     "vidllava.media.timeline",
     "vidllava.media.frames",
@@ -86,7 +88,6 @@ PURE = (
 LIGHT = (
     *PURE,
     "vidllava.media.probe",
-    "vidllava.media.content",
     "vidllava.media.decode",
     "vidllava.media.picture",
     "vidllava.backbone.settings",

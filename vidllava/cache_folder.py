@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidllava.errors import UsageError
+from vidllava.files.writing import UNFINISHED, unconverted_replacing
 
 FOLDER_VARIABLE = "VIDLLAVA_CACHE"
 LIMIT_VARIABLE = "VIDLLAVA_CACHE_LIMIT"
@@ -29,7 +29,6 @@ SECTIONS = ("features", "content", "lengths")
 _DATABASE = re.compile(r"media-\d+\.sqlite3(-journal)?")
 """The index of media headers (`vidllava.data.media_index`) counts, and bounds and empties itself."""
 MAX_FILES = 20_000
-_UNFINISHED = ".unfinished-"
 _STALE_SECONDS = 3600.0
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -78,15 +77,9 @@ class CacheFolder:
         path = self.path / name
         for folder in (self.path, path.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(unfinished, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
-            raise
+        # Not flushed to the disk: an entry that a power cut leaves torn is no entry.
+        with unconverted_replacing(path, durable=False, mode=0o600) as file:
+            file.write(data)
         self._make_room()
         return True
 
@@ -125,7 +118,7 @@ class CacheFolder:
         files = sorted(self._files(), key=lambda file: file.used_at)
         num_bytes, num_files = sum(file.num_bytes for file in files) + self._database_bytes(), len(files)
         for file in files:
-            if file.path.name.startswith(_UNFINISHED):
+            if file.path.name.startswith(UNFINISHED):
                 # What a killed process left is rubbish; what another one is writing is not.
                 wanted = now - file.used_at <= _STALE_SECONDS
             else:

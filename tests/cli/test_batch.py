@@ -167,9 +167,6 @@ def test_a_changed_question_or_clip_is_asked_again_and_the_old_answer_goes(
         *("what differs?", "what else?", "what is this?", "what moves?")
     ]
     write_clip(folder / "clip.mp4", num_frames=30)
-    from vidllava.media.fingerprint import fingerprint
-
-    fingerprint.cache_clear()
     assert "1 of 4 questions are answered already" in run(*flags).err
     assert len(answers(folder)) == 4
 

@@ -11,7 +11,6 @@ import pytest
 from vidllava.errors import DatasetError
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.read import read_set
-from vidllava.media.fingerprint import fingerprint
 
 ROW: dict[str, Any] = {"id": "7", "video": "a.mp4", "question": "which colour?", "answer": "blue"}
 COLOURS = ["red", "blue"]
@@ -162,5 +161,4 @@ def test_the_key_is_of_the_content_and_not_of_the_place(folder: Path):
     changed = [{**ROW, "question": "why?"}, {**ROW, "answer": "red"}, {**ROW, "num_frames": 2}]
     assert all(read(folder, row)[0].content_key != one for row in changed)
     (folder / "a.mp4").write_bytes(b"other")
-    fingerprint.cache_clear()
     assert read(folder, ROW)[0].content_key != one

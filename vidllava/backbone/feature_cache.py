@@ -5,9 +5,9 @@
     entry = cache.find(key)
 
 A key names everything that can change a bit of the result: the file's content (a hash of all its bytes; of
-a picture, of its pixels), the frames, the decoder and the libraries under it, the model (path, size and time
-of its weights, content of its configuration), the number format, and how this machine computes. So a hit is
-what would have been computed. Entries are safetensors with a check sum; one that is not whole is no entry.
+a picture, of its pixels), the frames, the decoder and the libraries under it, the model (a hash of all its
+files), the number format, and how this machine computes. So a hit is what would have been computed. Entries
+are safetensors with a check sum; one that is not whole is no entry.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,17 +25,17 @@ import transformers
 from safetensors.torch import load, save
 
 import vidllava
-from vidllava.backbone.locate import bases, is_adapter
+from vidllava.backbone.locate import weights_identity
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.question import MediaItem
-from vidllava.backbone.settings import config_path
 from vidllava.backbone.tower import vision_tower
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
-from vidllava.media.content import FileStamp, content_hash, decoder_versions
+from vidllava.files.identity import FileStamp, content_hash
+from vidllava.media.container import decoder_versions
 
 # Raise it with every change of ours to what the tower sees or does.
-FORMAT = 1
+FORMAT = 2
 MEMORY_BYTES = 512 << 20
 
 
@@ -75,8 +76,12 @@ class FeatureCache:
         self._memory_bytes = memory_bytes
         self._memory: OrderedDict[str, Entry] = OrderedDict()
         self._unwritten: list[tuple[Key, Entry]] = []
-        self._model = _model_identity(backbone)
         self._notes: list[str] = []
+
+    @cached_property
+    def _model(self) -> list[Any] | None:
+        """Read with the first key: whoever has no media to name reads no weights for it."""
+        return _model_identity(self._backbone)
 
     def key(self, item: MediaItem, *, reuse_frames: bool) -> Key | None:
         """The key of one planned item; None where it cannot be named surely. Raises MediaError."""
@@ -215,18 +220,12 @@ def _reading(item: MediaItem) -> dict[str, Any]:
 
 
 def _model_identity(backbone: Backbone) -> list[Any] | None:
-    """The weights by place, size and time, and the configuration by content; None without a folder."""
+    """The weights by their whole content, and what is set besides; None without a folder."""
     folder = backbone.settings.folder
     if folder is None:
         return None
     settings = {name: value for name, value in asdict(backbone.settings).items() if name != "folder"}
-    files = []
-    places = [folder, *bases(folder)] if is_adapter(folder) else [folder]
-    for path in [path for place in places for path in sorted(place.glob("*.safetensors"))]:
-        status = path.stat()
-        files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
-    config = config_path(folder).read_text(encoding="utf-8")
-    return [files, config, json.dumps(settings, sort_keys=True, default=str)]
+    return [weights_identity(folder), json.dumps(settings, sort_keys=True, default=str)]
 
 
 def _device_name(device: torch.device) -> str:

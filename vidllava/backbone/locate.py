@@ -14,6 +14,7 @@ from pathlib import Path
 from vidllava.backbone.presets import MODELS
 from vidllava.backbone.settings import ADAPTER_MODEL_CONFIG, config_path, read_json
 from vidllava.errors import ModelError, UsageError
+from vidllava.files.identity import files_identity
 
 AUTO_MODEL = "onevision-0.5b"
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
@@ -23,6 +24,15 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_MODEL_CONFIG)
 WHOLE_FILES = ("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 _HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit
 _MOST_ADAPTERS = 8
+_ENDINGS = (".safetensors", ".json", ".txt", ".jinja", ".model")
+# Of a run: they lie beside its weights and decide no answer.
+_OF_TRAINING = (
+    "optimizer.safetensors",
+    "random.safetensors",
+    "trainer_state.json",
+    "settings.json",
+    "finished.json",
+)
 
 
 def locate(name: str, *, download: bool = False, revision: str | None = None) -> tuple[str, Path]:
@@ -72,6 +82,25 @@ def bases(folder: Path, *, download: bool = False) -> list[Path]:
             raise ModelError(folder, f"stands on more than {_MOST_ADAPTERS} adapters", "export one of them")
     check_folder(found[-1])
     return found[1:]
+
+
+def weights_identity(folder: Path) -> str:
+    """The identity of a model by the whole content of every file that decides an answer.
+
+    Weights, configuration, tokenizer and template; of an adapter its own files and those of every model under
+    it. Where the folders lie changes nothing. Remembered, see ``vidllava.files.identity``.
+    """
+    return files_identity(weights_files(folder))
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The files that ``weights_identity`` reads, folder by folder from the nearest."""
+    places = [folder, *bases(folder)] if is_adapter(folder) else [folder]
+    return [path for place in places for path in sorted(place.iterdir()) if _decides(path)]
+
+
+def _decides(path: Path) -> bool:
+    return path.suffix in _ENDINGS and path.name not in _OF_TRAINING and path.is_file()
 
 
 def _folder(name: str, *, download: bool, revision: str | None) -> Path:

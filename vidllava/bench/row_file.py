@@ -8,23 +8,24 @@ with RowFile(path, overwrite=False) as file:
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from vidllava.errors import ResourceError, UsageError
+from vidllava.files.json_log import JsonLog
 
 Row = dict[str, Any]
+# How a row begins: of `bench kernels`, of `bench frames`.
+_BEGINS = re.compile(rb'\{("kernel": "[a-z]+", "shape": "|"key": "[0-9a-f]{16,}", "cell": ")')
 
 
 def _is_timed(row: Row) -> bool:
     return row.get("p50_ms") is not None
 
 
-class RowFile:
-    """Rows that stand in the file stay; a torn last line is cut off. Raises UsageError, ResourceError.
+class RowFile(JsonLog):
+    """Rows that stand in the file stay; a last line that was cut off goes. Raises UsageError, ResourceError.
 
     ``fields`` are those without which a line is no row; ``stands`` says which rows are not measured again.
     """
@@ -36,58 +37,32 @@ class RowFile:
         overwrite: bool,
         fields: Sequence[str] = ("key", "kernel", "direction"),
         stands: Callable[[Row], bool] = _is_timed,
+        begins: re.Pattern[bytes] = _BEGINS,
+        hint: str = "another name, or --overwrite",
     ) -> None:
-        self.path = path
-        self._fields = fields
-        if path.exists() and not path.is_file():
-            raise UsageError(f"--output {path}", "is no regular file", "give a file name")
+        def check(row: Row) -> str | None:
+            is_row = all(name in row for name in fields)
+            return None if is_row else "is no row of this benchmark"
+
+        super().__init__(path, check=check, begins=begins, overwrite=overwrite, hint=hint)
         try:
-            self._file = path.open("r+b" if path.exists() else "w+b")
-        except OSError as fault:
-            raise UsageError(f"--output {path}", f"cannot be written: {fault.strerror}") from None
-        try:
-            self.rows: list[Row] = [] if overwrite else self._read()
-            """What stood there."""
             if overwrite:
-                self._file.truncate(0)
-            self._file.seek(0, os.SEEK_END)
+                self.replace([])
         except BaseException:
-            self._file.close()
+            self.close()
             raise
-        self.done = frozenset(str(row["key"]) for row in self.rows if stands(row))
+        self.done = frozenset(str(row["key"]) for row in self.records if "key" in row and stands(row))
         """Keys of the rows that stand: of a kernel's, one that was skipped or found wrong is tried again."""
 
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+    @property
+    def rows(self) -> list[Row]:
+        """What stood there."""
+        return self.records
 
     def append(self, row: Row) -> None:
-        """One more row, on disk when this returns."""
-        try:
-            self._file.write(encoded(row).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as fault:
-            raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
-
-    def _read(self) -> list[Row]:
-        data = self._file.read()
-        whole, end, _torn = data.rpartition(b"\n")
-        self._file.truncate(len(whole) + len(end))
-        rows: list[Row] = []
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                _ = [row[name] for name in self._fields]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                what = f"line {number} is no row of this benchmark"
-                raise UsageError(f"--output {self.path}", what, "another name, or --overwrite") from None
-            rows.append(row)
-        return rows
+        """One more row, on disk when this returns. Raises ValueError for NaN, which is no figure."""
+        encoded(row)
+        super().append(row)
 
 
 def encoded(row: Row) -> str:

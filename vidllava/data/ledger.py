@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from vidllava.files.writing import append_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +44,10 @@ class Ledger:
         self.num_drawn += num_drawn
 
     def write(self, bad: tuple[BadSample, ...]) -> None:
-        """Append a line for each."""
+        """Append a line for each. Raises ResourceError."""
         if not bad:
             return
-        lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in bad)
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(file, lines.encode())  # one write per step: lines of several processes do not interleave
-        finally:
-            os.close(file)
+        append_lines(self.path, [asdict(one) for one in bad])  # one write a step: processes share the file
 
     @property
     def too_many(self) -> bool:

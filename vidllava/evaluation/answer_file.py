@@ -1,26 +1,30 @@
 """The file of answers: a JSON line each, on disk before the next is begun; what stands is not done again.
 
-with AnswerFile(path, settings="3f7a", model="nano", asked={"9be1": "7"}, overwrite=False) as answers:
+with AnswerFile(path, settings="2-3f7a", model="nano", asked={"9be1": "7"}, overwrite=False) as answers:
     answers.append({"id": "7", "key": "9be1", "status": "ok", ...})
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import tempfile
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from vidllava.errors import ResourceError, UsageError
+from vidllava.errors import UsageError, VidllavaError
+from vidllava.files.json_log import Check, Found, JsonLog, read_log
 
 Record = dict[str, Any]
+SETTINGS_FORMAT = "2-"
+"""How the settings of a run begin in its records: the form in which weights, media and flags are named."""
+_BEGINS = re.compile(
+    rb'\{("doc_id": \d+, )?"id": ("([^"\\]|\\.)*"|-?\d+), '
+    rb'("key": "[0-9a-f]{24}"|"status": "[a-z_]+", "question": )'
+)
+"""How a line begins: of ``eval`` with its key, of ``ask --batch`` with its status."""
 
 
-class AnswerFile:
+class AnswerFile(JsonLog):
     """Locked while it is open: a second run into the same file is refused."""
 
     def __init__(
@@ -41,17 +45,19 @@ class AnswerFile:
 
         Raises UsageError for a file of other settings, another model, or no answers at all.
         """
-        self.path = path
         self.notes: list[str] = []
         self._stamp = {"model": model, "settings": settings}
-        if path.is_dir():
-            raise UsageError(f"--output {path}", "is a folder", "give a file name")
-        if str(path) == "-" or (path.exists() and not path.is_file()):
-            raise UsageError(f"--output {path}", "is no regular file", "give a file name: answers are kept")
-        self._files = [self._open(path)]
+        check = answer_check(self._stamp)
+        super().__init__(path, check=check, begins=_BEGINS, overwrite=overwrite)
         try:
-            sources = () if overwrite else (path, *earlier)
-            kept = standing([row for each in sources for row in self._read(each)], asked, stands)
+            records = list(self.records)
+            torn = [path] if self.was_cut_off else []
+            for other in () if overwrite else earlier:
+                found = read_log(other, check, begins=_BEGINS)
+                records += found.records
+                torn += [other] if found.end == "cut off" else []
+            self.notes += [f"{each}: the last line was cut off and is answered again" for each in torn]
+            kept = standing(records, asked, stands)
             others = sum(str(record["key"]) not in asked for record in kept) if only else 0
             if others:
                 what = f"holds answers to {others} questions that are not asked now"
@@ -63,96 +69,39 @@ class AnswerFile:
         self.done = frozenset(str(record["key"]) for record in kept)
         """Keys of the questions that are answered."""
 
-    def __enter__(self) -> AnswerFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the file free."""
-        while self._files:
-            os.close(self._files.pop())
-
     def append(self, record: Record) -> None:
-        """One answer, on disk when this returns."""
-        line = json_line({**record, **self._stamp})
-        try:
-            os.write(self._files[-1], line)
-            os.fsync(self._files[-1])
-        except OSError as fault:
-            raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
-
-    def read(self) -> list[Record]:
-        """The answers that are on disk, in the order in which they came."""
-        return self._read(self.path)
-
-    def _read(self, path: Path) -> list[Record]:
-        records, is_torn = read_answers(path, self._stamp)
-        if is_torn:
-            self.notes.append(f"{path}: the last line was cut off and is answered again")
-        return records
-
-    def _open(self, path: Path) -> int:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
-        except OSError as fault:
-            raise ResourceError(path, f"cannot be written: {fault.strerror}", "another --output") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            what = "is being written by another run"
-            raise UsageError(f"--output {path}", what, "wait for it, or give another name") from None
-        return descriptor
-
-    def replace(self, records: Sequence[Record]) -> None:
-        """The file with these records alone: whole at every moment, and locked under its old name and new."""
-        data = b"".join(json_line(record) for record in records)
-        if data == self.path.read_bytes():
-            return
-        try:
-            descriptor, unfinished = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(unfinished, 0o644)
-                self._files.append(self._open(Path(unfinished)))
-                os.replace(unfinished, self.path)
-            except BaseException:
-                Path(unfinished).unlink(missing_ok=True)
-                raise
-        except OSError as fault:
-            raise ResourceError(self.path, f"cannot be written: {fault.strerror}", "make room") from None
+        """One answer, on disk when this returns. Raises ResourceError."""
+        super().append({**record, **self._stamp})
 
 
-def json_line(record: Mapping[str, Any]) -> bytes:
-    """A record as a line of UTF-8; a lone surrogate, which UTF-8 cannot hold, stands as its JSON escape."""
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+def answer_check(stamp: Mapping[str, str] | None) -> Check:
+    """What is wrong with a line of a file of answers; ``stamp``: the model and settings that it must have."""
+
+    def check(record: Record) -> str | None:
+        if not all(isinstance(record.get(name), str) for name in ("key", "status", "model", "settings")):
+            return "is no answer of a batch"
+        if stamp is None or all(record[name] == value for name, value in stamp.items()):
+            return None
+        if record["model"] != stamp["model"]:
+            return f"was made with model {record['model']}"
+        if not record["settings"].startswith(SETTINGS_FORMAT):
+            return "was made by an earlier version, which did not read the weights and media whole"
+        return "was made with other settings or weights"
+
+    return check
 
 
-def read_answers(path: Path, stamp: Mapping[str, str]) -> tuple[list[Record], bool]:
-    """(records, whether the last line is torn). Raises UsageError for those of another run."""
-    *whole, torn = path.read_bytes().split(b"\n")
-    records: list[Record] = []
-    for line in whole:
-        try:
-            record = json.loads(line)
-            _ = record["key"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            what = f"line {len(records) + 1} is no answer of a batch"
-            raise UsageError(f"--output {path}", what, "another name, or --overwrite") from None
-        if any(record.get(name) != value for name, value in stamp.items()):
-            made = record.get("model")
-            other = f"model {made}" if made != stamp["model"] else "other settings or weights"
-            what = f"was made with {other}"
-            raise UsageError(f"--output {path}", what, "another name, or --overwrite")
-        records.append(record)
-    return records, bool(torn)
+def read_answers(path: Path, stamp: Mapping[str, str] | None) -> Found:
+    """The answers in a file. Raises UsageError for those of another run."""
+    return read_log(path, answer_check(stamp), begins=_BEGINS)
+
+
+def is_answers(path: Path) -> bool:
+    """Whether a file holds answers and nothing else, of whatever run."""
+    try:
+        return path.is_file() and bool(read_answers(path, None).records)
+    except VidllavaError:
+        return False
 
 
 def standing(found: Iterable[Record], asked: Mapping[str, str], stands: Sequence[str]) -> list[Record]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
-from vidllava.media.fingerprint import fingerprint
+from vidllava.files.identity import media_identity
 
 Scoring = Literal["choice", "exact", "rouge", "wups", "judge"]
 Groups = tuple[tuple[str, str], ...]
@@ -51,14 +52,14 @@ class EvalItem:
     earlier: tuple[str, ...] = ()
     """Questions asked before, in the same conversation: the model's own answers stand in the prompt."""
 
-    @property
+    @cached_property
     def content_key(self) -> str:
         """Names what is asked and how it is scored, the content of the media with it; not where it stands."""
         words = {
             name: value for name, value in asdict(self).items() if name not in ("row", "paths", "subtitles")
         }
         files = [*self.paths, *([self.subtitles] if self.subtitles else [])]
-        words["files"] = [fingerprint(path) for path in files]
+        words["files"] = [media_identity(path) for path in files]
         return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 

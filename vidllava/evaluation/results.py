@@ -6,14 +6,9 @@ summary_of(final, task)["of_answered"]["mean"]
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from vidllava.errors import ResourceError
 from vidllava.evaluation.item import LETTERS, EvalItem
 from vidllava.evaluation.judge import Verdict, scored
 from vidllava.evaluation.record import Record
@@ -117,24 +112,3 @@ def submission(records: Sequence[Record]) -> dict[str, int]:
 
 def _read(record: Record) -> str:
     return record["filtered_resps"][0] if record["filtered_resps"] else ""
-
-
-def write_json(path: Path, value: Any) -> None:
-    """The file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """The file, whole or not at all. Raises ResourceError."""
-    try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-            os.chmod(unfinished, 0o644)
-            os.replace(unfinished, path)
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
-    except OSError as fault:
-        raise ResourceError(path, f"cannot be written: {fault.strerror}", "make room") from None

@@ -118,3 +118,11 @@ def num_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
     return min(os.cpu_count() or 1, _MAX_THREADS)
+
+
+def decoder_versions() -> dict[str, str]:
+    """PyAV and the FFmpeg libraries under it: what may change pixels."""
+    libraries = {
+        name: ".".join(str(part) for part in version) for name, version in av.library_versions.items()
+    }
+    return {"av": av.__version__, **libraries}

@@ -27,12 +27,14 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vidllava.errors import ModelError, ResourceError
+from vidllava.files.writing import flush_to_disk, write_json
 
 COMPLETE = "COMPLETE"
 STATE_FILE = "trainer_state.json"
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ASIDE = ".writing-"
+_MAKES_A_MODEL = ("config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def write_checkpoint(output: Path, step: int, write: Callable[[Path], None], *, 
         if final.exists():  # an earlier, torn one of this name, or the same step saved again after a resume
             discard(final)
         aside.rename(final)
-        _flush(output)
+        flush_to_disk(output)
     for old in _numbered(output)[:-keep] if keep else []:
         discard(output / f"checkpoint-{old}")
     return final
@@ -140,11 +142,12 @@ def publish(output: Path, write: Callable[[Path], None]) -> None:
     with writing(output / f"{_ASIDE}final") as aside:
         write(aside)
         _flush_tree(aside)
-        for path in sorted(
-            aside.iterdir(), key=lambda p: p.name == "config.json"
-        ):  # the config makes it a model
+        # These make a folder a model: none while the files in it are of two models.
+        for name in _MAKES_A_MODEL:
+            (output / name).unlink(missing_ok=True)
+        for path in sorted(aside.iterdir(), key=lambda p: p.name in _MAKES_A_MODEL):
             os.replace(path, output / path.name)
-        _flush(output)
+        flush_to_disk(output)
 
 
 def discard(folder: Path) -> None:
@@ -159,17 +162,6 @@ def clean(output: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON to `path` at once: under another name, flushed, renamed."""
-    aside = path.with_name(f".{path.name}.writing")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
 def _numbered(output: Path) -> list[int]:
     """Steps of the checkpoint folders in `output`, ascending."""
     names = (_NAME.fullmatch(path.name) for path in output.glob("checkpoint-*") if path.is_dir())
@@ -182,20 +174,11 @@ def _seal(folder: Path) -> None:
         p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
     }
     write_json(folder / COMPLETE, {"files": sizes})
-    _flush(folder)
+    flush_to_disk(folder)
 
 
 def _flush_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            _flush(path)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk holds a file, or a folder's list of names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            flush_to_disk(path)
+    flush_to_disk(folder)

@@ -23,6 +23,7 @@ from vidllava.data.load import Loading, Schemes, load_mixture
 from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
+from vidllava.files.writing import write_json
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.training import trackers
 from vidllava.training.checkpoint import (
@@ -30,7 +31,6 @@ from vidllava.training.checkpoint import (
     find_checkpoint,
     read_checkpoint,
     set_aside_after,
-    write_json,
 )
 from vidllava.training.output import (
     FINISHED_FILE,

@@ -19,8 +19,9 @@ from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
 from vidllava.data.own_sampler import OwnSampler
 from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
+from vidllava.files.writing import write_json
 from vidllava.training import lengths, parameters, state
-from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint, write_json
+from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint
 from vidllava.training.loop import Trainer
 from vidllava.training.output import FINISHED_FILE, finished_run
 from vidllava.training.precision import precision_of

@@ -22,6 +22,7 @@ from vidllava.bench.frames.request import FramesRequest
 from vidllava.bench.frames.summary import SECONDS, CellSummary, SweepSummary, summarise_cells
 from vidllava.bench.frames.words import context_word, used_factor
 from vidllava.bench.row_file import Row, encoded
+from vidllava.files.writing import write_text
 
 CELLS, TABLE, REPORT = "cells.jsonl", "rows.csv", "report.html"
 CONDITIONS = (
@@ -53,24 +54,18 @@ class Written:
 
 
 def write_all(rows: Sequence[Row], request: FramesRequest, folder: Path) -> Written:
-    """Write every file but the rows themselves. Raises OSError where the disk is full."""
+    """Write every file but the rows themselves. Raises ResourceError."""
     found = summarise_cells(rows, request.cells)
     told = {name: rows[-1].get(name) for name in CONDITIONS} | {"date": rows[-1]["date"]}
     everything = [*found.cells, *([found.blind] if found.blind else [])]
     lines = [encoded({**one.to_json(), "measure": found.measure, **told}) for one in everything]
-    _write(folder / CELLS, "".join(line + "\n" for line in lines))
-    _write(folder / TABLE, _csv(everything, found.measure))
+    write_text(folder / CELLS, "".join(line + "\n" for line in lines))
+    write_text(folder / TABLE, _csv(everything, found.measure))
     drawn = charts(found)
     for chart in drawn:
         save(chart, folder / f"{chart.key}.png")
-    _write(folder / REPORT, page(found, drawn, told))
+    write_text(folder / REPORT, page(found, drawn, told))
     return Written(table(found), advice(found))
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def table(found: SweepSummary) -> list[tuple[str, ...]]:

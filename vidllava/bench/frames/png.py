@@ -13,6 +13,7 @@ from vidllava.bench.frames.axis import Axis
 from vidllava.bench.frames.charts import Chart
 from vidllava.bench.frames.series import GREY, Series
 from vidllava.bench.frames.svg import apart
+from vidllava.files.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ _DODGE_POINTS, _NOTE_LETTERS = 2.0, 118
 
 
 def save(chart: Chart, path: Path) -> None:
-    """Draw ``chart`` to the PNG ``path``, whole or not at all."""
+    """Draw ``chart`` to the PNG ``path``, whole or not at all. Raises ResourceError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,9 +60,8 @@ def save(chart: Chart, path: Path) -> None:
     _name(axes, chart)
     note = textwrap.fill(chart.note, _NOTE_LETTERS)
     figure.supxlabel(note, x=0.015, ha="left", fontsize=8, color=_GREY)
-    unfinished = path.with_name(f".{path.name}.writing")
-    FigureCanvasAgg(figure).print_figure(unfinished, format="png")
-    unfinished.replace(path)
+    with replacing(path) as file:
+        FigureCanvasAgg(figure).print_figure(file, format="png")
 
 
 def _frame(axes: Axes, chart: Chart) -> None:

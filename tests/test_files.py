@@ -11,8 +11,8 @@ import pytest
 
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
-from vidllava.media import content
-from vidllava.media.content import FileStamp, content_hash
+from vidllava.files import identity
+from vidllava.files.identity import FileStamp, content_hash
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """All files count as old."""
-    monkeypatch.setattr(content, "_SETTLED_SECONDS", -60.0)
+    monkeypatch.setattr(identity, "_SETTLED_SECONDS", -60.0)
 
 
 @pytest.fixture(autouse=True)
 def restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "_remembered", {})
+    monkeypatch.setattr(identity, "_remembered", {})
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_restart_does_not_read_the_file_again(
     folder = CacheFolder(tmp_path / "cache")
     first = content_hash(str(file), folder)
     assert content_hash(str(file), folder) == first
-    monkeypatch.setattr(content, "_remembered", {})
+    monkeypatch.setattr(identity, "_remembered", {})
     assert content_hash(str(file), folder) == first
     assert len(readings) == 1
 
