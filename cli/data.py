@@ -262,6 +262,9 @@ def _look_at(
 
     root = part.media_root or asked.media_root
     source = RecordSource(part.path, root, on_fault=faulty)
+    if source.unknown_keys:
+        summary.unknown_keys[name] = dict(sorted(source.unknown_keys.items()))
+        console.note(str(source.key_note()))
     progress = CheckProgress(console, name, len(source))
     with RowWriter(asked.output) as good:
         for row in checker.rows(source):

@@ -279,19 +279,28 @@ def test_counting_needs_no_torch(tmp_path: Path, media: Path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+def test_keys_without_a_meaning_are_named_once_and_in_the_summary(run: Run, tmp_path: Path):
+    said = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "this"}]
+    rows = write(tmp_path / "rows.jsonl", [{"conversations": said, "mood": at} for at in range(3)])
+    found = run("data", "check", rows, "--json", *LIMIT)
+    assert found.code == 0
+    assert found.err.count("keys without a meaning (rows that have them): mood (3)") == 1
+    assert json.loads(found.out.splitlines()[-1])["summary"]["unknown_keys"] == {str(rows): {"mood": 3}}
+
+
 def test_the_rows_that_the_help_shows_are_rows(run: Run, tmp_path: Path, media: Path):
     text = run("data", "--help").out
     for name, file in (("a.png", "0.png"), ("b.mp4", "clip.mkv")):
         text = text.replace(name, file)
-    first = text[text.index("LLaVA  ") :]
+    first = text[text.index("llava  ") :]
     shown = [
         json.JSONDecoder().raw_decode(first, first.index("{", first.index(name)))[0]
-        for name in ("LLaVA", "swift")
+        for name in ("llava  ", "messages  ", "swift  ")
     ]
     rows = write(tmp_path / "rows.jsonl", shown)
     found = run("data", "check", rows, "--media-root", media, *LIMIT)
     assert found.code == 0, found.out
-    assert "picture          1" in found.err
+    assert "picture          2" in found.err
     assert "video            1" in found.err
     mixture = first[first.index("datasets:") : first.index("╭")]
     (tmp_path / "mix.yaml").write_text(mixture)

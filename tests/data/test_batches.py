@@ -101,6 +101,22 @@ class Sleeping(World):
         raise AssertionError
 
 
+def test_every_draw_has_its_own_number_whichever_process_encodes_it(batches_of):
+    """The number seeds a mixed placement: two copies of one sample in a batch are placed on their own."""
+    numbers: dict[int, list[int]] = {}
+    for rank in range(2):
+        batches = batches_of(World(("text",), 6), batch_size=8, share=Share(rank=rank, world_size=2))
+        numbers[rank] = []
+
+        def encode(sample, *, draw: int, seen=numbers[rank], plain=batches.encoder):
+            seen.append(draw)
+            return plain(sample, draw=draw)
+
+        batches.encoder = encode
+        assert batches[3].error is None
+    assert numbers == {0: [24, 25, 26, 27], 1: [28, 29, 30, 31]}
+
+
 def test_closing_does_not_wait_for_workers_that_hang(batches_of):
     reading = ReadAhead(batches_of(Sleeping(EVERYTHING, 6)), start=0, stop=9, num_workers=2)
     time.sleep(0.5)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidllava.data.formats import detect, parse_row
+from vidllava.cli.data_help import HELP
+from vidllava.data.formats import FORMATS, detect, parse_row
 from vidllava.data.media_root import MediaRoot, natural
 from vidllava.data.records import RecordSource
 from vidllava.data.row import RowContext, RowFault
@@ -66,11 +67,17 @@ def files(sample: Sample) -> list[str | tuple[str, ...]]:
 
 
 def test_formats_are_told_by_their_keys():
-    assert detect(llava("hi")) == "llava"
-    assert detect(llava("hi", sample_id=3)) == "m4-instruct"
-    assert detect(llava("hi", metadata={})) == "m4-instruct"
-    assert detect(messages("hi")) == "swift"
-    assert detect(messages([text("hi")])) == "messages"
+    assert detect(llava("hi")).NAME == "llava"
+    assert detect(llava("hi", sample_id=3)).NAME == "m4-instruct"
+    assert detect(llava("hi", metadata={})).NAME == "m4-instruct"
+    assert detect(messages("hi")).NAME == "swift"
+    assert detect(messages([text("hi")])).NAME == "messages"
+
+
+@pytest.mark.parametrize("each", FORMATS, ids=lambda each: each.NAME)
+def test_the_help_text_shows_the_example_of_every_format(each):
+    for line in each.EXAMPLE.splitlines():
+        assert line in HELP
 
 
 def test_a_row_of_no_format_says_what_it_has_and_what_was_expected():
@@ -199,7 +206,7 @@ FAULTY: dict[str, tuple[Any, str]] = {
         {"messages": [{"role": "user", "content": 3}, {"role": "assistant", "content": [text("a")]}]},
         "turn 1 needs a text or a list of parts, not a number",
     ),
-    "image is a number": (messages([{"type": "image", "image": 3}]), "needs a file name, not a number"),
+    "image is a number": (messages([{"type": "image", "image": 3}]), "`turn 1 part 1` must be a file name"),
     "video is a number": (messages([{"type": "video", "video": 3}]), "must be a file name"),
     "no file": (messages([{"type": "image"}]), "names no file, and the row's `images` has none left"),
     "unused": (messages([text("hi")], images=["a.png"]), "`images` lists 1 more than the parts"),

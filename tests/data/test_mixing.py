@@ -191,6 +191,28 @@ def test_grouping_by_length_matches_lengths_and_loses_nothing():
     assert all(of(grouped, step) == {"picture": 4, "video": 4} for step in range(100))
 
 
+@pytest.mark.parametrize("mix", ["in-batch", "sequential"])
+def test_lengths_are_matched_within_batches_that_straddle_epochs_too(mix):
+    """An epoch of 803 draws ends within a batch of 8: the next one's windows begin where a batch does."""
+    modalities: list[Modality] = ["picture"] * 803
+    order = BatchOrder(Mixture((Measured(modalities),)), mix=mix, batch_size=8, seed=4)
+    spreads = [float(np.ptp(order.batch(step) * 7919 % 1000)) for step in range(400)]
+    for begin in range(0, 400, 100):  # the epochs before and after the first border alike
+        assert np.mean(spreads[begin : begin + 100]) < 150
+
+
+@pytest.mark.parametrize("mix", ["in-batch", "separate"])
+def test_batches_of_like_length_come_in_another_order_in_every_window(mix):
+    """Else the shortest batch of each window would come at the same place, in every window and epoch."""
+    order = BatchOrder(Mixture((Measured(["picture"] * 256),)), mix=mix, batch_size=8, seed=4)
+
+    def places(window: int) -> tuple[int, ...]:
+        means = [np.mean(order.batch(window * 16 + step) * 7919 % 1000) for step in range(16)]
+        return tuple(np.argsort(means).tolist())
+
+    assert len({places(window) for window in range(6)}) == 6, "three epochs of two windows"
+
+
 def test_shuffled_stays_what_it_is():
     assert shuffled(8, 1, 2).tolist() == shuffled(8, 1, 2).tolist()
     assert sorted(shuffled(1000, 7)) == list(range(1000))
@@ -200,11 +222,23 @@ def test_shuffled_stays_what_it_is():
 
 @pytest.mark.parametrize(
     ("weights", "what"),
-    [((1.0, 1.0), "2 weights for 1 data sets"), ((0.0,), "not a weight"), ((-1.0,), "not")],
+    [
+        ((1.0, 1.0), "2 weights for 1 data sets"),
+        ((0.0,), "not a weight"),
+        ((-1.0,), "not"),
+        ((1000.5,), "not"),
+    ],
 )
 def test_wrong_weights_are_refused(weights, what):
     with pytest.raises(UsageError, match=what):
         Mixture((Listed(["text"]),), weights)
+
+
+def test_the_largest_weight_is_allowed():
+    assert (
+        BatchOrder(Mixture((Listed(["text"]),), (1000.0,)), mix="in-batch", batch_size=1, seed=0).epoch_size
+        == 1000
+    )
 
 
 def test_a_mix_without_its_modality_is_refused():
@@ -231,3 +265,5 @@ def test_replacements_are_the_next_of_the_same_modality():
     data = Mixture((Listed(["video", "picture", "video", "picture", "video"]),))
     assert list(data.replacements(2, 10)) == [4, 0]
     assert list(data.replacements(1, 10)) == [3]
+    assert list(data.replacements(0, 1)) == [2]
+    assert list(data.replacements(0, 2)) == [2, 4]

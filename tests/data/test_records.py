@@ -104,7 +104,7 @@ FAULTY: dict[str, tuple[Any, str]] = {
     "too many": (row("<image><image>", image="a.png"), "2 placeholders for 1 visuals"),
     "video for a picture": (row("<video>", image="a.png"), "placeholder 1 is <video>, visual 1 is a picture"),
     "image is a number": (row("<image>", image=3), "`image` must be a file name"),
-    "fps is text": (row("<video>", video="clip.mp4", fps="2"), "`fps` must be a number, not a text"),
+    "fps is text": (row("<video>", video="clip.mp4", fps="two"), "`fps`: 'two' is not a rate"),
     "both": (row("<video>", video="clip.mp4", fps=2, num_frames=3), "`fps`: excludes `num_frames` 3"),
     "missing file": (row("<image>", image="c.png"), "'c.png': no such file"),
     "folder": (row("<image>", image="."), "not a regular file"),

@@ -1,8 +1,5 @@
 """M4-Instruct rows (LLaVA-NeXT-Interleave): LLaVA's, with `sample_id`, `metadata` and sometimes choices.
 
-    {"sample_id": "n-1", "image": ["a.jpg", "b.jpg"], "conversations": [...],
-     "metadata": {"dataset": "NLVR2", "question_type": "multi-choice"}, "choice_list": ["True", "False"]}
-
 Choices that the question does not spell out are put below it: the model shall learn to choose, not to guess
 what there is to choose from.
 """
@@ -13,12 +10,20 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from vidllava.data.format_llava import KEY, parse_turns
-from vidllava.data.row import RowContext, RowFault, kind_of, text_turn, turns_of
-from vidllava.data.source import Sample
+from vidllava.data.row import RowContext, kind_of, sample_of_texts, text_turn, turns_of
+from vidllava.data.source import RowFault, Sample
 from vidllava.prompting.turns import Turn
 
+NAME, KEY = "m4-instruct", "conversations"
 MARKS = ("sample_id", "metadata", "choice_list")
+EXAMPLE = """\
+{"sample_id": "n-1", "image": ["a.png", "b.png"],
+"conversations": [...], "choice_list": ["True", "False"]}"""
+
+
+def matches(record: Mapping[str, Any]) -> bool:
+    """Whether a row is of this format."""
+    return KEY in record and any(mark in record for mark in MARKS)
 
 
 def parse(record: Mapping[str, Any], context: RowContext) -> Sample:
@@ -27,8 +32,8 @@ def parse(record: Mapping[str, Any], context: RowContext) -> Sample:
     if metadata is not None and not isinstance(metadata, dict):
         raise RowFault(f"`metadata` must be an object, not {kind_of(metadata)}")
     choices = record.get("choice_list", (metadata or {}).get("choice_list"))
-    turns = turns_of(record.get(KEY), KEY, text_turn)
-    return parse_turns(record, turns if choices is None else _with_choices(turns, choices), context)
+    turns = turns_of(record, KEY, text_turn)
+    return sample_of_texts(record, turns if choices is None else _with_choices(turns, choices), context, KEY)
 
 
 def _with_choices(turns: list[Turn], choices: object) -> list[Turn]:

@@ -1,9 +1,5 @@
 """OpenAI-style rows: `messages` whose content is a text or a list of parts, media among them.
 
-    {"messages": [{"role": "user", "content": [
-        {"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "text", "text": "what is it?"}]},
-        {"role": "assistant", "content": "A cat."}]}
-
 `type` is text, image, image_url, video or video_url. A media part without a file takes the next one of the
 row's `images` or `videos`. Parts say where the visuals stand, so "<image>" in a text is plain text.
 """
@@ -13,34 +9,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vidllava.data.format_swift import files_of
+from vidllava.data.keys import CLIPS, PICTURES, is_given, one_of
 from vidllava.data.row import (
     Clip,
     RowContext,
-    RowFault,
     clip_visual,
     clips_named,
     kind_of,
+    media_of,
     picture_visuals,
+    pictures_named,
+    refuse_frame_keys,
     sample_of,
     turns_of,
     wanted_frames,
 )
-from vidllava.data.source import Sample, Visual
+from vidllava.data.source import RowFault, Sample, Visual
 from vidllava.prompting.turns import Placeholder, Role, Turn
 
-KEY = "messages"
+NAME, KEY = "messages", "messages"
+EXAMPLE = """\
+{"messages": [{"role": "user", "content": [
+{"type": "image_url", "image_url": {"url": "a.png"}},
+{"type": "text", "text": "What is it?"}]},
+{"role": "assistant", "content": "A cat."}]}"""
 _TEXTS = ("text", "input_text", "output_text")
 _PICTURES = ("image", "image_url", "input_image")
 _VIDEOS = ("video", "video_url", "input_video")
 
 
+def matches(record: Mapping[str, Any]) -> bool:
+    """Whether a row is of this format: some message of it is a list of parts."""
+    messages = record.get(KEY)
+    return isinstance(messages, list) and any(
+        isinstance(item, dict) and isinstance(item.get("content"), list) for item in messages
+    )
+
+
 def parse(record: Mapping[str, Any], context: RowContext) -> Sample:
     """The sample in one row. Raises RowFault."""
-    found = _Media(record)
-    turns = turns_of(record.get(KEY), KEY, found.turn)
+    found = _Media(record, context)
+    turns = turns_of(record, KEY, found.turn)
     found.check_all_used()
     num_clips = sum(not isinstance(item, str) for item in found.items)
+    if not num_clips:
+        refuse_frame_keys(record)
     names = [item for item in found.items if isinstance(item, str)]
     pictures = iter(picture_visuals(names, num_clips, context.root))
     visuals: list[Visual] = []
@@ -55,11 +68,12 @@ def parse(record: Mapping[str, Any], context: RowContext) -> Sample:
 class _Media:
     """What the parts name, in the order of the conversation."""
 
-    def __init__(self, record: Mapping[str, Any]) -> None:
+    def __init__(self, record: Mapping[str, Any], context: RowContext) -> None:
         self.items: list[str | tuple[Clip, dict[str, Any]]] = []
         """A picture's name, or a clip and the frames wanted of it."""
         self._record = record
-        self._waiting = {"images": files_of(record, "images", ""), "videos": files_of(record, "videos", "")}
+        pictures, clips = media_of(record, context.root)
+        self._waiting: dict[str, list[Any]] = {"images": pictures, "videos": clips}
 
     def turn(self, item: Mapping[str, Any], number: int, role: Role) -> Turn:
         """What one message says."""
@@ -87,29 +101,38 @@ class _Media:
         if kind in _TEXTS:
             if not isinstance(part.get("text"), str):
                 raise RowFault(f"{where} needs a `text`, not {kind_of(part.get('text'))}")
+            _refuse(part, (*PICTURES, *CLIPS, "url", "path"), where)
+            refuse_frame_keys(part, f"{where}: ")
             return part["text"]
         if kind in _PICTURES:
-            name = self._file(part, "image", "images", where)
-            if not isinstance(name, str):
-                raise RowFault(f"{where} needs a file name, not {kind_of(name)}")
+            _refuse(part, (*CLIPS, "text"), where)
+            refuse_frame_keys(part, f"{where}: ")
+            name = self._file(part, PICTURES, "images", where)
+            (name,) = pictures_named([name], where)
             self.items.append(name)
             return Placeholder.IMAGE
         if kind in _VIDEOS:
-            film = self._file(part, "video", "videos", where)
-            clip: Clip = film if isinstance(film, list) else clips_named(film, where)[0]
+            _refuse(part, (*PICTURES, "text"), where)
+            clip: Clip = self._file(part, CLIPS, "videos", where)
             self.items.append((clips_named([clip], where)[0], wanted_frames(self._record, part)))
             return Placeholder.VIDEO
         known = ", ".join((_TEXTS[0], *_PICTURES[:2], *_VIDEOS[:2]))
         raise RowFault(f"{where} is of type {kind!r}; known are {known}")
 
-    def _file(self, part: Mapping[str, Any], kind: str, key: str, where: str) -> Any:
+    def _file(self, part: Mapping[str, Any], keys: tuple[str, ...], key: str, where: str) -> Any:
         """What a media part names, however it spells it."""
-        for name in (f"{kind}_url", kind, "url", "path"):
-            value = part.get(name)
-            if isinstance(value, dict):
-                value = value.get("url", value.get("path"))
-            if value is not None:
-                return value
+        found = one_of(part, (*keys, "url", "path"), f"{where}: ")
+        if found is not None:
+            return found[1]
         if not self._waiting[key]:
             raise RowFault(f"{where} names no file, and the row's `{key}` has none left")
         return self._waiting[key].pop(0)
+
+
+def _refuse(part: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    """Raises RowFault for what a part of this type cannot hold."""
+    for key in keys:
+        if is_given(part.get(key)):
+            raise RowFault(
+                f"{where} is of type {part.get('type')!r} and holds `{key}`; give it a part of its own"
+            )

@@ -29,12 +29,14 @@ class Loading:
     seed        of the parts that a mixture file draws at random
     on_fault    told (file, row, id, reason) of every faulty row, which is then left out; None makes a
                 faulty row an error
+    on_note     told what else is odd about a file of rows, such as keys without a meaning
     """
 
     media_root: str | Path | None = None
     schemes: Mapping[str, Callable[[str], Source]] | None = None
     seed: int = 0
     on_fault: Callable[[str, int, str | None, str], None] | None = None
+    on_note: Callable[[str], None] | None = None
 
 
 def load_mixture(
@@ -115,7 +117,11 @@ def _rows(part: Part, loading: Loading) -> RecordSource:
         def hear(row: int, identity: str | None, reason: str) -> None:
             tell(name, row, identity, reason)
 
-    return RecordSource(part.path, root, on_fault=hear)
+    source = RecordSource(part.path, root, on_fault=hear)
+    note = source.key_note()
+    if note is not None and loading.on_note is not None:
+        loading.on_note(note)
+    return source
 
 
 def _checked(spec: str, schemes: Schemes) -> Path:

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote
 
-from vidllava.data.row import RowFault
+from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
 from vidllava.media.files import is_file_name
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from vidllava.data.formats import parse_row
+from vidllava.data.keys import unknown_keys
 from vidllava.data.media_root import MediaRoot
-from vidllava.data.row import RowContext, RowFault, id_of
+from vidllava.data.row import RowContext, id_of
 from vidllava.data.row_file import RowFile
-from vidllava.data.source import MODALITIES, Modality, Sample, modality_of
+from vidllava.data.source import MODALITIES, Modality, RowFault, Sample, modality_of
 from vidllava.errors import DatasetError
 
+MAX_KEYS, MAX_KEYS_SHOWN = 1000, 12  # keys without a meaning that are counted, and named
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 OnFault = Callable[[int, str | None, str], None]
 """Told the row, its id where it has one, and what is wrong with it."""
@@ -45,9 +48,13 @@ class RecordSource:
         self.num_faults = self.num_rows = 0
         self._shown: list[str] = []
         self._on_fault = on_fault
+        self.unknown_keys: Counter[str] = Counter()
+        """Keys that no format knows, with the number of rows that have them."""
         places = _Places()
         for raw in self.file.scan():
             self.num_rows += 1
+            if isinstance(raw.value, dict):
+                self._note_keys(unknown_keys(raw.value))
             try:
                 sample = parse_row(raw.value, RowContext(raw.number, self.root))
                 places.add(raw.start, raw.size, raw.number, sample)
@@ -96,6 +103,20 @@ class RecordSource:
     def row(self, index: int) -> int:
         """The row of the file (list entry or line, counted from 1) that sample `index` came from."""
         return int(self._numbers[index])
+
+    def key_note(self) -> str | None:
+        """One line that names the keys without a meaning, or None where there are none."""
+        if not self.unknown_keys:
+            return None
+        shown = [f"{key} ({rows})" for key, rows in sorted(self.unknown_keys.items())[:MAX_KEYS_SHOWN]]
+        more = len(self.unknown_keys) - len(shown)
+        rest = f", and {more} more" if more else ""
+        return f"{self.name}: keys without a meaning (rows that have them): {', '.join(shown)}{rest}"
+
+    def _note_keys(self, keys: set[str]) -> None:
+        for key in keys:
+            if key in self.unknown_keys or len(self.unknown_keys) < MAX_KEYS:
+                self.unknown_keys[key] += 1
 
     def _fault(self, row: int, identity: str | None, reason: str) -> None:
         self.num_faults += 1

@@ -9,15 +9,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from vidllava.data.source import Sample, Visual
-from vidllava.errors import DatasetError, UsageError
+from vidllava.data.keys import CLIPS, FRAMES, MEDIA, PICTURES, SAMPLING, is_given, one_of
+from vidllava.data.media_root import MediaRoot
+from vidllava.data.source import RowFault, Sample, Visual
+from vidllava.errors import DatasetError, MediaError, UsageError
+from vidllava.media.files import media_kind
 from vidllava.media.timeline import Sampling, SamplingRequest, parse_rate
 from vidllava.prompting.turns import MediaKind, Placeholder, Role, Turn, check_turns
-
-if TYPE_CHECKING:
-    from vidllava.data.media_root import MediaRoot
 
 ROLES: dict[str, Role] = {
     "human": "user",
@@ -38,15 +38,13 @@ _REQUEST_KEYS = {
     "start": "start_seconds",
     "end": "end_seconds",
 }
+_PAIR: tuple[Role, Role] = ("user", "assistant")
 _WHOLE = ("num_frames", "max_frames")
 _RANGE = ("start_seconds", "end_seconds")
+_ENTRY_KEYS = ("path", "url", "bytes", "detail")
 _FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 Clip = str | list[str]
 """What a row names as a video: a file, a folder of pictures, or a list of pictures."""
-
-
-class RowFault(Exception):
-    """Why one row cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,22 @@ class RowContext:
     root: MediaRoot
 
 
-def turns_of(items: object, key: str, text_of: Callable[[Mapping[str, Any], int, Role], Turn]) -> list[Turn]:
-    """The turns in the list ``items`` of the row's ``key``; ``text_of`` reads what a turn says."""
+TextOf = Callable[[Mapping[str, Any], int, Role], Turn]
+
+
+def turns_of(record: Mapping[str, Any], key: str, text_of: TextOf) -> list[Turn]:
+    """The turns in the list under the row's ``key``; ``text_of`` reads what a turn says.
+
+    The row's own `system` line stands before them, and so do the question-answer pairs of its `history`.
+    """
+    items = record.get(key)
     if not isinstance(items, list) or not items:
         raise RowFault(f"needs `{key}`, a list of turns")
-    turns = []
+    turns: list[Turn] = []
     for number, item in enumerate(items, 1):
         if not isinstance(item, dict):
             raise RowFault(f"turn {number} must be an object, not {kind_of(item)}")
-        speaker = item.get("from", item.get("role"))
+        _, speaker = one_of(item, ("from", "role"), f"turn {number}: ") or ("", None)
         role = ROLES.get(speaker) if isinstance(speaker, str) else None
         if role is None:
             raise RowFault(f"turn {number} is from {speaker!r}; known are " + ", ".join(ROLES))
@@ -73,6 +78,31 @@ def turns_of(items: object, key: str, text_of: Callable[[Mapping[str, Any], int,
         if role == "assistant" and not turn.text.strip():
             raise RowFault(f"turn {number} is an empty answer")
         turns.append(turn if _is_learned(item, number, role) else replace(turn, learned=False))
+    return _opened(record, turns, text_of)
+
+
+def _opened(record: Mapping[str, Any], turns: list[Turn], text_of: TextOf) -> list[Turn]:
+    """The turns after the row's `system` line and the pairs of its `history`, where it has them."""
+    system = record.get("system")
+    first = turns[:1] if turns[0].role == "system" else []
+    if is_given(system):
+        if not isinstance(system, str):
+            raise RowFault(f"`system` must be a text, not {kind_of(system)}")
+        if first and first[0].text != system:
+            raise RowFault("`system` and the first turn are two system lines")
+        first = first or [Turn("system", system)]
+    return [*first, *_history(record.get("history"), text_of), *turns[int(turns[0].role == "system") :]]
+
+
+def _history(pairs: object, text_of: TextOf) -> list[Turn]:
+    """swift's and LLaMA-Factory's `history`: [[question, answer], ...], learned like every other answer."""
+    if not is_given(pairs):
+        return []
+    turns: list[Turn] = []
+    for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str] or not all(pair):
+            raise RowFault("`history` must be a list of [question, answer] pairs of texts")
+        turns += [text_of({"content": text}, 0, role) for text, role in zip(pair, _PAIR, strict=True)]
     return turns
 
 
@@ -90,10 +120,41 @@ def _is_learned(item: Mapping[str, Any], number: int, role: Role) -> bool:
 
 def text_turn(item: Mapping[str, Any], number: int, role: Role) -> Turn:
     """A turn whose words are one text, with `<image>` and `<video>` where the visuals stand."""
-    text = item.get("value", item.get("content"))
+    found = one_of(item, ("value", "content"), f"turn {number}: ")
+    text = item.get("value", item.get("content")) if found is None else found[1]
     if not isinstance(text, str):
         raise RowFault(f"turn {number} needs a text, not {kind_of(text)}")
     return Turn(role, text)
+
+
+def media_of(record: Mapping[str, Any], root: MediaRoot) -> tuple[list[str], list[Clip]]:
+    """The picture files and the clips that a row names, whichever of the known keys it names them under."""
+    pictures, clips = one_of(record, PICTURES), one_of(record, CLIPS)
+    frames, mixed = record.get(FRAMES), record.get(MEDIA)
+    if is_given(frames):
+        if clips is not None:
+            raise RowFault(f"`{FRAMES}` and `{clips[0]}` both name clips; name them under one key")
+        clips = (FRAMES, [pictures_named(frames, FRAMES)])
+    if is_given(mixed):
+        beside = pictures or clips
+        if beside is not None:
+            raise RowFault(f"`{MEDIA}` and `{beside[0]}` both name media; name them under one key")
+        names = pictures_named(mixed, MEDIA)
+        found = [_kind_of_file(name, root) for name in names]
+        pictures = (MEDIA, [name for name, kind in zip(names, found, strict=True) if kind == "picture"])
+        clips = (MEDIA, [name for name, kind in zip(names, found, strict=True) if kind == "video"])
+    return (
+        [] if pictures is None else pictures_named(pictures[1], pictures[0]),
+        [] if clips is None else clips_named(clips[1], clips[0]),
+    )
+
+
+def _kind_of_file(name: str, root: MediaRoot) -> str:
+    """What a file is that is named without its kind: looked up in its first bytes; a folder is a clip."""
+    try:
+        return "video" if root.is_folder(name) else media_kind(root.file(name))
+    except MediaError as fault:
+        raise RowFault(f"{name!r} {fault.what}") from None
 
 
 def picture_visuals(names: Sequence[str], num_clips: int, root: MediaRoot) -> list[Visual]:
@@ -141,6 +202,7 @@ def wanted_frames(*records: Mapping[str, Any]) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
     for record in records:
         named: dict[str, str] = {}
+        record = _with_range(record)
         for key, field in _REQUEST_KEYS.items():
             value = record.get(key)
             if value is None:
@@ -167,20 +229,53 @@ def rate_of(value: object, key: str) -> float:
         raise RowFault(str(fault)) from None
 
 
+def _with_range(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """InternVL's `clip`, [start, end] in seconds, as two keys."""
+    pair = record.get("clip")
+    if not is_given(pair):
+        return record
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise RowFault("`clip` must be [start, end] in seconds; a file is named as `video`")
+    if any(record.get(key) is not None for key in ("start", "end")):
+        raise RowFault("`clip` and `start` or `end` both give a range; give one")
+    return {**record, "start": pair[0], "end": pair[1]}
+
+
+def refuse_frame_keys(record: Mapping[str, Any], where: str = "") -> None:
+    """Raises RowFault for keys that choose frames, of a row or part that names no clip."""
+    for key in SAMPLING:
+        if is_given(record.get(key)):
+            raise RowFault(f"{where}`{key}` is for videos, and none is named; leave it out")
+
+
 def pictures_named(value: object, key: str) -> list[str]:
-    """A file name or a list of them."""
-    names = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    """A file name or a list of them; see `_path` for objects that name one."""
+    names = [_path(entry, key) for entry in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(name, str) for name in names):
         raise RowFault(f"`{key}` must be a file name or a list of file names")
     return names
 
 
 def clips_named(value: object, key: str) -> list[Clip]:
     """A file or folder name or a list of them; a list within the list is the pictures of one clip."""
-    clips = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(clips, list) or not all(_is_clip(clip) for clip in clips):
+    clips = [_path(entry, key) for entry in (value if isinstance(value, list) else [value])]
+    if not all(_is_clip(clip) for clip in clips):
         raise RowFault(f"`{key}` must be a file name or a list of file names")
     return clips
+
+
+def _path(entry: Any, key: str) -> Any:
+    """The file that an entry of a media list names: as a text, or as an object's `path` or `url`."""
+    if isinstance(entry, list):
+        return [_path(each, key) for each in entry]
+    if not isinstance(entry, dict):
+        return entry
+    if entry.get("bytes") is not None:
+        raise RowFault(f"`{key}` holds the bytes of a file: write the file and name it")
+    found = one_of(entry, ("path", "url"), f"`{key}`: ")
+    if found is None or any(is_given(value) for name, value in entry.items() if name not in _ENTRY_KEYS):
+        raise RowFault(f"`{key}` holds an object; give a file name, or an object with `path` or `url` alone")
+    return found[1]
 
 
 def _is_clip(clip: object) -> bool:
@@ -197,6 +292,22 @@ def matched(turns: Iterable[Turn], pictures: list[Visual], clips: list[Visual]) 
         if waiting:
             visuals.append(waiting.pop(0))
     return (*visuals, *pictures, *clips)  # left over: the check says how many
+
+
+def sample_of_texts(
+    record: Mapping[str, Any], turns: Sequence[Turn], context: RowContext, key: str
+) -> Sample:
+    """The sample of a row whose texts, under ``key``, hold a placeholder for each of its media.
+
+    Raises RowFault.
+    """
+    names, clips = media_of(record, context.root)
+    if not clips:
+        refuse_frame_keys(record)
+    pictures = picture_visuals(names, len(clips), context.root)
+    wanted = wanted_frames(record) if clips else {}
+    films = [clip_visual(clip, wanted, context.root) for clip in clips]
+    return sample_of(record, turns, matched(turns, pictures, films), context.number, key)
 
 
 def sample_of(

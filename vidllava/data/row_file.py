@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from vidllava.data.row import RowFault
+from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
 
 MAX_ROW_BYTES = 64 << 20

@@ -22,6 +22,10 @@ Modality = Literal["text", "picture", "pictures", "video"]
 MODALITIES: tuple[Modality, ...] = ("text", "picture", "pictures", "video")
 
 
+class RowFault(Exception):
+    """Why one row of a file cannot be used."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Visual:
     """One thing with tokens of its own: a clip, a picture, or one of several pictures.

@@ -33,6 +33,8 @@ class Summary:
     """Of the good ones: those that training sees otherwise than planned, as a damaged clip."""
     by_modality: Counter[Modality] = field(default_factory=Counter)
     """Rows whose format is in order, bad media or not."""
+    unknown_keys: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of each file: keys that no format knows, with the number of rows that have them."""
     _lengths: array[int] = field(default_factory=lambda: array("i"))
 
     def add(
@@ -93,6 +95,7 @@ class Summary:
             "bad_rows": self.num_bad,
             "too_long_rows": self.num_too_long,
             "noted_rows": self.num_noted,
+            "unknown_keys": self.unknown_keys,
             "modalities": {name: self.by_modality[name] for name in MODALITIES if self.by_modality[name]},
             "limit_tokens": self.limit_tokens,
             "tokens": self.spread(),

@@ -95,7 +95,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     with owned if first else nullcontext():
         found = _checkpoint(job, report)
         seed = int(settings.resolved().data_seed or 0)
-        loading = Loading(media_root=job.media_root, schemes=job.schemes, seed=seed)
+        loading = Loading(media_root=job.media_root, schemes=job.schemes, seed=seed, on_note=report.said)
         mixture = load_mixture(job.data, job.data_weights, loading)
         given = record(job, settings.as_given())
         job, settings = _resolved(job, settings, found, report)
