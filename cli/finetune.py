@@ -17,7 +17,7 @@ from vidllava.cli.config_file import take_config
 from vidllava.cli.console import Console
 from vidllava.cli.groups import spread
 from vidllava.cli.learning import settings_of, words_of
-from vidllava.cli.progress import TrainingProgress
+from vidllava.cli.progress import TrainingProgress, validation_summary
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def finetune(
     vidllava finetune --config out/settings.json --output-dir out-2
     vidllava finetune --data train.jsonl --output-dir out --resume-from-checkpoint latest
     """
+    from vidllava.training.report import METRICS_FILE, validations
     from vidllava.training.run import Job, is_first_process
     from vidllava.training.run import finetune as run
 
@@ -71,6 +72,7 @@ def finetune(
         model=start.model,
         data=(*(rows.data or ()), *(more_data or ())),
         output_dir=saving.output_dir,
+        eval_data=tuple(rows.eval_data or ()),
         media_root=rows.media_root,
         data_weights=rows.weights(),
         encode=reading.checked(rows, seed=steps.seed),
@@ -92,6 +94,8 @@ def finetune(
     if outcome.was_finished and is_first_process():
         console.note(f"finished already, after step {outcome.step}; more --max-steps make the run longer")
     if is_first_process():
+        for line in validation_summary(validations(saving.output_dir / METRICS_FILE)):
+            console.note(line)
         console.write(str(saving.output_dir))
 
 

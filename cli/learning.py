@@ -77,6 +77,21 @@ class Steps:
             help="Micro-batches of one step; sorted by length, they save padding.", rich_help_panel=_STEPS
         ),
     ] = 1
+    eval_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps between losses of --eval-data, and one at the end; --save-steps by default, 0 = "
+            "only at the end.",
+            rich_help_panel=_STEPS,
+        ),
+    ] = None
+    per_device_eval_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples of one batch of --eval-data; as many as in training by default.",
+            rich_help_panel=_STEPS,
+        ),
+    ] = None
     seed: Annotated[int, typer.Option(help="Of the random numbers.", rich_help_panel=_STEPS)] = 42
     data_seed: Annotated[
         int | None, typer.Option(help="Of the order of samples; --seed by default.", rich_help_panel=_STEPS)

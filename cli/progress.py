@@ -68,6 +68,17 @@ class TrainingProgress:
         elif step == self._total:
             self._draw(self._line(f"{self._total}/{self._total}", step) + "\n")
 
+    def validating(self, done: int, total: int) -> None:
+        """Batches of the validation data that are done: nothing else moves meanwhile."""
+        if self._live:
+            self._draw("" if done == total else f"validation: batch {done}/{total}")
+
+    def validated(self, row: Mapping[str, Any]) -> None:
+        """A line of its own, which stays."""
+        if self._live:
+            self._draw("")
+        self.console.note(f"step {row['step']}/{self._total}, {', '.join(validation_figures(row))}")
+
     def said(self, line: str) -> None:
         """Something that changed the result."""
         if self._live:
@@ -117,6 +128,22 @@ def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['samples_per_second']:.1f} samples/s",
     )
     return (*shown[:1], f"bad {row['bad_samples']}", *shown[1:]) if row["bad_samples"] else shown
+
+
+def validation_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row of validation says."""
+    loss = "none" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}"
+    return (f"validation loss {loss}", f"{row['eval_samples']} samples", f"{row['eval_seconds']:.1f} s")
+
+
+def validation_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The last validation loss of a run and its lowest; nothing where none was measured."""
+    found = [(row["step"], row["eval_loss"]) for row in rows if row["eval_loss"] is not None]
+    if not found:
+        return ()
+    step, loss = found[-1]
+    best, lowest = min(found, key=lambda one: one[1])
+    return (f"validation loss {loss:.4f} after step {step}; the lowest, {lowest:.4f}, after step {best}",)
 
 
 def _short(number: float) -> str:

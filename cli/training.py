@@ -50,6 +50,14 @@ class DataOptions:
             rich_help_panel=_DATA,
         ),
     ] = None
+    eval_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Held-out rows, repeatable: their loss is measured every --eval-steps; no weight changes.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
     mix: Annotated[
         Literal["in-batch", "separate", "image-only", "video-only", "sequential"],
         typer.Option(help="How batches combine pictures and clips.", rich_help_panel=_DATA),

@@ -34,6 +34,8 @@ class Heard:
         self.rows: list[Mapping[str, Any]] = []
         self.lines: list[str] = []
         self.notes: list[str] = []
+        self.validatings: list[tuple[int, int]] = []
+        self.validations: list[Mapping[str, Any]] = []
         self.measurings: list[tuple[int, int]] = []
         self.total_steps = self.done_steps = -1
 
@@ -51,6 +53,12 @@ class Heard:
 
     def logged(self, row: Mapping[str, Any]) -> None:
         self.rows.append(row)
+
+    def validating(self, done: int, total: int) -> None:
+        self.validatings.append((done, total))
+
+    def validated(self, row: Mapping[str, Any]) -> None:
+        self.validations.append(row)
 
     def said(self, line: str) -> None:
         self.lines.append(line)

@@ -64,3 +64,16 @@ def test_two_processes_give_the_figures_of_one(runs, figure: str):
     for step, true in enumerate(exact[figure]):
         assert abs(two64[figure][step] - true) <= unit * true
         assert abs(two32[figure][step] - true) <= 2 * abs(one[figure][step] - true) + unit * true
+
+
+def test_the_validation_loss_of_two_processes_is_that_of_one(runs):
+    """Three batches: one process has two of them, the other one; one row cannot be used."""
+    one, *both = (found["torch.float64"]["validated"] for found in runs.values())
+    for row in both:
+        assert row["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-6)
+        assert row["eval_loss_video"] == pytest.approx(one["eval_loss_video"], rel=1e-6)
+        assert [row[f"eval_{name}"] for name in ("samples", "bad_samples", "labels")] == [
+            5,
+            1,
+            one["eval_labels"],
+        ]

@@ -28,6 +28,7 @@ from vidllava.training.loop import Trainer
 from vidllava.training.report import Silent
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.signals import StopRequest
+from vidllava.training.validation import Validation, ValidationBatches
 
 STEPS, SIZE = 4, 4
 # The global batches: the first half is rank 0's. Steps with pictures | text, pictures | clips, both at once.
@@ -84,8 +85,20 @@ def trained(folder: Path, dtype: torch.dtype, accelerator: Accelerator) -> dict[
         ledger=Ledger(output / "ledger.jsonl", max_bad_fraction=0.0),
         report=Silent(),
     )
+    held_out = Mixture((World(("picture", "text", "video"), 2, bad={4}),))
+    validation = Validation(
+        model=backbone,
+        batches=ValidationBatches(held_out, encoder, 2, Share(rank=rank, world_size=world)),
+        settings=settings.resolved(),
+        device=accelerator.device,
+        precision=trainer.precision,
+        together=trainer.together,
+        report=Silent(),
+    )
     with StopRequest() as stop:
         trainer.run(0, lambda step: None, stop)
+        backbone.encode, backbone.forward = encode, forward  # type: ignore[method-assign]
+        validated = validation.measure(STEPS, stop)
     metrics = (output / "metrics.jsonl").read_text() if rank == 0 else ""
     rows = [json.loads(line) for line in metrics.splitlines()]
     return {
@@ -94,6 +107,7 @@ def trained(folder: Path, dtype: torch.dtype, accelerator: Accelerator) -> dict[
         "grad_norm": [row["grad_norm"] for row in rows],
         "tower_calls": calls,
         "labels": max(labels),
+        "validated": validated,
     }
 
 

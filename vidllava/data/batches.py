@@ -25,6 +25,7 @@ from vidllava.backbone.splice import PackedBatch, SampleInput, collate
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.ledger import BadSample
 from vidllava.data.mixing import BatchOrder, rank_share
+from vidllava.data.mixture import Mixture
 from vidllava.data.source import MODALITIES
 from vidllava.errors import DatasetError, ResourceError, VidllavaError
 
@@ -97,7 +98,7 @@ class StepBatches(Dataset[StepBatch]):
             step=step,
             micro=micro,
             ids=tuple(name for name, _ in chosen),
-            modalities=tuple(_modality(encoded) for encoded in samples),
+            modalities=tuple(modality_of(encoded) for encoded in samples),
             bad=tuple(bad),
             visual_tokens=visual,
             text_tokens=sum(encoded.num_tokens for encoded in samples) - visual,
@@ -107,7 +108,9 @@ class StepBatches(Dataset[StepBatch]):
         """The encoded sample at `index`, or the next of its modality that can be used."""
         mixture, failed = self.order.mixture, len(bad)
         for candidate in (index, *mixture.replacements(index, MAX_REPLACEMENTS)):
-            found = self._encode(candidate, draw)
+            found = encoded_row(
+                mixture, self.encoder, candidate, draw=draw, step=draw // self.order.batch_size + 1
+            )
             if isinstance(found, BadSample):
                 bad.append(found)
                 continue
@@ -119,27 +122,31 @@ class StepBatches(Dataset[StepBatch]):
             source.name, f"{len(bad) - failed} samples in a row cannot be used; last: {bad[-1].reason}"
         )
 
-    def _encode(self, index: int, draw: int) -> tuple[str, SampleInput] | BadSample:
-        source, local = self.order.mixture.locate(index)
-        row, name = getattr(source, "row", None), None
-        try:
-            sample = source.sample(local)
-            name = sample.id
-            return sample.id, self.encoder(sample, draw=draw)
-        except (VidllavaError, OSError) as fault:
-            if isinstance(fault, OSError) and fault.errno in _SHORT_OF:
-                raise ResourceError("data", str(fault), "fewer --dataloader-num-workers") from None
-            return BadSample(
-                step=draw // self.order.batch_size + 1,
-                source=source.name,
-                index=local,
-                row=row(local) if row else None,
-                id=name,
-                reason=str(fault),
-            )
+
+def encoded_row(
+    mixture: Mixture, encoder: SampleEncoder, index: int, *, draw: int, step: int
+) -> tuple[str, SampleInput] | BadSample:
+    """(id, encoded) of the sample at `index`, or why it cannot be used. Raises ResourceError."""
+    source, local = mixture.locate(index)
+    row, name = getattr(source, "row", None), None
+    try:
+        sample = source.sample(local)
+        name = sample.id
+        return sample.id, encoder(sample, draw=draw)
+    except (VidllavaError, OSError) as fault:
+        if isinstance(fault, OSError) and fault.errno in _SHORT_OF:
+            raise ResourceError("data", str(fault), "fewer --dataloader-num-workers") from None
+        return BadSample(
+            step=step,
+            source=source.name,
+            index=local,
+            row=row(local) if row else None,
+            id=name,
+            reason=str(fault),
+        )
 
 
-def _modality(encoded: SampleInput) -> int:
+def modality_of(encoded: SampleInput) -> int:
     """The place in `MODALITIES` of an encoded sample."""
     kinds = [visual.layout.kind for visual in encoded.visuals]
     return MODALITIES.index("video" if "video" in kinds else kinds[0] if kinds else "text")
@@ -158,7 +165,7 @@ class ReadAhead:
     """
 
     def __init__(
-        self, batches: StepBatches, *, start: int, stop: int, num_workers: int, prefetch: int = 2
+        self, batches: Dataset[StepBatch], *, start: int, stop: int, num_workers: int, prefetch: int = 2
     ) -> None:
         if num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers warn about forks otherwise

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from vidllava.data.mixture import MODALITY_CODE, Mixture
+from vidllava.data.source import MODALITIES
 from vidllava.errors import UsageError
 
 Mix = Literal["in-batch", "separate", "image-only", "video-only", "sequential"]
@@ -63,6 +64,23 @@ class BatchOrder:
     def steps(self, num_epochs: float) -> int:
         """How many steps show the data `num_epochs` times (rounded up)."""
         return math.ceil(num_epochs * self.epoch_size / self.batch_size)
+
+    def repeated(self) -> list[str]:
+        """A line about each kind of batch that cannot be filled without showing a sample twice in it."""
+        size, lines = self.batch_size, []
+        if self.epoch_size < size:
+            what = f"a batch of {size} samples cannot be filled: an epoch has {self.epoch_size}"
+            lines.append(f"{what}, so that samples are repeated within it")
+        if self.mix == "separate":
+            codes = self.mixture.modalities[self._draws(0)]
+            for code in np.unique(codes):
+                count = int((codes == code).sum())
+                if count % size:
+                    lines.append(
+                        f"{MODALITIES[code]}: {count} samples do not fill batches of {size}: "
+                        f"{-count % size} of them are shown once more in each epoch"
+                    )
+        return lines
 
     def _order(self, epoch: int) -> np.ndarray:
         draws = self._draws(epoch)

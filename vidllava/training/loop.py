@@ -24,11 +24,12 @@ from vidllava.training import parameters, schedule
 from vidllava.training.meter import Meter, sums_by_modality
 from vidllava.training.optimizer import build_optimizers
 from vidllava.training.precision import Precision, precision_of
-from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row
+from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row, validations
 from vidllava.training.resources import told
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.signals import StopRequest
 from vidllava.training.together import Together
+from vidllava.training.validation import Validation
 
 MAX_IDS = 8  # samples named where a step was not finite
 
@@ -47,6 +48,7 @@ class Trainer:
         output: Path,
         ledger: Ledger,
         report: Report,
+        validation: Validation | None = None,
     ) -> None:
         self.settings, self.total_steps, self.batches = settings, total_steps, batches
         self.accelerator, self.output, self.ledger, self.report = accelerator, output, ledger, report
@@ -61,6 +63,7 @@ class Trainer:
         self.pending_by_modality: list[float] = []
         self.nonfinite_in_a_row = self.pending_nonfinite = 0
         self.together = Together(accelerator)
+        self.validation = validation
 
     def run(self, start: int, save: Callable[[int], None], stop: StopRequest) -> Outcome:
         """Do steps start + 1 .. total_steps, or up to the one in which `stop` came.
@@ -77,6 +80,8 @@ class Trainer:
         self.meter.nonfinite_steps = self.pending_nonfinite
         workers = self.settings.dataloader_num_workers
         ahead = {"start": start, "stop": self.total_steps, "num_workers": workers}
+        if start and not self._is_validated(start):
+            self._validate(start, stop)  # what a kill has cut off
         with ReadAhead(self.batches, **ahead) as rows:
             for step in range(start, self.total_steps):
                 with told(step + 1, None):
@@ -85,7 +90,7 @@ class Trainer:
                 if data is None or labels is None:
                     return Outcome(step, stop.signal or signal.SIGTERM)
                 with told(step + 1, data):
-                    self._do(data, labels, save)
+                    self._do(data, labels, save, stop)
         if self.nonfinite_in_a_row > 1:  # one alone is bad luck, and was not applied
             what = f"the last {self.nonfinite_in_a_row} steps had NaN or Inf gradients"
             raise DivergedError(f"step {self.total_steps}", what, "a lower --learning-rate")
@@ -122,7 +127,7 @@ class Trainer:
             raise self.together.fail(DatasetError(self.ledger.path, what, hint))
         return num_labels
 
-    def _do(self, data: StepBatch, labels: float, save: Callable[[int], None]) -> None:
+    def _do(self, data: StepBatch, labels: float, save: Callable[[int], None], stop: StopRequest) -> None:
         """One step with all that follows from it."""
         done = data.step + 1
         loss, norm, culprits = self._step(data, labels)
@@ -132,8 +137,29 @@ class Trainer:
         self.report.stepped(done)
         if done % self.settings.logging_steps == 0 or done in (1, self.total_steps):
             self._log(done, self.meter, norm)
+        self._validate(done, stop)  # before the checkpoint, which then has it in its past
         if self.settings.save_steps and done % self.settings.save_steps == 0 and done < self.total_steps:
             save(done)
+
+    def _validate(self, step: int, stop: StopRequest) -> None:
+        """Measure the validation loss where it is due; a signal leaves it to the run that goes on."""
+        if self.validation is None or not self.validation.due(step, self.total_steps):
+            return
+        begin = time.perf_counter()
+        row = self.validation.measure(step, stop)
+        self.meter.paused(time.perf_counter() - begin)
+        if row is not None and self.accelerator.is_main_process:
+            append_row(self.output / METRICS_FILE, row)
+            self.report.validated(row)
+        if row is None and step == self.total_steps:
+            self.report.said("a signal has cut off the last validation")
+
+    def _is_validated(self, step: int) -> bool:
+        """Whether the metrics have the validation of `step` already; the main process looks."""
+        seen = False
+        if self.validation is not None and self.accelerator.is_main_process:
+            seen = any(row["step"] == step for row in validations(self.output / METRICS_FILE))
+        return bool(self.together.sums(seen)[0])
 
     def _step(self, data: StepBatch, labels: float) -> tuple[float | None, float, tuple[str, ...]]:
         """One optimizer step over `labels` labels of all processes: (their mean loss, gradient norm, ids of

@@ -41,6 +41,10 @@ class Meter:
         """Time in which the model had no data to work on."""
         self._waited += seconds
 
+    def paused(self, seconds: float) -> None:
+        """Time that was not spent on training: it does not count in the rates of the next row."""
+        self._since += seconds
+
     def stepped(self, data: StepBatch, loss: float | None, by_modality: Sequence[float]) -> None:
         """Count one step; a loss of None is a step that was not applied. `by_modality` as the sums here."""
         if loss is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PLOT_FILE = "loss.png"
 _RATES = {"learning_rate": "language model", "projector_lr": "projector", "vision_lr": "vision tower"}
@@ -34,6 +35,15 @@ def draw(metrics: Path, picture: Path) -> bool:
     if sum(row.get("loss") is not None for row in rows) < 2:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    aside = picture.with_name(f".{picture.name}.writing")
+    FigureCanvasAgg(figure_of(rows)).print_figure(aside, format="png")
+    aside.replace(picture)
+    return True
+
+
+def figure_of(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss over learning rates, for rows of metrics."""
     from matplotlib.figure import Figure
 
     # Not pyplot: it would choose a backend for the whole process.
@@ -41,10 +51,7 @@ def draw(metrics: Path, picture: Path) -> bool:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _draw_loss(upper, rows)
     _draw_rates(lower, rows)
-    aside = picture.with_name(f".{picture.name}.writing")
-    FigureCanvasAgg(figure).print_figure(aside, format="png")
-    aside.replace(picture)
-    return True
+    return figure
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
@@ -77,12 +84,15 @@ def _draw_loss(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         steps, losses = _column(rows, name)
         if len(losses) > 1:
             axes.plot(
-                steps, smoothed(losses, window), color=f"C{number + 1}", linewidth=1, label=f"{label}, {mean}"
+                steps, smoothed(losses, window), color=f"C{number + 1}", linewidth=1, label=f"{label}, mean"
             )
+    steps, losses = _column(rows, "eval_loss")
+    if losses:
+        axes.plot(steps, losses, "o-", color="black", markersize=4, linewidth=1.5, label="validation")
     axes.set_ylabel("loss (nats per token)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper right")
+    _legend(axes)
 
 
 def _draw_rates(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -101,4 +111,16 @@ def _draw_rates(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.grid(alpha=0.3)
     if drawn:
-        axes.legend(frameon=False, loc="upper right", fontsize="small")
+        _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the axes, where no curve is; to the right of the power of ten of the ticks."""
+    axes.legend(
+        frameon=False,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0.2,
+        ncols=4,
+        fontsize="small",
+    )

@@ -49,6 +49,14 @@ class Report(Protocol):
         """With every row of metrics."""
         ...
 
+    def validating(self, done: int, total: int) -> None:
+        """After every batch of a measurement of the validation loss."""
+        ...
+
+    def validated(self, row: Mapping[str, Any]) -> None:
+        """With every row of validation figures."""
+        ...
+
     def said(self, line: str) -> None:
         """Something that changed the result: a skipped checkpoint, a step that was not applied."""
         ...
@@ -76,11 +84,25 @@ class Silent:
     def logged(self, row: Mapping[str, Any]) -> None:
         """Nothing."""
 
+    def validating(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def validated(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
     def said(self, line: str) -> None:
         """Nothing."""
 
     def noted(self, line: str) -> None:
         """Nothing."""
+
+
+def validations(path: Path) -> list[dict[str, Any]]:
+    """The rows of validation figures in the metrics file."""
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if "eval_loss" in row]
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

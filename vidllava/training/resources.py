@@ -18,7 +18,7 @@ _SMALLER = (
 
 
 @contextmanager
-def told(step: int, data: StepBatch | None) -> Iterator[None]:
+def told(step: int, data: StepBatch | None, *, hint: str = _SMALLER) -> Iterator[None]:
     """Turn what torch raises where memory or a worker is gone into a ResourceError about this step."""
     try:
         yield
@@ -28,7 +28,7 @@ def told(step: int, data: StepBatch | None) -> Iterator[None]:
             raise died from None
         if not isinstance(fault, MemoryError) and not any(what in str(fault) for what in _NO_MEMORY):
             raise
-        raise ResourceError(f"step {step}", f"not enough memory{_load(data)}", _SMALLER) from None
+        raise ResourceError(f"step {step}", f"not enough memory{_load(data)}", hint) from None
 
 
 def _load(data: StepBatch | None) -> str:

@@ -49,7 +49,7 @@ from vidllava.training.trackers import Tracked
 
 LATEST = "latest"
 # Options beside the settings that another start of the same run may change.
-_FREE = {"device", "attn_implementation", "download", "decode_timeout", "derived"}
+_FREE = {"eval_data", "device", "attn_implementation", "download", "decode_timeout", "derived"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class Job:
     """What to train on what, and where the result goes.
 
     limits          how much of a file is read, and how long is waited for it, before it counts as bad
+    eval_data       held-out rows, whose loss is measured every `eval_steps`; in `media_root` too
     schemes         generated data sets by name, see `vidllava.data.load.Loading`
     resume          a checkpoint folder, or "latest" for the newest complete one in `output_dir`, from the
                     beginning where there is none
@@ -69,6 +70,7 @@ class Job:
     output_dir: Path
     media_root: Path | None = None
     data_weights: tuple[float, ...] = ()
+    eval_data: tuple[str, ...] = ()
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     limits: Limits = DEFAULT_LIMITS
     device: str = "auto"
@@ -88,6 +90,9 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     """
     if not job.data:
         raise UsageError("--data", "is missing", "name at least one .json or .jsonl file")
+    for name in ("eval_steps", "per_device_eval_batch_size"):
+        if getattr(settings, name) is not None and not job.eval_data:
+            raise UsageError("--" + name.replace("_", "-"), "is for --eval-data", "name rows to measure on")
     trackers.check(settings.report_to)
     first = is_first_process()
     report = report if first else Silent()
@@ -97,6 +102,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
         seed = int(settings.resolved().data_seed or 0)
         loading = Loading(media_root=job.media_root, schemes=job.schemes, seed=seed, on_note=report.said)
         mixture = load_mixture(job.data, job.data_weights, loading)
+        held_out = load_mixture(job.eval_data, (), loading) if job.eval_data else None
         given = record(job, settings.as_given())
         job, settings = _resolved(job, settings, found, report)
         saved = _with_origins(record(job, settings.to_json()), given)
@@ -107,7 +113,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
         from vidllava.training.session import Session  # imports torch and accelerate
 
         tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings.to_json()))
-        session = Session(job, settings, mixture, found, tracked)
+        session = Session(job, settings, mixture, found, tracked, held_out)
         if (before := session.finished_before()) is not None:
             return before
         if first:
@@ -260,6 +266,7 @@ def record(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
         "model": job.model,
         "data": list(job.data),
         "data_weights": list(job.data_weights) or None,
+        "eval_data": list(job.eval_data) or None,
         "media_root": None if job.media_root is None else str(job.media_root),
         "decode_timeout": job.limits.decode_seconds,
         "num_frames": None if request is None else request.num_frames,

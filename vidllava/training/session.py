@@ -31,6 +31,7 @@ from vidllava.training.resources import check_room
 from vidllava.training.run import Job, run_state
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.signals import StopRequest
+from vidllava.training.validation import Validation, ValidationBatches
 
 _SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU")
 _DDP = "use plain data parallelism: accelerate launch --multi_gpu, or torchrun"
@@ -40,7 +41,13 @@ class Session:
     """Everything that one process of a run holds."""
 
     def __init__(
-        self, job: Job, settings: TrainingSettings, mixture: Mixture, found: Checkpoint | None, report: Report
+        self,
+        job: Job,
+        settings: TrainingSettings,
+        mixture: Mixture,
+        found: Checkpoint | None,
+        report: Report,
+        held_out: Mixture | None = None,
     ) -> None:
         self.run_state = run_state(job, settings, mixture)
         settings = settings.resolved()
@@ -81,6 +88,25 @@ class Session:
             output=job.output_dir,
             ledger=Ledger(job.output_dir / LEDGER_FILE, max_bad_fraction=settings.max_bad_fraction),
             report=report,
+        )
+        if held_out is not None:
+            self.trainer.validation = self._validation(held_out, encoder)
+        self.order = order
+
+    def _validation(self, held_out: Mixture, encoder: SampleEncoder) -> Validation:
+        """The loss over `held_out`, read as the samples that are trained on."""
+        size = self.settings.per_device_eval_batch_size
+        assert size is not None  # resolved
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = Share(rank=rank, world_size=world)
+        return Validation(
+            model=self.backbone,
+            batches=ValidationBatches(held_out, encoder, size, share, self.settings.pool_first),
+            settings=self.settings,
+            device=self.accelerator.device,
+            precision=self.trainer.precision,
+            together=self.trainer.together,
+            report=self.report,
         )
 
     @property
@@ -126,6 +152,8 @@ class Session:
         self._as_one(lambda: check_room(self.job.output_dir, self._checkpoint_bytes()))
         if self.is_main:
             table = parameters.table(self.backbone, self.settings)
+            for line in self.order.repeated():
+                self.report.said(line)
             self.report.begins(total_steps=self.total_steps, done_steps=start, modules=table)
         outcome = self.trainer.run(start, self.save, stop)
         if outcome.signal is None:

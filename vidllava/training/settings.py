@@ -129,6 +129,11 @@ class TrainingSettings:
     save_steps: int = 500
     """Steps between checkpoints; 0 = none but the final weights."""
     save_total_limit: int | None = None
+    eval_steps: int | None = None
+    """Steps between measurements of the validation loss, and one at the end; None = `save_steps`, 0 = only
+    that at the end."""
+    per_device_eval_batch_size: int | None = None
+    """Samples of one batch of it; None = `per_device_train_batch_size`."""
     dataloader_num_workers: int = 0
     max_bad_fraction: float = 0.01
     """Larger shares of unusable samples end the run (counted over at least 1000 draws)."""
@@ -192,6 +197,8 @@ class TrainingSettings:
             vision_lr=llm / VISION_LR_DIVISOR if self.vision_lr is None else self.vision_lr,
             projector_lr=llm if self.projector_lr is None else self.projector_lr,
             data_seed=self.seed if self.data_seed is None else self.data_seed,
+            eval_steps=self.save_steps if self.eval_steps is None else self.eval_steps,
+            per_device_eval_batch_size=self.per_device_eval_batch_size or self.per_device_train_batch_size,
             freeze=self.frozen,
         )
 
@@ -222,7 +229,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     *((name, 1, math.inf) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")),
     *((name, 1, math.inf) for name in ("logging_steps", "max_steps", "save_total_limit")),
     *((name, 1, math.inf) for name in ("max_nonfinite_steps", "lora_rank", "rope_factor")),
-    *((name, 0, math.inf) for name in ("save_steps", "dataloader_num_workers", "warmup_steps")),
+    *((name, 0, math.inf) for name in ("save_steps", "dataloader_num_workers", "warmup_steps", "eval_steps")),
+    ("per_device_eval_batch_size", 1, math.inf),
     *((name, 0, 2**63 - 1) for name in ("seed", "data_seed")),
     *((name, 0, math.inf) for name in ("learning_rate", "vision_lr", "projector_lr", "weight_decay")),
     *((name, 0, math.inf) for name in ("adam_epsilon", "muon_lr_scale", "lora_alpha")),

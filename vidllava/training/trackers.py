@@ -70,10 +70,22 @@ class Tracked:
 
     def logged(self, row: Mapping[str, Any]) -> None:
         """The numbers of the row; a loss that is none (null) is no number."""
+        self._log(row)
+        self.report.logged(row)
+
+    def validating(self, done: int, total: int) -> None:
+        """Passed on."""
+        self.report.validating(done, total)
+
+    def validated(self, row: Mapping[str, Any]) -> None:
+        """The numbers of the row."""
+        self._log(row)
+        self.report.validated(row)
+
+    def _log(self, row: Mapping[str, Any]) -> None:
         values = {name: value for name, value in row.items() if name != "step" and value is not None}
         for tracker in self._trackers:
             tracker.log(values, step=row["step"])
-        self.report.logged(row)
 
     def said(self, line: str) -> None:
         """Passed on."""
