@@ -48,6 +48,7 @@ from vidllava.training.settings import FIXED, TrainingSettings
 from vidllava.training.trackers import Tracked
 
 LATEST = "latest"
+_OF_EVAL_DATA = ("eval_steps", "per_device_eval_batch_size")
 # Options beside the settings that another start of the same run may change.
 _FREE = {"eval_data", "device", "attn_implementation", "download", "decode_timeout", "derived"}
 
@@ -90,7 +91,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     """
     if not job.data:
         raise UsageError("--data", "is missing", "name at least one .json or .jsonl file")
-    for name in ("eval_steps", "per_device_eval_batch_size"):
+    for name in _OF_EVAL_DATA:
         if getattr(settings, name) is not None and not job.eval_data:
             raise UsageError("--" + name.replace("_", "-"), "is for --eval-data", "name rows to measure on")
     trackers.check(settings.report_to)
@@ -290,6 +291,7 @@ def record(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     }
     values["freeze"] = "none" if values["freeze"] == [] else values["freeze"]
     values["max_grad_norm"] = values["max_grad_norm"] or 0
+    values |= {} if job.eval_data else dict.fromkeys(_OF_EVAL_DATA)
     values["report_to"] = values["report_to"] or None
     return values
 
