@@ -34,7 +34,8 @@ REFUSED = {
         ["broken_1185230.mp4", "broken_header_only_moov.mp4"], "holds no decodable frame, though"
     ),
     **dict.fromkeys(["broken_chunk_out_of_range.mp4", "broken_text_named.mp4"], "is truncated or damaged"),
-    **dict.fromkeys(["broken_corrupt.mkv", "random.mp4"], "is no video file, or truncated"),
+    "broken_corrupt.mkv": "is truncated or damaged: no readable header",
+    "random.mp4": "is not a video file, or truncated",
     **dict.fromkeys(["broken_ftyp_only.mp4", "stream_audio_long_editlist.mp4"], "has no video stream"),
     **dict.fromkeys(["stream_audio_only.mp4", "stream_audio_only.m4a"], "has no video stream"),
     "stream_audio_only.wav": "is WAV sound without video",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.clips import numbered_picture
+from tests.clips import numbered_picture, write_clip
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media import container as container_module
 from vidllava.media import probe as probe_module
@@ -81,8 +81,20 @@ IMPOSTORS = {
     "is a zip archive": b"PK\x03\x04" + bytes(range(200)),
     "is nothing but zero bytes": bytes(5000),
     "is a plain text": b"hello, this is no video\n",
+    "is a PLS playlist": b"[playlist]\nFile1=http://127.0.0.1/a.mp4\n",
+    "is an ASX playlist": b"<ASX version='3'><Entry/></ASX>",
+    "is a RAR archive": b"Rar!\x1a\x07\x01\x00" + bytes(50),
+    "is PVA video, a format that is not accepted (convert it to mp4": b"AV\x01\x00\x55\x00\x00\x40"
+    + bytes(90),
+    "is RealMedia video, a format that is not accepted (convert it to mp4": b".RMF\x00\x00\x00\x12"
+    + bytes(90),
+    "is WTV (Windows Media Center) video, a format that is not accepted": bytes.fromhex(
+        "b7d800203749da11a64e0007e95ead8d"
+    )
+    + bytes(90),
+    "is AMV video, a format that is not accepted": b"RIFF\x00\x00\x00\x00AMV " + bytes(90),
     "is WAV sound without video": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(200),
-    "is no video file, or truncated": bytes(range(256)) * 8,
+    "is not a video file, or truncated": bytes(range(256)) * 8,
 }
 
 
@@ -95,6 +107,46 @@ def test_a_file_that_is_something_else_is_named(tmp_path, message):
         with pytest.raises(MediaError) as caught:
             media_kind(path)
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "words"),
+    [
+        ("rm", "rv10", "is RealMedia video, a format that is not accepted (convert it to mp4"),
+        ("wtv", "mpeg2video", "is WTV (Windows Media Center) video, a format that is not accepted"),
+        ("nut", "mpeg4", "is NUT video, a format that is not accepted"),
+        ("swf", "flv1", "is Flash (SWF) video, a format that is not accepted"),
+        ("dv", "dvvideo", "is raw DV video, a format that is not accepted"),
+        ("h261", "h261", "is in a media format that is not accepted (convert it to mp4"),
+        ("dnxhd", "dnxhd", "is in a media format that is not accepted (convert it to mp4"),
+    ],
+)
+def test_a_video_of_a_refused_format_is_not_called_damaged(tmp_path, suffix, codec, words):
+    size = {"dv": (720, 576), "h261": (176, 144), "dnxhd": (1920, 1080)}.get(suffix, (128, 96))
+    path = tmp_path / f"a.{suffix}"
+    options = {"b": "36M"} if codec == "dnxhd" else {}
+    write_clip(
+        path,
+        num_frames=12,
+        fps=25,
+        b_frames=0,
+        codec=codec,
+        width=size[0],
+        height=size[1],
+        pixel_format={"dnxhd": "yuv422p"}.get(codec),
+        options=options,
+    )
+    path = path.rename(tmp_path / "clip.mp4")
+    assert error_of(path).startswith(words)
+
+
+@pytest.mark.parametrize("name", ["constant.mkv", "constant.avi", "constant.flv"])
+def test_a_cut_header_of_an_accepted_container_is_called_damaged(clip, tmp_path, name):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip(name).read_bytes()[:40])
+    assert error_of(path).startswith(
+        ("is truncated or damaged", "has no video stream", "holds no decodable frame")
+    )
 
 
 @pytest.mark.parametrize("name", ["WEBP", "AVIF"])

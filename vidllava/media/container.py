@@ -20,7 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
-from vidllava.media.files import absolute, impostor, picture_format, read_head
+from vidllava.media.files import absolute, impostor, is_accepted_container, picture_format, read_head
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 
 _OPTIONS = {
@@ -38,7 +38,7 @@ _MAX_THREADS = 4
 
 @contextmanager
 def open_container(path: str) -> Iterator[InputContainer]:
-    """The opened file, closed at the end whatever happens. Raises MediaError where it is no video file."""
+    """The opened file, closed at the end whatever happens. Raises MediaError where it is not a video file."""
     head = read_head(path)
     if head[4:8] == b"ftyp" and (impostor(head) or picture_format(head)):
         # FFmpeg would read AVIF and HEIC as videos of one frame.
@@ -46,12 +46,13 @@ def open_container(path: str) -> Iterator[InputContainer]:
     try:
         container = av.open(absolute(path), options=dict(_OPTIONS), metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise _unreadable(path, head) from error
+        # A demuxer that is not on the list is refused with EINVAL, before it has read anything.
+        raise _unreadable(path, head, refused=isinstance(error, av.error.ArgumentError)) from error
     with container:
         yield container
 
 
-def _unreadable(path: str, head: bytes) -> MediaError:
+def _unreadable(path: str, head: bytes, *, refused: bool = False) -> MediaError:
     found = impostor(head)
     if found is not None:
         return MediaError(path, f"is {found[0]}", found[1])
@@ -60,7 +61,17 @@ def _unreadable(path: str, head: bytes) -> MediaError:
         return MediaError(path, f"is a picture ({picture}), not a video", "give it as a picture")
     if head[4:8] == b"ftyp":
         return MediaError(path, "is truncated or damaged: no readable index", "copy or download it again")
-    return MediaError(path, "is no video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read")
+    if is_accepted_container(head):
+        return MediaError(path, "is truncated or damaged: no readable header", "copy or download it again")
+    if refused:
+        return MediaError(
+            path,
+            "is in a media format that is not accepted",
+            "convert it to mp4, for example with ffmpeg; mp4, mkv, webm, mov, avi, ts and gif are read",
+        )
+    return MediaError(
+        path, "is not a video file, or truncated", "mp4, mkv, webm, mov, avi, ts and gif are read"
+    )
 
 
 def choose_stream(container: InputContainer, path: str, limits: Limits = DEFAULT_LIMITS) -> VideoStream:

@@ -34,17 +34,84 @@ _IMPOSTORS: tuple[tuple[bytes, str, str], ...] = (
     (b"#extm3u", "an HLS playlist", "playlists are not followed; give the media file itself"),
     (b"ffconcat", "a concat list", "lists are not followed; give the media file itself"),
     (b"v=0", "an SDP session description", "streams are not followed; give the media file itself"),
+    (b"<asx", "an ASX playlist", "playlists are not followed; give the media file itself"),
+    (b"[playlist]", "a PLS playlist", "playlists are not followed; give the media file itself"),
+    (b"[reference]", "an ASF reference list", "lists are not followed; give the media file itself"),
     (b"{", "a JSON text", "give the media file itself"),
     (b"[", "a JSON text", "give the media file itself"),
     (b"%pdf", "a PDF", "save its pages as pictures first"),
     (b"pk\x03\x04", "a zip archive", "unpack it first"),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"rar!", "a RAR archive", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"bzh", "a bzip2 archive", "unpack it first"),
+    (b"\xfd7zxz", "an xz archive", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first"),
 )
 _SOUNDS: tuple[tuple[int, bytes, str], ...] = (
     (8, b"WAVE", "WAV"),
     (0, b"ID3", "MP3"),
     (0, b"\xff\xfb", "MP3"),
+    (0, b"\xff\xf3", "MP3"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
     (0, b"fLaC", "FLAC"),
+    (8, b"AIFF", "AIFF"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"caff", "CAF"),
+    (0, b"MThd", "MIDI"),
+    (0, b"wvpk", "WavPack"),
+)
+# Video formats that FFmpeg may know, and whose parsers no file is handed to: (offset, bytes there, name).
+_NOT_ACCEPTED: tuple[tuple[int, bytes, str], ...] = (
+    (0, b".RMF", "RealMedia"),
+    (0, b".R1M", "RealMedia recording (IVR)"),
+    (0, bytes.fromhex("b7d800203749da11a64e0007e95ead8d"), "WTV (Windows Media Center)"),
+    (0, b"nut/multimedia container", "NUT"),
+    (0, b"NSVf", "NSV"),
+    (0, b"NSVs", "NSV"),
+    (0, b"\x1f\x07\x00", "raw DV"),
+    (0, b"\0\0\0\0\x01\xbc", "GXF"),
+    (0, b"LEITCH\0", "LXF"),
+    (0, b"ARMovie", "RPL"),
+    (0, b"SMK2", "Smacker"),
+    (0, b"SMK4", "Smacker"),
+    (0, b"BIK", "Bink"),
+    (0, b"KB2", "Bink"),
+    (8, b"4XMV", "4XM"),
+    (8, b"AMV ", "AMV"),
+    (0, b"YUV4MPEG2", "YUV4MPEG (y4m)"),
+    (0, b"FWS", "Flash (SWF)"),
+    (0, b"CWS", "Flash (SWF)"),
+    (0, b"ZWS", "Flash (SWF)"),
+    (0, b"\x84\x10\xff\xff\xff\xff", "RoQ"),
+    (0, b"THP\0", "THP"),
+    (0, b"NuppelVideo", "NuppelVideo"),
+    (0, b"MythTVVideo", "NuppelVideo"),
+    (0, b"DHAV", "Dahua (DHAV)"),
+    (0, b"MLVI", "Magic Lantern (MLV)"),
+    (0, b"\0\nSMJPEG", "SMJPEG"),
+    (0, b"\xf5\x46\x7a\xbd", "TiVo"),
+    (0, b"CRID", "USM"),
+    (0, b"BBCD", "raw Dirac"),
+    (0, b"\r\nVersion:Vivo", "Vivo"),
+    (4, b"RED1", "R3D"),
+    (4, b"RED2", "R3D"),
+    (8, b"ANIM", "IFF animation"),
+)
+_CONVERT = "convert it to mp4, for example with ffmpeg"
+# How the files of accepted containers begin: one that FFmpeg cannot open is damaged.
+_ACCEPTED: tuple[tuple[int, bytes], ...] = (
+    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (8, b"AVI "),
+    (0, b"OggS"),
+    (0, b"FLV\x01"),
+    (0, b"DKIF"),
+    (0, b"\x00\x00\x01\xba"),  # MPEG program stream
+    (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),  # ASF
+    (0, bytes.fromhex("060e2b34")),  # MXF
 )
 _PICTURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -125,12 +192,22 @@ def impostor(head: bytes) -> tuple[str, str] | None:
     for magic, what, hint in _IMPOSTORS:
         if start.startswith(magic):
             return what, hint
+    for offset, magic, what in _NOT_ACCEPTED:
+        if head[offset : offset + len(magic)] == magic:
+            return f"{what} video, a format that is not accepted", _CONVERT
+    if head[:2] == b"AV" and head[4:5] == b"\x55":
+        return "PVA video, a format that is not accepted", _CONVERT
     for offset, magic, what in _SOUNDS:
         if head[offset : offset + len(magic)] == magic:
             return f"{what} sound without video", "give a file with a video stream"
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head[:512]):
         return "a plain text", "give the media file itself"
     return None
+
+
+def is_accepted_container(head: bytes) -> bool:
+    """Whether a file begins as those of a container that is read do; MPEG-TS and raw streams do not say."""
+    return any(head[offset : offset + len(magic)] == magic for offset, magic in _ACCEPTED)
 
 
 def picture_format(head: bytes) -> str | None:
