@@ -121,6 +121,26 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
     return path
 
 
+def add_to_sample_entry(path: Path, kind: bytes, content: bytes) -> Path:
+    """Add a box to the first sample entry of an mp4 of one track, whose ``moov`` stands last."""
+    data = bytearray(path.read_bytes())
+    box = struct.pack(">I4s", 8 + len(content), kind) + content
+    places, start, stop = [], 0, len(data)
+    # ISO 14496-12: stsd has 8 bytes of its own before its entries; the entry is the first box in it.
+    for wanted in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b""):
+        while data[start + 4 : start + 8] != wanted and wanted:
+            start += struct.unpack_from(">I", data, start)[0]
+            assert start < stop
+        places.append(start)
+        stop = start + struct.unpack_from(">I", data, start)[0]
+        start += 16 if wanted == b"stsd" else 8
+    for place in places:
+        struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + len(box))
+    data[stop:stop] = box
+    path.write_bytes(data)
+    return path
+
+
 def cut_by_edit_list(path: Path, num_frames: int) -> Path:
     """Let the edit list of a constant-rate mp4 hide its first ``num_frames`` frames."""
     data = bytearray(path.read_bytes())

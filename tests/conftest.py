@@ -12,7 +12,8 @@ import pytest
 # Before any test module imports huggingface_hub, which reads these once.
 _EMPTY_HOME = tempfile.mkdtemp(prefix="vidllava-tests-")
 for _name in [name for name in os.environ if name.startswith(("VIDLLAVA_", "HF_", "TRANSFORMERS_"))]:
-    del os.environ[_name]
+    if _name != "VIDLLAVA_TEST_MEDIA":  # names a folder for tests, and changes nothing else
+        del os.environ[_name]
 _CACHES = itertools.count()
 os.environ.update(HF_HOME=_EMPTY_HOME, HF_HUB_OFFLINE="1", NO_COLOR="1", TERMINAL_WIDTH="100")
 

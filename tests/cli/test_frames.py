@@ -220,3 +220,12 @@ def test_nearest_key_frames_are_taken_when_asked_for_and_how_far_off_is_said(run
     assert [frame["index"] for frame in json.loads(result.out)["frames"]] == [0, 24, 36, 48]
     shown = run("frames", clip, "--num-frames", 4, "--keyframes", "nearest").out
     assert "the nearest key frames instead" in shown
+
+
+def test_what_a_picture_file_holds_besides_is_said_where_the_result_is(run: Run, tmp_path: Path):
+    pages = [Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue", "yellow")]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    note = "holds 4 pages: only the first is read"
+    result = run("frames", tmp_path / "pages.tiff", "--json")
+    assert (result.code, result.err) == (0, f"warning: {note}\n")
+    assert json.loads(result.out)["notes"] == [note]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from tests.clips import numbered_picture, read_number, write_clip
+from tests.clips import add_to_sample_entry, numbered_picture, read_number, write_clip
 from tests.media.conftest import QUARTER_TURNS, VARIABLE_MS
 from vidllava.media.decode import decode
 from vidllava.media.probe import media_kind, probe
+from vidllava.media.structure import StreamEntry, mapped, stream_entry
 from vidllava.media.timeline import SamplingRequest, plan_frames
 
 
@@ -180,6 +182,39 @@ def test_what_is_odd_about_the_picture_is_noted(tmp_path):
     notes = probe(path).notes
     assert any(note.startswith("HDR (PQ)") for note in notes)
     assert any(note.startswith("pixels are not square") for note in notes)
+
+
+CLEAN_APERTURES = {(64, 96): True, (128, 96): False, (127, 95): True}
+
+
+@pytest.mark.parametrize("size", sorted(CLEAN_APERTURES))
+def test_a_clean_aperture_that_is_not_cropped_to_is_noted(tmp_path, size):
+    path = write_clip(tmp_path / "a.mp4", num_frames=3)
+    fields = (size[0] * 2, 2, size[1], 1, 0, 1, 0, 1)
+    add_to_sample_entry(path, b"clap", struct.pack(">8I", *fields))
+    note = f"only {size[0]}x{size[1]} of 128x96 is meant to be shown (clean aperture): not cropped"
+    assert (note in probe(path).notes) == CLEAN_APERTURES[size]
+    assert not [other for other in probe(path).notes if "aperture" in other and other != note]
+
+
+@pytest.mark.parametrize(("profile", "kind"), [(5, b"dvcC"), (8, b"dvvC"), (5, b"dvvC")])
+def test_dolby_vision_that_nothing_here_can_show_is_noted(tmp_path, profile, kind):
+    path = write_clip(
+        tmp_path / "a.mp4", num_frames=3, codec="libx265", pixel_format="yuv420p10le", options={}
+    )
+    add_to_sample_entry(path, kind, bytes([1, 0, profile << 1, 0b101]) + bytes(20))
+    assert any("Dolby Vision profile 5" in note for note in probe(path).notes) == (profile == 5)
+
+
+@pytest.mark.parametrize("cut", [1, 40, 200, 400, 600])
+def test_a_sample_entry_that_is_cut_or_garbled_raises_nothing(tmp_path, cut):
+    path = write_clip(tmp_path / "a.mp4", num_frames=3)
+    data = path.read_bytes()
+    start = data.index(b"moov") - 4
+    for each in (data[: start + cut], data[: start + cut] + b"\xff" * 40 + data[start + cut + 40 :]):
+        path.write_bytes(each)
+        with mapped(path) as whole:
+            assert stream_entry(whole, 1) in (None, StreamEntry(None, None))
 
 
 def test_a_header_that_promises_more_is_noted(clip, tmp_path):

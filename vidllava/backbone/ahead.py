@@ -52,6 +52,10 @@ class Prepared:
         """See ``picture.load_picture``."""
         return self.others.picture(path)
 
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``picture.picture_notes``."""
+        return self.others.picture_notes(path)
+
     def decode(
         self,
         info: VideoInfo,

@@ -77,6 +77,8 @@ class MediaItem:
     plan: FramePlan | None = None
     backend: str | None = None
     picture: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    picture_notes: tuple[str, ...] = ()
+    """What the picture's file holds besides; a clip's notes are those of ``info``."""
     pinpoints: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
 
@@ -139,7 +141,7 @@ def plan_turn(
     )
     if require_fit:
         counted.require_fit()
-    notes = [note for item in items if item.info is not None for note in item.info.notes]
+    notes = [note for item in items for note in (item.info.notes if item.info else item.picture_notes)]
     if counted.notice is not None:
         notes.append(counted.notice)
     return Question(text=text, items=tuple(items), prompt=prompt, budget=counted, notes=tuple(notes))
@@ -250,6 +252,7 @@ def _plan_picture(path: str, rules: VisualRules, alone: bool, sampler: Sampler) 
         width=width,
         layout=rules.picture(height, width) if alone else rules.square(),
         picture=picture,
+        picture_notes=sampler.picture_notes(path),
         pinpoints=rules.settings.pinpoints,
     )
 

@@ -101,10 +101,12 @@ class Checker:
 
     def _read(self, visual: Visual, sampler: OwnSampler) -> list[str]:
         """Decode what training would decode, a few frames at a time; returns the notes on them."""
+        notes: list[str] = []
         for path in self._pictures(visual):
             sampler.picture(path)
+            notes += sampler.picture_notes(path)
         if visual.kind != "video" or visual.path is None:
-            return []
+            return notes
         info = sampler.probe(visual.path)
         plan = self._counter.plan(visual, info.frame_times, visual.path, info.duration_seconds)
         notes = list(info.notes)

@@ -36,6 +36,10 @@ class OwnSampler:
         """See ``picture.load_picture``."""
         return self._own().picture(path)
 
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``picture.picture_notes``."""
+        return self._own().picture_notes(path)
+
     def picture_size(self, path: str) -> tuple[int, int]:
         """See ``picture.picture_size``."""
         return self._own().picture_size(path)

@@ -26,7 +26,7 @@ from vidllava.media.limits import DEFAULT_LIMITS, Limits
 _OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,ogg,"
-    "asf,mxf,ivf,h264,hevc",
+    "asf,mxf,ivf,h264,hevc,mjpeg",
 }
 
 # The decoders that read the transparency which WebM keeps beside a packet; FFmpeg's own do not.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vidllava.errors import MediaError
+from vidllava.media.structure import is_motion_jpeg
 
 _HEAD_BYTES = 4096
 
@@ -218,16 +219,20 @@ def picture_format(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
-        return _STILL_BRANDS.get(head[8:12])
+        still = _STILL_BRANDS.get(head[8:12])
+        # "mif1" says no more than that it is a picture; the brands that follow say of which kind.
+        brands = head[16 : int.from_bytes(head[:4], "big")]
+        return "AVIF" if head[8:12] == b"mif1" and b"avif" in brands else still
     return None
 
 
 def media_kind(path: str | Path) -> Literal["video", "picture"]:
     """Which of the two a file is, by content and never by name.
 
-    An animated GIF or PNG is a video, one with a single frame a picture. A file of no known kind counts as
-    a video, for ``probe`` to judge. Raises MediaError for a path that is no readable file, and where the
-    first bytes prove that the file is something else (a web page, an archive, a playlist).
+    An animated GIF or PNG is a video, and so are JPEGs in a row (raw motion JPEG); one with a single frame is
+    a picture. A file of no known kind counts as a video, for ``probe`` to judge. Raises MediaError for a path
+    that is no readable file, and where the first bytes prove that the file is something else (a web page, an
+    archive, a playlist).
     """
     check_file(path)
     head = read_head(path)
@@ -239,6 +244,8 @@ def media_kind(path: str | Path) -> Literal["video", "picture"]:
         return "video" if _is_animated_gif(path) else "picture"
     if name == "PNG":
         return "video" if _is_animated_png(path) else "picture"
+    if name == "JPEG":
+        return "video" if is_motion_jpeg(path) else "picture"
     return "video" if name is None else "picture"
 
 
@@ -276,13 +283,13 @@ def _skip_colour_table(file: BinaryIO) -> None:
 
 
 def _is_animated_png(path: str | Path) -> bool:
-    """True where an ``acTL`` chunk stands before the first ``IDAT`` (PNG third edition, 11.3.6.1)."""
+    """True where an ``acTL`` chunk of two frames or more stands before ``IDAT`` (PNG 3rd ed., 11.3.6.1)."""
     with open(path, "rb") as file:
         file.seek(8)
         while len(chunk := file.read(8)) == 8:
             if chunk[4:] in (b"IDAT", b"IEND"):
                 return False
             if chunk[4:] == b"acTL":
-                return True
+                return int.from_bytes(file.read(4), "big") > 1
             file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
     return False

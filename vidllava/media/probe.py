@@ -34,7 +34,9 @@ from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
 from vidllava.media.packets import NO_START, PacketIndex
 from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
+from vidllava.media.structure import mapped, stream_entry
 
+_DOLBY_VISION_ALONE = 5  # the profile without a base layer that others can show
 # Numbers of AVFrameSideDataType to be looked for: FFmpeg 8 has 32 of them.
 _SIDE_DATA_KINDS = 64
 
@@ -104,7 +106,7 @@ def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
 
 @lru_cache(maxsize=64)
 def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limits) -> VideoInfo:
-    """``real_path``, ``size`` and ``modified_ns`` only name one version of a file to the cache."""
+    """``size`` and ``modified_ns`` only name one version of a file to the cache."""
     with open_container(path) as container:
         stream = choose_stream(container, path, limits)
         # A frame may be two packets (fields, or one that shows nothing): twice the bound is beyond it.
@@ -122,7 +124,12 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
         last = found.last_duration * float(time_base) if ticks is not None else 0.0
         duration = float(times[-1]) + (last or _typical_gap(times))
         turn_notes = (turn_note,) if turn_note else ()
-        notes = (*turn_notes, *_picture_notes(first, stream, beside), *notes)
+        notes = (
+            *turn_notes,
+            *_picture_notes(first, stream, beside),
+            *notes,
+        )
+        notes += _entry_notes(real_path, container, stream)
         notes += _header_notes(container, stream, found, duration)
         width, height = turn.size(*found.sizes_seen.largest)
         limits.check_picture(path, width, height)
@@ -208,6 +215,26 @@ def _typical_gap(times: npt.NDArray[np.float64]) -> float:
 def _orientation(beside: dict[str, bytes]) -> tuple[Orientation, str | None]:
     matrix = beside.get("DISPLAYMATRIX")
     return (Orientation(), None) if matrix is None else orientation_from_matrix(matrix)
+
+
+def _entry_notes(path: str, container: InputContainer, stream: VideoStream) -> tuple[str, ...]:
+    """What an mp4 says of its pictures and no decoder applies."""
+    if not container.format.name.startswith("mov"):
+        return ()
+    with mapped(path) as data:
+        entry = stream_entry(data, stream.id)
+    if entry is None:
+        return ()
+    notes = []
+    size = (stream.codec_context.width, stream.codec_context.height)
+    if entry.clean_aperture not in (None, size):
+        width, height = entry.clean_aperture or size
+        notes.append(
+            f"only {width}x{height} of {size[0]}x{size[1]} is meant to be shown (clean aperture): not cropped"
+        )
+    if entry.dolby_vision_profile == _DOLBY_VISION_ALONE:
+        notes.append("Dolby Vision profile 5, which no decoder here reads: colours come out green and purple")
+    return tuple(notes)
 
 
 def num_bits(frame: VideoFrame) -> int:

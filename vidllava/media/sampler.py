@@ -29,6 +29,9 @@ class Sampler(Protocol):
     def picture(self, path: str) -> npt.NDArray[np.uint8]:
         """See ``picture.load_picture``."""
 
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``picture.picture_notes``."""
+
     def decode(
         self,
         info: VideoInfo,
@@ -63,6 +66,12 @@ class InProcess:
         from vidllava.media.picture import load_picture
 
         return load_picture(path, self.limits)
+
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``picture.picture_notes``."""
+        from vidllava.media.picture import picture_notes
+
+        return picture_notes(path, self.limits)
 
     def picture_size(self, path: str) -> tuple[int, int]:
         """See ``picture.picture_size``."""

@@ -1,4 +1,4 @@
-"""One request to the decoding worker -> what was found, sent back: probe, decode, picture, its size."""
+"""One request to the decoding worker -> what was found, sent back: probe, frames, picture, size, notes."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def serve(request: dict[str, Any], descriptor: int | None, line: Line) -> None:
         from vidllava.media.picture import load_picture
 
         result = load_picture(request["path"], limits)
+    elif request["do"] == "picture_notes":
+        from vidllava.media.picture import picture_notes
+
+        result = picture_notes(request["path"], limits)
     elif request["do"] == "picture_size":
         from vidllava.media.picture import picture_size
 

@@ -85,6 +85,11 @@ class WorkerSampler:
         pixels.setflags(write=True)
         return pixels
 
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``picture.picture_notes``."""
+        notes: tuple[str, ...] = self._ask({"do": "picture_notes", "path": str(path)})
+        return notes
+
     def picture_size(self, path: str) -> tuple[int, int]:
         """See ``picture.picture_size``."""
         size: tuple[int, int] = self._ask({"do": "picture_size", "path": str(path)})

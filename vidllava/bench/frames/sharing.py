@@ -55,6 +55,10 @@ class ProbedOnce:
             self._pictures[path] = self._sampler.picture(path)
         return self._pictures[path]
 
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``Sampler``."""
+        return self._sampler.picture_notes(path)
+
     def decode(
         self,
         info: VideoInfo,
