@@ -66,8 +66,8 @@ def test_paths_that_are_no_regular_file_are_never_opened(tmp_path):
     assert error_of(tmp_path / "link.mp4").startswith("is a link to a file that does not exist")
     assert error_of(tmp_path / "empty.mp4").startswith("is empty (0 bytes)")
     assert error_of("http://127.0.0.1:9/clip.mp4").endswith("only local files are read; download it first)")
-    assert "cannot be looked up: embedded null byte" in error_of("clip.mp4\0")
-    assert error_of("x" * 5000).startswith("cannot be looked up: File name too long")
+    assert "cannot be looked up: is not a file name" in error_of("clip.mp4\0")
+    assert "cannot be looked up: file name too long" in error_of("x" * 5000)
 
 
 IMPOSTORS = {
