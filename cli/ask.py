@@ -8,7 +8,6 @@ known to fit.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
@@ -118,6 +117,7 @@ def ask(
         answer_batch(command, given, console)
         return
     refuse_batch_flags(vars(batches))
+    console.check_stdout()
     words = [*(media or []), *([] if question is None else [question])]
     names, text = media_and_question(words, named, console, flagged=flagged or [])
     if contact_sheet is not None:
@@ -139,16 +139,16 @@ def ask(
             keep_pixels=contact_sheet is not None,
         )
         answer = replace(answer, question=intake.named(planned))
+    if contact_sheet is not None:  # first: a reader of the answer that goes away ends the command
+        _draw(answer, contact_sheet, console)
     if as_json:
-        console.write(json.dumps(answer_json(answer, shown, seconds), indent=2, ensure_ascii=False))
+        console.json(answer_json(answer, shown, seconds), indent=2, is_answer=True)
     elif not to_screen:
-        console.write(answer.text)
+        console.answer(answer.text)
     for note in answer.notes:
         console.warn(note)
     tell_cut(answer, answering.max_new_tokens, console)
     tell_work(answer, seconds, console)
-    if contact_sheet is not None:
-        _draw(answer, contact_sheet, console)
 
 
 def _plan(

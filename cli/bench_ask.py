@@ -77,11 +77,14 @@ def ask(
     from vidllava.backbone.locate import weights_files
 
     asked = asking.checked()
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, carries_on=output is not None)
     if asked_first is not None and named is not None:
         raise UsageError("--question", "is given beside a question as the last argument", "give one of them")
     question = named_question(named or "what happens") if asked_first is None else asked_first
     second = text_option("--second", second)
+    from vidllava.media.probe import media_kind
+
+    media_kind(clip)
     shown, inputs = weights.model, [clip]
     if kind == "checkpoint":
         shown, checkpoint = weights.locate(asked, console)

@@ -14,6 +14,7 @@ from vidllava.cache_folder import CacheFolder
 from vidllava.cli import options
 from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
 from vidllava.cli.console import Console
+from vidllava.cli.outputs import check_folder
 from vidllava.errors import UsageError
 
 _DEFAULT_READERS = "vidllava,vidllava-1-thread,decord,pyav,opencv,torchcodec"
@@ -54,16 +55,18 @@ def decode(
     from vidllava.bench.decode import measure, table
     from vidllava.bench.decode_clips import CLIPS, write_clip
     from vidllava.bench.decode_readers import READERS
+    from vidllava.media.probe import media_kind
 
     readers = tuple(dict.fromkeys(reader.split(",")))
     for name in readers:
         if name not in READERS:
             raise UsageError(f"--reader {name}", "no such reader", f"of {', '.join(READERS)}")
     counts = whole_numbers("--num-frames", num_frames)
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, carries_on=output is not None)
     for path in clips or ():
-        if not path.is_file():
-            raise UsageError(str(path), "no such file", "give a video file")
+        media_kind(path)
+    if clips_dir is not None:
+        check_folder(clips_dir, "--clips-dir")
     with RowOutput(
         console,
         output,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.bench_model import open_measured
 from vidllava.cli.bench_output import show
 from vidllava.cli.console import Console, counted
+from vidllava.cli.outputs import check_folder
 from vidllava.errors import PartialFailure, UsageError
 from vidllava.files.writing import refuse_inputs
 from vidllava.prompting.layout import NewlineMode, pooled_side
@@ -54,6 +54,7 @@ class Source:
         """Raises UsageError, DatasetError."""
         from vidllava.evaluation.item import EvalItem
         from vidllava.evaluation.read import read_set
+        from vidllava.media.probe import media_kind
 
         if (self.data is None) == (not self.media):
             raise UsageError("bench frames", "needs either --data or --media", "--data long.jsonl")
@@ -62,8 +63,7 @@ class Source:
                 if value is not None:
                     raise UsageError(flag, "is for --data", f"leave out {flag}")
             for path in self.media:
-                if not os.path.isfile(path):
-                    raise UsageError(f"--media {path}", "no such file")
+                media_kind(path)
             made = [
                 EvalItem(
                     id=str(row),
@@ -124,7 +124,7 @@ def run(
     shown, settings = _settings(weights, kind, base, console)
     request = _checked(request, settings, base)
     items = source.read(console)
-    _make_folder(output_dir)
+    check_folder(output_dir, "--output-dir")
     _check_outputs(source, items, output_dir, overwrite=overwrite)
     with ExitStack() as stack:
         file = stack.enter_context(
@@ -185,13 +185,6 @@ def _check_outputs(source: Source, items: Sequence[EvalItem], folder: Path, *, o
         if is_new and path.exists() and not overwrite:
             what = f"exists, and {ROWS}, which it would be made of, does not"
             raise UsageError(f"--output-dir {path}", what, "another folder, or --overwrite")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise UsageError(f"--output-dir {folder}", f"cannot be made: {fault.strerror}") from None
 
 
 def _open(

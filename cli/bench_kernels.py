@@ -12,7 +12,7 @@ import typer
 
 from vidllava.bench.fresh import flags_of, run_fresh
 from vidllava.bench.kernel_request import MOST_PROCESSES, KernelRequest
-from vidllava.bench.row_file import Row, RowFile, encoded
+from vidllava.bench.row_file import Row, RowFile
 from vidllava.cli import startup
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console, counted
@@ -40,7 +40,7 @@ def run(
     """Raises UsageError before anything is measured, and WrongResult at the end."""
     if processes is not None and not 1 <= processes <= MOST_PROCESSES:
         raise UsageError(f"--processes {processes}", f"must be 1 to {MOST_PROCESSES}")
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, carries_on=output is not None)
     with ExitStack() as stack:
         file = None if output is None else stack.enter_context(RowFile(output, overwrite=overwrite))
         if (processes or _usual_processes(device)) > 1:
@@ -91,7 +91,7 @@ def _here(
                 if file is not None:
                     file.append(row)
                 if as_json:
-                    console.write(encoded(row))
+                    console.json(row)
             right = row is None or row["check"] is None or row["check"]["fault"] is None
             progress.done("ok" if right else "wrong")
     except KeyboardInterrupt:

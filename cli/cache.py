@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import typer
@@ -29,12 +28,13 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
     vidllava cache clear
     """
     if context.invoked_subcommand is not None:
+        options.refuse_before(context, as_json)
         return
     folder = CacheFolder.of_environment()
     usage = folder.usage()
     if as_json:
         limit = {"limit_bytes": folder.limit_bytes}
-        Console().write(json.dumps(_as_json(folder, usage) | limit, indent=2))
+        Console().json(_as_json(folder, usage) | limit, indent=2)
         return
     rows = [
         ("folder", folder.path),
@@ -59,7 +59,7 @@ def clear(as_json: options.Json = False) -> None:
     empty(folder)
     usage = Usage(deleted.num_entries, max(0, before.num_bytes - folder.usage().num_bytes))
     if as_json:
-        Console().write(json.dumps(_as_json(folder, usage), indent=2))
+        Console().json(_as_json(folder, usage), indent=2)
         return
     Console().write(f"deleted {usage.num_entries} entries, {_megabytes(usage.num_bytes)}: {folder.path}")
 

@@ -68,6 +68,7 @@ def chat(
     vidllava chat clip.mp4 --json < questions.txt > answers.jsonl
     """
     console = Console(quiet=quiet, verbose=verbose)
+    console.check_stdout()
     if not media:
         raise UsageError("MEDIA", "is missing", "for example: vidllava chat clip.mp4")
     if "-" in media:

@@ -9,11 +9,12 @@ Nothing here decides what to say, only where and how it is shown.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TextIO
 
 import typer
@@ -28,6 +29,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+def _encodable(text: str, stream: TextIO | None) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def counted(number: int, noun: str) -> str:
     """``1 frame``, ``2 frames``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -39,10 +48,34 @@ class Console:
 
     quiet: bool = False
     verbose: bool = False
+    carries_on: bool = False
+    """The command has another output than stdout: nobody reading that does not end it."""
+    _read: list[bool] = field(default_factory=list, repr=False)
+    """Holds something once a write to stdout succeeded."""
 
     def write(self, text: str, *, end: str = "\n") -> None:
-        """A result, on stdout and flushed. A reader that has gone away ends the command without a word."""
+        """A result, on stdout and flushed. A reader that has gone away ends the command without a word.
+
+        Raises ResourceError where nothing can be written.
+        """
         self._emit(printable(text) + end)
+
+    def answer(self, text: str, *, end: str = "\n") -> None:
+        """A result that must arrive: a reader that goes away before the first one is an error too."""
+        self._emit(printable(text) + end, must_arrive=True)
+
+    def json(self, value: object, *, indent: int | None = None, is_answer: bool = False) -> None:
+        """A value as JSON on stdout, which stays JSON in every locale and drives no terminal."""
+        text = json.dumps(value, indent=indent, ensure_ascii=False)
+        if not (text.replace("\n", "").isprintable() and _encodable(text, sys.stdout)):
+            text = json.dumps(value, indent=indent)
+        self._emit(text + "\n", must_arrive=is_answer)
+
+    def check_stdout(self) -> None:
+        """Raises ResourceError where the command was started with stdout closed (``>&-``)."""
+        if sys.stdout is None:
+            what, hint = "is closed, and the result would be lost", "leave it open; /dev/null takes anything"
+            raise ResourceError("standard output", what, hint)
 
     def note(self, message: str) -> None:
         """Something the user should know and need not act on."""
@@ -83,15 +116,22 @@ class Console:
             screen.print(table)
         self._emit("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
 
-    def _emit(self, text: str) -> None:
-        if sys.stdout is None:  # started with stdout closed (>&-)
+    def _emit(self, text: str, *, must_arrive: bool = False) -> None:
+        if self.carries_on and sys.stdout is None:
             return
+        self.check_stdout()
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
+            self._read.append(True)
         except OSError as fault:
             _write_nowhere(sys.stdout)
             if isinstance(fault, BrokenPipeError):
+                if self.carries_on:
+                    return
+                if must_arrive and not self._read:
+                    what = "was closed before the answer came, which is lost"
+                    raise ResourceError("standard output", what, "keep its reader, or use a file") from None
                 raise typer.Exit(0) from None
             what = f"cannot be written: {fault.strerror}"
             raise ResourceError("standard output", what, "make room, or send it elsewhere") from None

@@ -8,7 +8,6 @@ No weights and no torch: rows are parsed, media headers read, and tokens counted
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +139,7 @@ def check(
     vidllava data check mixture.yaml --model onevision-0.5b --num-frames 32 --json
     vidllava data check train.jsonl --decode --workers 8 --decode-timeout 20 -o good.jsonl
     """
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, carries_on=output is not None)
     if output is not None:
         if len(files) > 1:
             raise UsageError(
@@ -150,7 +149,7 @@ def check(
     asked = _Asked(files, media_root, decode, workers, output, model, revision, planning, reading)
     summary = _look(asked, console, as_json=as_json, listed=True)
     if as_json:
-        console.write(json.dumps({"summary": summary.to_json()}))
+        console.json({"summary": summary.to_json()})
     else:
         show_summary(summary, console.reply if not quiet else _nothing)
     if summary.num_bad:
@@ -182,7 +181,7 @@ def stats(
     asked = _Asked(files, media_root, False, workers, None, model, revision, planning, reading)
     summary = _look(asked, console, as_json=as_json, listed=False)
     if as_json:
-        console.write(json.dumps(summary.to_json(), indent=2))
+        console.json(summary.to_json(), indent=2)
     else:
         show_summary(summary, console.write)
 

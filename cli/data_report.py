@@ -86,7 +86,7 @@ class Lister:
         """One line."""
         if self._as_json:
             values: dict[str, Any] = {"file": file, "row": row, "id": identity, "reason": reason}
-            self._console.write(json.dumps(values, ensure_ascii=False))
+            self._console.json(values)
             return
         line = f"{place_of(file, row, identity)}: {reason}"
         self._console.write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -54,7 +53,7 @@ def doctor(as_json: options.Json = False) -> None:
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
     if as_json:
-        Console().write(json.dumps(report, indent=2))
+        Console().json(report, indent=2)
         return
     rows: list[tuple[str, str, str]] = [
         ("vidllava", vidllava.__version__, ""),

@@ -86,7 +86,7 @@ def finetune(
         allow_changes=saving.allow_changes,
     )
     settings = _settings(rows, reading, start, recipe, steps, rates, lora, saving, machine)
-    console = Console(quiet=quiet, verbose=verbose)
+    console = Console(quiet=quiet, verbose=verbose, carries_on=True)
     outcome = run(job, settings, TrainingProgress(console))
     if outcome.signal is not None:
         console.warn(f"stopped after step {outcome.step}; go on with --resume-from-checkpoint latest")

@@ -5,7 +5,6 @@ vidllava frames clip.mp4 --fps 2 --json
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +91,7 @@ def frames(
             planned = replace(planned, notes=(*planned.notes, *new))
     planned = replace(planned, items=(replace(planned.items[0], path=intake.shown(intake.paths[0])),))
     if as_json:
-        console.write(json.dumps(_as_json(planned), indent=2, ensure_ascii=False))
+        console.json(_as_json(planned), indent=2)
     else:
         _show(planned, settings.name, console)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,11 +45,11 @@ class Telling:
             self.console.write("")
         elif self._as_json:
             row = answer_json(answer, model, seconds) | {"turn": turn}
-            self.console.write(json.dumps(row, ensure_ascii=False))
+            self.console.json(row, is_answer=True)
         elif self.at_terminal:
-            self.console.write(answer.text)
+            self.console.answer(answer.text)
         else:
-            self.console.write(" ".join(answer.text.splitlines()))
+            self.console.answer(" ".join(answer.text.splitlines()))
         self.once(answer.notes)
         tell_cut(answer, self._max_new_tokens, self.console)
         tell_work(answer, seconds, self.console)
@@ -61,7 +60,7 @@ class Telling:
         self.console.error(f"{fault}{hint}")
         if self._as_json:
             row = {"question": text, "answer": None, "error": str(fault)}
-            self.console.write(json.dumps(row, ensure_ascii=False))
+            self.console.json(row, is_answer=True)
         elif not self.at_terminal:
             self.console.write("")
 
@@ -70,7 +69,7 @@ class Telling:
         if error is not None:
             self.console.error(error)
         if self._as_json:
-            self.console.write(json.dumps({"command": text, "error": error}, ensure_ascii=False))
+            self.console.json({"command": text, "error": error})
 
     def factor(self, notice: str | None, factor: float, *, is_first: bool) -> None:
         """A RoPE factor above 1, where it was another one before."""

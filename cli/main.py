@@ -81,6 +81,8 @@ def root(
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is vidllava.cli._interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     startup.leave(run(sys.argv[1:]))
 
 
@@ -95,8 +97,10 @@ def run(arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return faults.INTERRUPTED
-    except SystemExit as end:  # SIGTERM
-        return end.code if isinstance(end.code, int) else 1
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's end where nobody reads the help
+            return 0
+        return end.code if isinstance(end.code, int) else 1  # SIGTERM
     except Exception as fault:
         if type(fault).__name__ == "NoArgsIsHelpError":  # private to typer; its help is on stdout already
             return UsageError.exit_code

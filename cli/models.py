@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,14 +12,23 @@ from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import ModelError, UsageError
 
-app = typer.Typer(
-    help="List models, download one, say where one lies, or make an adapter a whole model.",
-    no_args_is_help=True,
-)
+app = typer.Typer()
 
 Name = Annotated[
     str, typer.Argument(help="A name from `vidllava models list`, a hub id or a folder.", metavar="MODEL")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def alone(context: typer.Context, as_json: options.Json = False) -> None:
+    """List models, download one, say where one lies, or make an adapter a whole model.
+
+    Without a command, the list.
+    """
+    if context.invoked_subcommand is None:
+        list_models(as_json=as_json)
+    else:
+        options.refuse_before(context, as_json)
 
 
 @app.command("list")
@@ -31,7 +39,7 @@ def list_models(as_json: options.Json = False) -> None:
     """
     rows = [_row(model) for model in MODELS.values()]
     if as_json:
-        Console().write(json.dumps(rows, indent=2))
+        Console().json(rows, indent=2)
         return
     table = [
         (row["name"], "yes" if row["folder"] else "no", row["hub_id"] or "in the package", row["about"])
@@ -93,7 +101,7 @@ def export(
     from vidllava.backbone.export import export as merge
 
     merge(adapter, output, dtype=dtype)
-    Console(quiet=quiet).write(str(output))
+    Console(quiet=quiet, carries_on=True).write(str(output))
 
 
 def _row(model: NamedModel) -> dict[str, Any]:

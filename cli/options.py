@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from vidllava.errors import UsageError
+
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
 
 
@@ -223,3 +225,10 @@ Verbose = Annotated[
         "--verbose", "-v", help="Also the plan, the decisions and the seconds.", rich_help_panel=_OUTPUT
     ),
 ]
+
+
+def refuse_before(context: typer.Context, as_json: bool) -> None:
+    """Raises UsageError where ``--json`` stands before the name of a command, which would not see it."""
+    if as_json:
+        name = context.invoked_subcommand
+        raise UsageError("--json", f"stands before {name}", f"vidllava {context.info_name} {name} --json")

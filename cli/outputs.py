@@ -25,16 +25,17 @@ def check_file(flag: str, path: Path, *, overwrite: bool, inputs: Iterable[str |
         raise UsageError(f"{flag} {path}", "exists already", "another name, or --overwrite")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, flag: str = "") -> None:
     """Make ``folder`` if need be. Raises UsageError or ResourceError where nothing can be written in it."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(str(folder), "is a file, not a folder", "give another name")
+    thing = f"{flag} {folder}".lstrip()
+    if os.path.exists(folder) and not folder.is_dir():
+        raise UsageError(thing, "is a file, not a folder", "give another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise ResourceError(folder, f"cannot be made: {fault.strerror}", "give another folder") from None
+        raise ResourceError(thing, f"cannot be made: {fault.strerror}", "give another folder") from None
     if not os.access(folder, os.W_OK):
-        raise ResourceError(folder, "no permission to write here", "give another folder")
+        raise ResourceError(thing, "no permission to write here", "give another folder")
 
 
 def write_picture(picture: Image, path: Path, *, durable: bool = True) -> None:

@@ -11,6 +11,7 @@ number of processes may use the folder at once.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -163,6 +164,6 @@ def limit_of_environment() -> int:
     if not text:
         return DEFAULT_LIMIT_BYTES
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if match is None:
+    if match is None or math.isinf(float(match[1])):
         raise UsageError(LIMIT_VARIABLE, f"{text!r} is not a size", "for example 500M or 2G; 0 keeps nothing")
     return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -229,3 +229,12 @@ def test_what_a_picture_file_holds_besides_is_said_where_the_result_is(run: Run,
     result = run("frames", tmp_path / "pages.tiff", "--json")
     assert (result.code, result.err) == (0, f"warning: {note}\n")
     assert json.loads(result.out)["notes"] == [note]
+
+
+def test_json_stays_json_whatever_a_name_holds(run: Run, clip: Path, tmp_path: Path):
+    """An escape that drives the terminal, and characters that Python does not call printable."""
+    name = tmp_path / "a\x1b[31m\x85\u200b\U000e0067\u202eb.mp4"
+    name.write_bytes(clip.read_bytes())
+    result = run("frames", name, "--json")
+    assert json.loads(result.out)["media"] == str(name)
+    assert result.out.replace("\n", "").isprintable()

@@ -34,6 +34,14 @@ def test_list_names_every_model_and_says_what_it_is(run: Run):
         assert model.about in line
 
 
+def test_models_alone_lists_them(run: Run):
+    assert run("models") == run("models", "list")
+    assert run("models", "--json") == run("models", "list", "--json")
+    for words in (("models", "--json", "list"), ("cache", "--json", "clear")):
+        refused = run(*words)
+        assert (refused.code, f"{words[0]} {words[2]} --json" in refused.error) == (2, True)
+
+
 def test_list_and_where_know_what_is_here(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,76 @@ def test_a_signal_ends_the_command_without_a_traceback(number: signal.Signals, c
     assert (process.returncode, err) == (code, "")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_signal_while_the_command_is_imported_shows_nothing(number: signal.Signals, code: int):
+    program = """
+        import sys, time
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == "vidllava.cli.main":
+                    print("ready", flush=True)
+                    time.sleep(60)
+        sys.meta_path.insert(0, Slow())
+        from vidllava.cli import command
+        command()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(program)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (code, "")
+
+
+def test_the_console_script_starts_where_interrupts_are_caught():
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["scripts"] == {"vidllava": "vidllava.cli:command"}
+
+
+def test_an_answer_that_nobody_received_is_no_success(clip: Path, tmp_path: Path):
+    """A reader that leaves after it has read something is served (`| head`); one that read nothing is not."""
+    sheet = tmp_path / "sheet.png"
+    flags = ("--max-new-tokens", 2, "-q", "--contact-sheet", sheet)
+    process = start("ask", clip, "what happens", *flags)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, sheet.exists()) == (6, True)
+    assert err.splitlines()[-1].startswith("error: standard output: was closed before the answer came")
+    process = start("chat", clip, "-q", "--max-new-tokens", 2, stdin=-1)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("what?\n")
+    process.stdin.flush()
+    assert process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate("and then?\n", timeout=60)
+    assert (process.returncode, "error" in err) == (0, False)
+
+
+def test_help_that_is_not_read_to_its_end_is_no_fault():
+    process = start("ask", "--help")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words", [("ask", "{clip}", "what?"), ("chat", "{clip}"), ("models", "list", "--json")]
+)
+def test_a_result_that_has_nowhere_to_go_is_told(clip: Path, words: tuple[str, ...]):
+    given = [word.format(clip=clip) for word in words]
+    process = start(*given, preexec_fn=lambda: os.close(1), stdout=None)
+    _, err = process.communicate(timeout=60)
+    what, hint = "is closed, and the result would be lost", "leave it open; /dev/null takes anything"
+    assert (process.returncode, err) == (6, f"error: standard output: {what} ({hint})\n")
+
+
 def test_a_closed_stdout_ends_in_silence(clip: Path):
     process = start("frames", clip, "--json")
     assert process.stdout is not None
@@ -57,9 +129,10 @@ def test_a_closed_stdout_ends_in_silence(clip: Path):
 
 
 def test_started_with_stdout_closed(clip: Path):
+    """Its result would be lost; one that goes into a file is not."""
     process = start("frames", clip, preexec_fn=lambda: os.close(1), stdout=None)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err.startswith("error: standard output: is closed")) == (6, True)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
@@ -92,7 +165,7 @@ def test_a_locale_without_unicode_does_not_crash(clip: Path, tmp_path: Path):
     process = start("frames", name, "--json", env=environment)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert "h\\xf6he.mp4" in out
+    assert json.loads(out)["media"] == str(name)
 
 
 def test_ask_as_a_process_answers_and_leaves_nothing(clip: Path, tmp_path: Path):
