@@ -28,7 +28,7 @@ from vidllava.media.url import is_public
 class Site:
     """A server on a loopback address: ``pages`` say what each path answers."""
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    def __init__(self, address: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[str] = []
         self.headers: list[Any] = []
         self.pages: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
@@ -45,7 +45,12 @@ class Site:
 
         self.server = ThreadingHTTPServer((address, 0), Handler)
         self.server.daemon_threads = True
-        self.root = f"http://{address}:{self.server.server_port}"
+        if tls is not None:
+            # The handshake waits for the first read, in the thread of its own connection.
+            listening = self.server.socket
+            self.server.socket = tls.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
+            self.server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self.root = f"http{'' if tls is None else 's'}://{address}:{self.server.server_port}"
         threading.Thread(
             target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         ).start()
@@ -223,11 +228,11 @@ def test_credentials_stay_with_the_named_host(site, video, monkeypatch):
     assert looked_up == [b"127.0.0.1", "127.0.0.1", b"elsewhere.test", "127.0.0.1"]
 
 
-def test_https_wants_a_certificate(site):
+def test_https_to_a_server_without_it_is_refused(site):
+    """Certificates: `test_url_tls.py`."""
     found = refusal(site.root.replace("http", "https") + "/x")
     assert "cannot be fetched" in found
     assert site.asked == []
-    assert ssl.create_default_context().verify_mode is ssl.CERT_REQUIRED
 
 
 def test_nobody_there_and_errors_are_one_line(site):
@@ -243,17 +248,61 @@ def test_nobody_there_and_errors_are_one_line(site):
     assert "is empty (0 bytes)" in refusal(f"{site.root}/empty")
 
 
-PRIVATE = (
-    "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 240.0.0.1 "
-    "255.255.255.255 ::1 :: fe80::1 fe80::1%eth0 fc00::1 fec0::1 ff02::1 ::ffff:10.0.0.1 2002:a00:1:: "
-    "64:ff9b::a00:1 ::a00:1"
+# By what they are: the first and the last address of each range, and the neighbours outside it.
+NOT_PUBLIC = {
+    "this host": "0.0.0.0 0.255.255.255 127.0.0.1 127.255.255.255 ::1 ::",
+    "private": "10.0.0.0 10.255.255.255 172.16.0.0 172.31.255.255 192.168.0.0 192.168.255.255",
+    "shared": "100.64.0.0 100.127.255.255",
+    "link-local": "169.254.0.0 169.254.169.254 169.254.255.255 fe80::1 fe80::1%eth0 fe80::1%25 febf::1",
+    "unique local": "fc00::1 fd12:3456::1 fdff:ffff::1",
+    "site-local": "fec0::1 feff::1",
+    "multicast": "224.0.0.1 239.255.255.255 ff02::1 ff0e::1",
+    "reserved": "192.0.0.8 240.0.0.1 255.255.255.255 4000::1",
+    "documentation": "192.0.2.1 198.51.100.1 203.0.113.1 2001:db8::1 3fff::1",
+    "benchmarks, discarded": "198.18.0.1 198.19.255.255 100::1",
+    "IPv4-mapped": "::ffff:10.0.0.1 ::ffff:127.0.0.1 ::ffff:a9fe:a9fe",
+    "IPv4-compatible": "::a00:1 ::127.0.0.1",
+    "IPv4-translated": "::ffff:0:10.0.0.1",
+    "6to4": "2002:a00:1:: 2002:7f00:1:: 2002:c0a8:101::1",
+    "NAT64": "64:ff9b::a00:1 64:ff9b::7f00:1 64:ff9b:1::808:808",
+    # The client's address stands in the last 32 bits, inverted: 10.0.0.1 is f5ff:fffe.
+    "Teredo": "2001:0:4136:e378:8000:63bf:f5ff:fffe 2001:0:4136:e378:8000:63bf:80ff:fffe",
+}
+PUBLIC = (
+    "8.8.8.8 1.0.0.0 9.255.255.255 11.0.0.0 172.15.255.255 172.32.0.0 192.167.255.255 192.169.0.0 "
+    "100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255 169.255.0.0 223.255.255.255 "
+    "2606:4700::1111 2001:4860::8888 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808:: "
+    "2001:0:4136:e378:8000:63bf:f7f7:f7f7"
 )
 
 
-def test_which_addresses_are_public():
-    assert [address for address in PRIVATE.split() if is_public(address)] == []
-    for address in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"):
-        assert is_public(address)
+@pytest.mark.parametrize("kind", list(NOT_PUBLIC))
+def test_which_addresses_are_not_public(kind: str):
+    assert [address for address in NOT_PUBLIC[kind].split() if is_public(address)] == []
+
+
+@pytest.mark.parametrize("address", PUBLIC.split())
+def test_which_addresses_are_public(address: str):
+    """Also where an IPv6 address stands for an IPv4 one that is."""
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("promised", [False, True])
+def test_a_size_at_the_limit_is_fetched(site, promised: bool):
+    data = bytes(70_000)
+    site.pages["/x"] = body(data, length=len(data) if promised else None)
+    with Spool(Limits(max_file_bytes=len(data)), allow_url=True) as spool:
+        assert Path(spool.local(f"{site.root}/x")).read_bytes() == data
+    refused = refusal(f"{site.root}/x", Limits(max_file_bytes=len(data) - 1))
+    assert "has 70,000 bytes or more, over the limit of 69,999" in refused
+
+
+def test_five_redirects_are_followed(site):
+    for number in range(5):
+        site.pages[f"/{number}"] = moved(f"/{number + 1}")
+    site.pages["/5"] = body(b"a medium")
+    with Spool(allow_url=True) as spool:
+        assert Path(spool.local(f"{site.root}/0")).read_bytes() == b"a medium"
 
 
 def test_what_is_shown_of_a_url():

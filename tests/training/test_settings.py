@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.worlds import World
 from vidllava.backbone.load import load_backbone
+from vidllava.data.mixture import Mixture
+from vidllava.data.options import EncodeOptions
 from vidllava.errors import UsageError
+from vidllava.media.timeline import SamplingRequest
 from vidllava.training import parameters, schedule
-from vidllava.training.settings import TrainingSettings
+from vidllava.training.run import Job, run_state
+from vidllava.training.settings import FIXED, TrainingSettings
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,72 @@ def test_a_wrong_value_names_its_flag(wrong, message):
     with pytest.raises(UsageError) as caught:
         TrainingSettings(**wrong)
     assert str(caught.value).startswith(message)
+
+
+# What decides no weight, or is decided again for the steps to come: this a resumed run may change.
+MAY_CHANGE = {
+    *("stage", "recipe"),  # their figures may not
+    *("max_steps", "num_train_epochs", "logging_steps", "save_steps", "save_total_limit", "report_to"),
+    *("eval_steps", "per_device_eval_batch_size", "dataloader_num_workers"),
+    *("gradient_checkpointing", "compile", "max_bad_fraction", "max_nonfinite_steps"),
+}
+OTHERS: dict[str, Any] = {
+    "per_device_train_batch_size": 5,
+    "gradient_accumulation_steps": 2,
+    "mix": "separate",
+    "seed": 7,  # through data_seed
+    "data_seed": 7,
+    "learning_rate": 2e-5,
+    "vision_lr": 3e-6,
+    "projector_lr": 2e-5,
+    "freeze": ("vision",),
+    "lora": True,
+    "lora_modules": ("vision",),
+    "lora_rank": 4,
+    "lora_alpha": 4.0,
+    "lora_dropout": 0.5,
+    "optim": "muon",
+    "muon_lr_scale": 3.0,
+    "weight_decay": 0.1,
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.8,
+    "adam_epsilon": 1e-6,
+    "max_grad_norm": None,
+    "warmup_ratio": 0.5,
+    "warmup_steps": 3,
+    "lr_scheduler_type": "linear",
+    "rope_factor": 2.0,
+    "bf16": True,
+    "fp16": True,
+    "dtype": "bfloat16",
+    "pool_first": True,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_resumed_run_may_not_change(name: str):
+    assert TrainingSettings(**{name: OTHERS[name]}).fixed() != TrainingSettings().fixed()
+
+
+def test_every_setting_is_one_that_a_resumed_run_may_change_or_may_not():
+    names = set(TrainingSettings.__dataclass_fields__)
+    assert names == MAY_CHANGE | set(OTHERS)
+    assert not MAY_CHANGE & (set(OTHERS) | set(FIXED))
+    assert set(FIXED) == set(OTHERS) - {"seed"}
+
+
+def test_how_samples_are_read_is_part_of_what_a_resumed_run_shares(tmp_path: Path):
+    """Every field of the encoding, and of the request for frames."""
+    mixture = Mixture((World(("text",)),))
+
+    def state(**encode: Any) -> dict[str, Any]:
+        job = Job(model="nano", data=("world:",), output_dir=tmp_path, encode=EncodeOptions(**encode))
+        return run_state(job, TrainingSettings(), mixture)
+
+    assert set(state()["encode"]) == set(EncodeOptions.__dataclass_fields__)
+    for request in ({"num_frames": 3}, {"num_frames": 4}, {"fps": 1.0}, {"fps": 1.0, "max_frames": 9}):
+        found = state(request=SamplingRequest(**request))
+        assert found["encode"]["request"].items() >= request.items()
 
 
 def test_rates_that_are_not_given_follow_the_language_model():

@@ -27,6 +27,9 @@ _CHUNK_BYTES = 1 << 16
 _PORTS = {"http": 80, "https": 443}
 # Prefixes under which an IPv6 address stands for an IPv4 one (RFC 6052, and the old "compatible" form).
 _EMBEDDING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+# Ranges that some Python versions do not know: protocol assignments (RFC 6890), local NAT64 (RFC 8215),
+# documentation (RFC 9637).
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "64:ff9b:1::/48", "3fff::/20")))
 
 
 def fetch(url: str, target: BinaryIO, *, max_bytes: int, seconds: float) -> None:
@@ -49,6 +52,12 @@ def fetch(url: str, target: BinaryIO, *, max_bytes: int, seconds: float) -> None
             raise ResourceError(name, what, "raise --url-timeout, or download it first") from None
         if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        if type(fault).__name__ == "SSLCertVerificationError":  # by name: ssl is imported for https alone
+            what = (
+                f"cannot be fetched: its certificate is not valid: {getattr(fault, 'verify_message', fault)}"
+            )
+            hint = "download it first, if the server is to be trusted"
+            raise MediaError(name, what, hint) from None
         reason = getattr(fault, "strerror", None) or type(fault).__name__
         reason = "no valid address" if isinstance(fault, ValueError) else reason
         raise MediaError(name, f"cannot be fetched: {reason}", "check the address") from None
@@ -166,6 +175,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if ip.is_site_local:
             return False
+    if any(ip in network for network in _NOT_PUBLIC if network.version == ip.version):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
