@@ -97,6 +97,36 @@ def test_several_visuals_share_the_context():
         assert others + 2 * onevision(frames + 1).num_tokens > 10000 * factor
 
 
+@pytest.mark.parametrize("num_videos", [1, 2, 3])
+def test_frames_that_fit_leave_room_for_each_videos_newline(num_videos):
+    """At the limit itself and one token below it; OneVision's 196 tokens a frame and one newline a video."""
+    fixed = {"reserve_tokens": 12, "rope_factor": "off"}
+    for frames in (1, 7):
+        context = 30 + 12 + num_videos * (196 * frames + 1)
+        almost = context + 196 * num_videos - 1
+        for limit, fitting in ((context, frames), (context - 1, frames - 1), (almost, frames)):
+            counted = budget([onevision(1)] * num_videos, 30, context_limit=limit, **fixed)
+            assert counted.frames_at_factor is not None
+            assert counted.frames_at_factor[1] == fitting
+    counted = budget([onevision(9)] * num_videos, 30, context_limit=context, **fixed)
+    assert counted.remedies[0].startswith("--max-frames 7")
+    without = next_video(1, 2)
+    counted = budget([without], 30, context_limit=42 + 144 * 3, **fixed)
+    assert counted.frames_at_factor is not None
+    assert counted.frames_at_factor[1] == 3
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_largest_factor_of_auto_is_advised_up_to_its_own_limit(over):
+    context = 1000
+    text = MAX_AUTO_FACTOR * context - 12 - onevision(1).num_tokens + over
+    counted = budget([onevision(1)], text, reserve_tokens=12, context_limit=context, rope_factor="off")
+    assert (f"--rope-factor {MAX_AUTO_FACTOR}" in counted.remedies) == (over == 0)
+    assert not any(remedy == f"--rope-factor {MAX_AUTO_FACTOR + 1}" for remedy in counted.remedies)
+    auto = budget([onevision(1)], text, reserve_tokens=12, context_limit=context)
+    assert (auto.fits, auto.rope_factor) == (over == 0, MAX_AUTO_FACTOR)
+
+
 def test_frames_at_factor_is_none_without_a_video():
     counted = budget([square_layout(side=7)], 10, reserve_tokens=100, context_limit=1000)
     assert counted.frames_at_factor is None

@@ -62,6 +62,14 @@ def random_sizes(count):
     return [(draw.randint(20, 4000), draw.randint(20, 4000)) for _ in range(count)]
 
 
+# (width, height): long pictures both ways, and sizes whose grid is another one where the scaled sides are
+# rounded instead of cut, or where floats decide.
+TELLING_SIZES = [
+    *((832, 1872), (1872, 832), (420, 2304), (2304, 420)),
+    *((2305, 1537), (1537, 2305), (2491, 2989), (2989, 2491), (1999, 2998), (2998, 1999)),
+]
+
+
 def test_picture_agrees_with_transformers_on_2000_sizes():
     import torch
     from transformers.image_processing_utils import select_best_resolution
@@ -75,7 +83,7 @@ def test_picture_agrees_with_transformers_on_2000_sizes():
         vision_aspect_ratio="anyres_max_9",
     )
     processor._get_unpadded_features = LlavaOnevisionProcessor._get_unpadded_features.__get__(processor)
-    for width, height in [*random_sizes(2000), (1872, 832)]:
+    for width, height in [*random_sizes(2000), *TELLING_SIZES]:
         chosen = best_resolution(height, width, PINPOINTS)
         assert chosen == tuple(select_best_resolution((height, width), pinpoints)), (width, height)
         tokens = LlavaOnevisionProcessor._get_number_of_features(processor, height, width, 384, 384)
