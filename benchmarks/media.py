@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,11 @@ def look(path: Path, sampler: WorkerSampler) -> dict[str, Any]:
     if info.num_frames * info.width * info.height > MAX_COMPARED_PIXELS:
         row["result"] = "not compared"
     else:
-        row["result"] = "identical" if np.array_equal(batch.pixels, _in_sequence(path, plan)) else "DIFFERENT"
+        row["result"] = (
+            "identical"
+            if np.array_equal(batch.pixels, _in_sequence(path, plan, batch.notes))
+            else "DIFFERENT"
+        )
     return row
 
 
@@ -76,15 +81,18 @@ def _frames(path: Path, sampler: WorkerSampler, count: int) -> Any:
         return refused
 
 
-def _in_sequence(path: Path, plan: Any) -> np.ndarray:
+def _in_sequence(path: Path, plan: Any, notes: tuple[str, ...]) -> np.ndarray:
     def refuse(*_: object) -> None:
-        raise UnverifiedError("compared with")
+        raise UnverifiedError("compared with", damaged=True)  # one thread: nothing races
 
     planned, pyav_reader.collect_planned = pyav_reader.collect_planned, refuse
     try:
         from vidllava.media.decode import decode
 
         info: VideoInfo = probe(path)
+        if not any(note.startswith("damaged") for note in info.notes) and not notes:
+            # Frame i is the i-th that is decoded, whatever its stamp.
+            info = replace(info, frame_ticks=None, sequential_because="compared with")
         return decode(info, plan, size=64).pixels
     finally:
         pyav_reader.collect_planned = planned

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.clips import write_clip
 from tests.media.conftest import OPEN_GOP
 from tests.media.sequential import decode_everything
-from tests.media.test_damage import mutated, refuse
+from tests.media.test_damage import mutated, refuse, with_broken_packets
 from vidllava.errors import VidllavaError
 from vidllava.media import planned_reader
 from vidllava.media.decode import decode
@@ -167,6 +167,50 @@ def test_whatever_cannot_be_verified_is_decoded_from_the_first_frame_on(long_cli
     assert np.array_equal(batch.pixels, pictures[[5, 118]])
     assert batch.method == "decoded from the first frame on: a seek went astray"
     assert heard[-3:] == [None, 0, 1]
+
+
+def test_frames_that_do_not_come_are_never_taken_for_done(long_clip, monkeypatch):
+    """Here because too few packets are fed; without an error the pixels would be whatever the memory held."""
+    info, pictures = long_clip("closed.mp4")
+
+    def too_short(index: PacketIndex, ticks: list[int]) -> tuple[Run, ...]:
+        return tuple(Run(run.start, run.start, run.ticks) for run in runs(index, ticks))
+
+    monkeypatch.setattr(planned_reader, "runs", too_short)
+    batch = decode(info, plan_of(info, [5, 118]))
+    assert batch.method == "decoded from the first frame on: 1 frames did not come where they should"
+    assert np.array_equal(batch.pixels, pictures[[5, 118]])
+
+
+@pytest.mark.parametrize("number", [21, 23])
+def test_a_frame_that_the_decoder_patched_up_is_told(long_clip, tmp_path, number):
+    """In an open GOP of H.264 the decoder cannot be strict; it marks such frames."""
+    path = with_broken_packets(Path(long_clip("open.mp4")[0].path), tmp_path / "half.mp4", [number], 0.6)
+    info = probe(path)
+    assert info.frame_ticks is not None
+    index = int(np.searchsorted(info.frame_ticks, info.packets.pts[number]))
+    batch = decode(info, plan_of(info, [index]))
+    assert batch.method == "decoded from the first frame on: the decoder patched up a frame"
+    assert batch.notes == ("damaged: the decoder patched up 1 frames",)
+
+
+def test_packets_of_one_stamp_and_size_are_not_known_again(long_clip):
+    pts, sizes = np.array([0, 1, 1, 1, 2]), np.array([7, 7, 7, 8, 7])
+    index = PacketIndex(pts, pts, sizes, np.ones(5, np.uint8), np.ones(5, bool))
+    assert index.numbers == {(0, 7): 0, (1, 8): 3, (2, 7): 4}
+
+
+def test_a_seek_that_lands_at_an_unknown_packet_tries_an_earlier_one(long_clip, monkeypatch):
+    info, pictures = long_clip("closed.mp4")
+    starts = np.flatnonzero(info.packets.starts)
+    landing = int(starts[starts < 100][-1])
+    known = {key: number for key, number in info.packets.numbers.items() if number != landing}
+    monkeypatch.setitem(vars(info.packets), "numbers", known)
+    monkeypatch.setattr(planned_reader, "_NEAR_PACKETS", 0)
+    index = int(np.searchsorted(info.frame_ticks, info.packets.pts[landing + 2]))
+    batch = decode(info, plan_of(info, [index]))
+    assert batch.method.startswith("decoded at most")
+    assert np.array_equal(batch.pixels, pictures[[index]])
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "open_hevc.mkv", "vp9.webm", "av1.mp4", "mpeg2.ts"])

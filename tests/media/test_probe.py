@@ -140,6 +140,20 @@ def test_every_view_of_a_display_matrix_comes_out_upright(turned, degrees, mirro
     assert np.abs(difference[:, ::-1] - expected + expected[:, ::-1]).mean() > 12
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "note"),
+    [
+        (58, 1, None),
+        (57, 1, "turned by 1 degrees: shown turned by 0"),
+        (6, 1, "turned by 9 degrees: shown turned by 0"),
+    ],
+)
+def test_a_view_a_degree_or_more_off_is_said(turned, a, b, note):
+    info = probe(turned(a, b, -b, a))
+    assert (info.rotation, info.mirrored) == (0, False)
+    assert info.notes == (() if note is None else (note,))
+
+
 def test_a_degenerate_matrix_is_ignored_and_said(turned):
     info = probe(turned(0, 0, 0, 0))
     assert (info.rotation, info.width) == (0, 128)

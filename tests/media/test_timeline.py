@@ -344,7 +344,8 @@ def test_of_two_key_frames_equally_near_the_earlier_is_taken():
 def test_nearest_key_frames_are_key_frames_of_the_range_in_order(count, data):
     keys = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
     times = np.arange(count) / 10
-    start = data.draw(st.integers(0, count - 1)) / 10 + data.draw(st.sampled_from([0.0, 0.05]))
+    within = data.draw(st.sampled_from([0.0, 0.05])) if count > 1 else 0.0
+    start = data.draw(st.integers(0, count - 1)) / 10 + within
     end = start + data.draw(st.integers(1, 10 * count)) / 10
     how = data.draw(st.sampled_from([{"num_frames": 1}, {"num_frames": 7}, {"fps": 2.0}]))
     request = SamplingRequest(**how, start_seconds=start, end_seconds=end, keyframes="nearest")

@@ -36,6 +36,11 @@ _SKIPPING_DECODERS = ("h264", "hevc")
 class UnverifiedError(Exception):
     """Some check failed: these frames must be found by decoding from the first packet. ``str()`` says why."""
 
+    def __init__(self, why: str, *, damaged: bool = False) -> None:
+        super().__init__(why)
+        self.damaged = damaged
+        """The decoder, told to be strict, refused a packet or kept a frame back."""
+
 
 @dataclass(frozen=True)
 class PlannedPass:
@@ -96,7 +101,7 @@ class _Share:
                     self._decode(cursor, codec, run)
         except (av.error.FFmpegError, IndexError) as fault:  # IndexError: see ``reader.read_packets``
             self.stop.set()
-            raise UnverifiedError(f"decoding failed ({type(fault).__name__})") from fault
+            raise UnverifiedError(f"decoding failed ({type(fault).__name__})", damaged=True) from fault
         except BaseException:
             self.stop.set()
             raise
@@ -127,12 +132,12 @@ class _Share:
                 self._consider(frame, missing)
         codec.flush_buffers()
         if missing:
-            raise UnverifiedError(f"{len(missing)} frames did not come where they should")
+            raise UnverifiedError(f"{len(missing)} frames did not come where they should", damaged=True)
 
     def _consider(self, frame: VideoFrame, missing: set[int]) -> None:
         if frame.pts in missing:
             if frame.is_corrupt:
-                raise UnverifiedError("the decoder patched up a frame")
+                raise UnverifiedError("the decoder patched up a frame", damaged=True)
             missing.discard(frame.pts)
             self.take(frame)
 

@@ -33,7 +33,15 @@ from vidllava.media.hdr import hdr_transfer
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
 from vidllava.media.packets import NO_START, PacketIndex
-from vidllava.media.scan import FALLBACK_FPS, Scan, count_frames, frame_ticks, scan, times_from_stamps
+from vidllava.media.scan import (
+    FALLBACK_FPS,
+    Scan,
+    count_frames,
+    frame_ticks,
+    packets_are_frames,
+    scan,
+    times_from_stamps,
+)
 from vidllava.media.structure import mapped, stream_entry
 
 _DOLBY_VISION_ALONE = 5  # the profile without a base layer that others can show
@@ -121,7 +129,7 @@ def _probe(path: str, real_path: str, size: int, modified_ns: int, limits: Limit
         turn, turn_note = _orientation(beside)
         time_base = Fraction(stream.time_base or 1)
         # Where packets are not frames, a packet's duration is not a frame's either.
-        last = found.last_duration * float(time_base) if ticks is not None else 0.0
+        last = found.last_duration * float(time_base) if packets_are_frames(container, found) else 0.0
         duration = float(times[-1]) + (last or _typical_gap(times))
         turn_notes = (turn_note,) if turn_note else ()
         notes = (
@@ -173,10 +181,18 @@ def _timeline(
     """(times in seconds from the first frame, their stamps or None, notes on damage)."""
     time_base = Fraction(stream.time_base or 1)
     ticks = frame_ticks(container, found)
+    counted = None
+    notes: tuple[str, ...] = ()
+    if ticks is None or found.may_be_decoding_stamps or found.suspect:
+        counted = count_frames(path, stream.index)
+    if ticks is not None and counted is not None and not _in_order(counted[0]):
+        ticks = None
+        notes = ("its time stamps are those of decoding: frames come in the order of the decoder",)
     if ticks is None:
-        stamps, damage = count_frames(path, stream.index)
-        notes = damage.notes()
-        times = times_from_stamps(stamps, time_base)
+        assert counted is not None
+        stamps, damage = counted
+        times, fitted = times_from_stamps(stamps, time_base)
+        notes += (*fitted, *damage.notes())
         if times is None:
             rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
             times = np.arange(len(stamps), dtype=np.float64) / rate
@@ -189,6 +205,11 @@ def _timeline(
             notes += (f"the first {num_cut} frames need a picture that is missing: they are not counted",)
     times.setflags(write=False)
     return times, ticks, notes
+
+
+def _in_order(stamps: list[int | None]) -> bool:
+    known = [stamp for stamp in stamps if stamp is not None]
+    return known == sorted(known)
 
 
 def _why_sequential(

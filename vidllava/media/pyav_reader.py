@@ -18,9 +18,15 @@ from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.planned_reader import UnverifiedError, collect_planned
 from vidllava.media.probe import VideoInfo
 from vidllava.media.reader import Damage, walk
+from vidllava.media.scan import count_frames
 
 # A plan is not answered with stand-ins for more than this share of its frames.
 MAX_LOST_FRAMES = 0.5
+
+SILENT_DAMAGE = (
+    "damaged: a strict decode fails beside these frames, an ordinary one reports nothing; "
+    "decoded with one thread"
+)
 
 # A decoder holds back at most 16 frames (H.264 and HEVC): a stamp this far past means the wanted one is lost.
 _REORDER_DEPTH = 16
@@ -34,14 +40,17 @@ def decode_with_pyav(
     on_ready: OnReady,
 ) -> FrameBatch:
     """The planned frames in ``pixels``, stand-ins for lost ones noted. See ``decode.decode``."""
-    because = info.sequential_because
+    because, damaged = info.sequential_because, False
     if not because:
         try:
             return _planned(info, plan, size, pixels, on_ready)
         except UnverifiedError as doubt:
-            because = str(doubt)
-    batch = _sequential(info, plan, size, pixels, on_ready)
-    return replace(batch, method=f"decoded from the first frame on: {because}")
+            because, damaged = str(doubt), doubt.damaged
+    batch = _sequential(info, plan, size, pixels, on_ready, one_thread=damaged)
+    notes = batch.notes
+    if damaged and not any(note.startswith("damaged") for note in notes):
+        notes = (*notes, SILENT_DAMAGE)
+    return replace(batch, method=f"decoded from the first frame on: {because}", notes=notes)
 
 
 def _planned(
@@ -71,11 +80,20 @@ def _planned(
 
 
 def _sequential(
-    info: VideoInfo, plan: FramePlan, size: int | None, pixels: Picture, on_ready: OnReady
+    info: VideoInfo,
+    plan: FramePlan,
+    size: int | None,
+    pixels: Picture,
+    on_ready: OnReady,
+    *,
+    one_thread: bool,
 ) -> FrameBatch:
     convert = Converter(info, size)
     names = list(plan.indices) if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
-    found, damage = _collect(info, list(enumerate(names)), pixels, convert, on_ready)
+    found, damage = _collect(info, list(enumerate(names)), pixels, convert, on_ready, one_thread=one_thread)
+    if damage.num_lost and not found.to_the_end:
+        # It raises where too much is lost in all: the verdict must not depend on the frames asked for.
+        count_frames(info.path, info.stream_index)
     damage.check(info.path, info.num_frames)
     lost = [place for place, name in enumerate(names) if name not in found.taken]
     if not found.seen or (damage.num_lost and len(lost) > MAX_LOST_FRAMES * len(names)):
@@ -89,7 +107,8 @@ def _sequential(
         for place in lost:
             earlier = (name for name in found.seen if name < names[place])
             names[place] = max(earlier, default=min(found.seen))
-        _collect(info, [(place, names[place]) for place in lost], pixels, convert, lambda place, _: None)
+        places = [(place, names[place]) for place in lost]
+        _collect(info, places, pixels, convert, lambda place, _: None, one_thread=True)
         for place in lost:
             on_ready(place, pixels)
         plan = _with_stand_ins(info, plan, names, lost)
@@ -128,8 +147,14 @@ def _collect(
     pixels: Picture,
     convert: Converter,
     on_ready: OnReady,
+    *,
+    one_thread: bool,
 ) -> tuple[_Found, Damage]:
-    """Write the frames of ``places`` (place in ``pixels``, name) to ``pixels`` in one pass."""
+    """Write the frames of ``places`` (place in ``pixels``, name) to ``pixels`` in one pass.
+
+    ``one_thread`` where there is damage: frame threads race for what it leaves, and an HEVC decoder may
+    report none of it.
+    """
     wanted: dict[int, list[int]] = {}
     for place, name in places:
         wanted.setdefault(name, []).append(place)
@@ -159,7 +184,7 @@ def _collect(
 
     # Numbered frames must be the ones that the probe counted, and it counted with one thread. VP8 has no
     # check sums: on damage its frame threads show other pictures than one thread, without an error.
-    one = not by_stamp or info.codec == "vp8"
+    one = one_thread or not by_stamp or info.codec == "vp8"
     return walk(info.path, info.stream_index, visit, complete=complete, max_threads=1 if one else None)
 
 

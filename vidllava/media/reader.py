@@ -3,8 +3,8 @@
 What it yields is the definition of "frame i": the i-th frame of a sequential decode. A packet that cannot
 be decoded is skipped and counted. Frame threads lose more frames around damage than one thread does, and
 not always the same, so the first damaged packet ends a threaded pass with ``DamagedError`` and the caller
-starts again with one thread: the result does not depend on the number of cores. (Known exception: half a
-damaged HEVC packet, of which its decoder reports nothing.)
+starts again with one thread: the result does not depend on the number of cores. (Half a damaged HEVC packet,
+of which its decoder reports nothing, is met by the strict pass before: see ``pyav_reader``.)
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from vidllava.media.container import decoder_of, num_threads, open_container
 
 # Above this share of undecodable packets the rest is no fair picture of the clip.
 MAX_LOST_SHARE = 0.1
+
+# An empty packet of these says that the last picture is shown again (Theora specification, 7.1).
+REPEATING_CODECS = ("theora", "vp3")
 
 Result = TypeVar("Result")
 
@@ -93,8 +96,18 @@ def read_packets(container: InputContainer, stream: VideoStream, damage: Damage)
         yield packet
 
 
+def is_empty(packet: Packet) -> bool:
+    """Whether a packet of the file holds nothing; the one that drains the decoder is not of the file."""
+    return packet.size == 0 and (packet.pts is not None or packet.dts is not None)
+
+
 def decode_packet(packet: Packet, damage: Damage, codec: VideoCodecContext) -> list[VideoFrame]:
-    """The frames that come out once ``packet`` is in; none, and the damage counted, where it is refused."""
+    """The frames that come out once ``packet`` is in; none, and the damage counted, where it is refused.
+
+    An empty packet is no damage and gives none: to a decoder it would be the end of the stream.
+    """
+    if is_empty(packet):
+        return []
     try:
         frames = codec.decode(packet)
     except av.error.FFmpegError:
@@ -113,16 +126,28 @@ def decode_packet(packet: Packet, damage: Damage, codec: VideoCodecContext) -> l
 def read_frames(
     path: str, stream_index: int, threads: int, damage: Damage
 ) -> Generator[VideoFrame, None, None]:
-    """Every frame of one stream in presentation order. Close the iterator to close the file early."""
+    """Every frame of one stream in presentation order. Close the iterator to close the file early.
+
+    A frame is valid until the next one is taken: a picture that is shown again is the same object.
+    """
     with open_container(path) as container:
         stream = container.streams[stream_index]
         assert isinstance(stream, VideoStream)
         codec = decoder_of(stream)
+        repeats = codec.codec.canonical_name in REPEATING_CODECS
+        last: VideoFrame | None = None
+        # What an empty packet shows again must have left the decoder, which frame threads delay.
+        threads = 1 if repeats else threads
         codec.thread_count = threads
         # Slice threads change the pixels of a damaged frame without reporting any damage.
         codec.thread_type = "FRAME" if threads > 1 else "NONE"
         for packet in read_packets(container, stream, damage):
-            yield from decode_packet(packet, damage, codec)
+            if repeats and is_empty(packet) and last is not None:
+                last.pts = packet.pts
+                yield last
+            for frame in decode_packet(packet, damage, codec):
+                last = frame
+                yield frame
             if threads > 1 and (damage.num_lost or damage.num_corrupt):
                 raise DamagedError
 
