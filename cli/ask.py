@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,6 +133,7 @@ def ask(
             planned,
             weights.load(shown),
             chosen=chosen,
+            before=lambda: weights.tell_stand_in(shown, console),
             stream_to=console if to_screen else None,
             folder=folder,
             sampler=intake.sampler,
@@ -172,7 +174,7 @@ def _plan(
         path
     ) in intake.paths:  # before the model: a wrong path is the likelier slip, and the quicker one to find
         media_kind(path)
-    shown, checkpoint = weights.locate(asked, console)
+    shown, checkpoint = weights.locate(asked)
     settings = read_settings(checkpoint, shown)
     question = plan_question(
         intake.paths, text, settings, read_codec(checkpoint), asked, sampler=intake.sampler
@@ -192,25 +194,40 @@ def _answer(
     loaded: tuple[Backbone, dict[str, float]],
     *,
     chosen: GenerateOptions,
+    before: Callable[[], None],
     stream_to: Console | None,
     folder: CacheFolder | None,
     **seeing: Any,
 ) -> tuple[Answer, dict[str, float]]:
-    """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come."""
+    """The answer, and the wall seconds of each stage; the words go to ``stream_to`` as they come.
+
+    ``before`` is called once it is certain that there will be an answer: before the first word, if any.
+    """
     backbone, loading_seconds = loaded
     from vidllava.backbone.answer import answer_question
     from vidllava.backbone.feature_cache import FeatureCache
 
-    on_text = None if stream_to is None else lambda piece: stream_to.write(piece, end="")
+    begun = False
+
+    def hear(piece: str) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            before()
+        if stream_to is not None:
+            stream_to.write(piece, end="")
+
     cache = None if folder is None else FeatureCache(backbone, folder)
     answer = answer_question(
         backbone,
         question,
         chosen,
-        on_text=on_text,
+        on_text=hear,
         cache=cache,
         **seeing,
     )
+    if not begun:
+        before()
     if stream_to is not None:
         stream_to.write("")
     seconds = {**loading_seconds, **answer.seconds}

@@ -90,8 +90,8 @@ class Weights:
     attn_implementation: options.Attention = "sdpa"
     pool_first: options.PoolFirst = False
 
-    def locate(self, asked: AskOptions, console: Console) -> tuple[str, Path]:
-        """The model's name and folder; that nano stands in for a larger one is said.
+    def locate(self, asked: AskOptions) -> tuple[str, Path]:
+        """The model's name and folder.
 
         Raises ModelError, and UsageError where the model cannot run as ``asked``.
         """
@@ -101,16 +101,21 @@ class Weights:
             what = "does not go with --pool-mode max, which is no mean"
             raise UsageError("--pool-first", what, "bilinear or average")
 
-        shown, checkpoint = locate(self.model, download=self.download, revision=self.revision)
+        return locate(self.model, download=self.download, revision=self.revision)
+
+    def tell_stand_in(self, shown: str, console: Console) -> None:
+        """Say that nano stands in for a larger model, where it does."""
         if self.model == "auto" and shown == "nano":
             console.note(NANO_NOTICE)
-        return shown, checkpoint
 
     def load(self, shown: str) -> tuple[Backbone, dict[str, float]]:
-        """The model named ``shown``, and the wall seconds of importing and loading."""
+        """The model named ``shown``, and the wall seconds of importing and loading.
+
+        Media unlike what it was trained on are refused where it was not asked for by name.
+        """
         from vidllava.cli import loading
 
-        return loading.load(
+        backbone, seconds = loading.load(
             name=shown,
             revision=self.revision,
             device=self.device,
@@ -118,6 +123,8 @@ class Weights:
             attn_implementation=self.attn_implementation,
             pool_first=self.pool_first,
         )
+        backbone.asked_by_name = self.model != "auto"
+        return backbone, seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,14 @@ from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.batch_rows import Row, read_rows
 from vidllava.cli.console import Console
-from vidllava.errors import MediaError, PartialFailure, ResourceError, UsageError, VidllavaError
+from vidllava.errors import (
+    MediaError,
+    PartialFailure,
+    ResourceError,
+    UnfamiliarMedia,
+    UsageError,
+    VidllavaError,
+)
 from vidllava.evaluation.answer_file import SETTINGS_FORMAT, AnswerFile, Record
 from vidllava.files.writing import refuse_inputs
 
@@ -61,7 +68,8 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
     from vidllava.media.decode import choose_backend
 
     choose_backend(asked.video_backend)
-    shown, checkpoint = command.weights.locate(asked, console)
+    shown, checkpoint = command.weights.locate(asked)
+    command.weights.tell_stand_in(shown, console)
     from vidllava.backbone.locate import weights_files
     from vidllava.backbone.question import check_options
     from vidllava.backbone.settings import read_settings
@@ -220,4 +228,5 @@ def _status(fault: VidllavaError) -> str | None:
     if isinstance(fault, OverBudget):
         return "over_budget"
     kinds = {MediaError: "media_error", ResourceError: "resource_error", UsageError: "usage_error"}
+    kinds |= {UnfamiliarMedia: "unfamiliar"}
     return next((status for kind, status in kinds.items() if isinstance(fault, kind)), None)

@@ -87,7 +87,8 @@ def ask(
     media_kind(clip)
     shown, inputs = weights.model, [clip]
     if kind == "checkpoint":
-        shown, checkpoint = weights.locate(asked, console)
+        shown, checkpoint = weights.locate(asked)
+        weights.tell_stand_in(shown, console)
         inputs += map(str, weights_files(checkpoint))
     with RowOutput(
         console,

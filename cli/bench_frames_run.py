@@ -150,7 +150,8 @@ def _settings(weights: Weights, kind: str, base: AskOptions, console: Console) -
     from vidllava.errors import ModelError
 
     try:
-        shown, folder = weights.locate(base, console)
+        shown, folder = weights.locate(base)
+        weights.tell_stand_in(shown, console)
     except ModelError:
         from vidllava.backbone.presets import MODELS
 

@@ -79,7 +79,7 @@ def chat(
     first = None if named is None else named_question(named)
     asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
     with open_media(media, reading.limits(), **reading.urls()) as intake:
-        shown, settings, items = _plan(intake, asked, weights, folder, console)
+        shown, settings, items = _plan(intake, asked, weights, folder)
         backbone, seconds = weights.load(shown)
         console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
         from vidllava.backbone.chat import Conversation
@@ -95,7 +95,11 @@ def chat(
             reuse_frames=not seeing.no_reuse_frames,
         )
         told = Telling(
-            console, as_json=as_json, streams=not no_stream, max_new_tokens=answering.max_new_tokens
+            console,
+            as_json=as_json,
+            streams=not no_stream,
+            max_new_tokens=answering.max_new_tokens,
+            before=lambda: weights.tell_stand_in(shown, console),
         )
         session = Session(conversation, intake, settings, asked, told)
         session.run(read_lines(told), first)
@@ -106,7 +110,6 @@ def _plan(
     asked: AskOptions,
     weights: Weights,
     folder: CacheFolder | None,
-    console: Console,
 ) -> tuple[str, ModelSettings, tuple[MediaItem, ...]]:
     """The model's name, its settings and the planned media, which leave room for a question.
 
@@ -119,7 +122,7 @@ def _plan(
 
     for path in intake.paths:  # before the model, as in ask
         media_kind(path)
-    shown, checkpoint = weights.locate(asked, console)
+    shown, checkpoint = weights.locate(asked)
     settings = read_settings(checkpoint, shown)
     question = plan_question(
         intake.paths, "?", settings, read_codec(checkpoint), asked, sampler=intake.sampler

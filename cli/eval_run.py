@@ -126,7 +126,8 @@ def _checked(command: Command, console: Console) -> Checked:
     from vidllava.media.decode import choose_backend
 
     choose_backend(asked.video_backend)
-    shown, checkpoint = command.weights.locate(asked, console)
+    shown, checkpoint = command.weights.locate(asked)
+    command.weights.tell_stand_in(shown, console)
     from vidllava.backbone.locate import weights_files
     from vidllava.backbone.question import check_options
     from vidllava.backbone.settings import read_settings

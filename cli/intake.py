@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vidllava.errors import VidllavaError
 from vidllava.media.limits import Limits
 from vidllava.media.sources import URL_SECONDS, Spool
 
@@ -50,7 +51,8 @@ class Intake:
 def open_media(
     media: Sequence[str], limits: Limits, *, allow_url: bool = False, url_seconds: float = URL_SECONDS
 ) -> Iterator[Intake]:
-    """Raises what ``Spool.local`` raises; at the end copies are deleted and the worker is killed."""
+    """Raises what ``Spool.local`` raises; at the end copies are deleted and the worker is killed. A fault of a
+    copy that passes through names what was given."""
     from vidllava.media.worker_process import WorkerProcess
 
     with Spool(limits, allow_url=allow_url, url_seconds=url_seconds) as spool:
@@ -62,4 +64,8 @@ def open_media(
             process.end()
             raise
         with WorkerSampler(limits, process) as sampler:
-            yield Intake([spool.local(name) for name in media], sampler, spool.shown)
+            try:
+                yield Intake([spool.local(name) for name in media], sampler, spool.shown)
+            except VidllavaError as fault:
+                fault.thing = spool.shown(fault.thing)  # a copy's path means nothing to whoever gave a name
+                raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidllava.cli.console import Console
@@ -26,8 +26,18 @@ PROMPT = "> "
 class Telling:
     """What a session says. ``streams``: words are shown as they come, where a person reads them."""
 
-    def __init__(self, console: Console, *, as_json: bool, streams: bool, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        as_json: bool,
+        streams: bool,
+        max_new_tokens: int,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``before`` is called once, before the first words of the first answer."""
         self.console = console
+        self._before: Callable[[], None] | None = before
         self.at_terminal = _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
         self.streams = streams and self.at_terminal and not as_json
         self._as_json = as_json
@@ -37,10 +47,12 @@ class Telling:
 
     def piece(self, text: str) -> None:
         """A part of an answer, as it comes."""
+        self._begin()
         self.console.write(text, end="")
 
     def answer(self, answer: Answer, model: str, turn: int, seconds: dict[str, float]) -> None:
         """A whole answer, and what a reader of it must know."""
+        self._begin()
         if self.streams:
             self.console.write("")
         elif self._as_json:
@@ -53,6 +65,11 @@ class Telling:
         self.once(answer.notes)
         tell_cut(answer, self._max_new_tokens, self.console)
         tell_work(answer, seconds, self.console)
+
+    def _begin(self) -> None:
+        if self._before is not None:
+            self._before()
+            self._before = None
 
     def refusal(self, text: str, fault: UsageError, *, is_first: bool) -> None:
         """A question that cannot be asked takes a line too: the n-th answer is the n-th question's."""

@@ -5,6 +5,7 @@
     ├── MediaError          3   this media cannot be used
     ├── DatasetError        4   this data set is invalid
     ├── ModelError          5   this model or checkpoint is missing or invalid
+    │   └── UnfamiliarMedia 5   a model that nobody asked for by name was not trained on such media
     ├── ResourceError       6   disk, memory, time or size limit
     ├── DivergedError       7   training diverged
     └── PartialFailure     10   a batch finished, some items failed
@@ -65,6 +66,10 @@ class ModelError(VidllavaError):
     """A model or checkpoint that is missing or invalid."""
 
     exit_code = 5
+
+
+class UnfamiliarMedia(ModelError):
+    """Media unlike anything that the model was trained on, which was not asked for by name."""
 
 
 class ResourceError(VidllavaError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,25 +47,83 @@ def test_the_cache_changes_nothing(
     assert tokens == greedy_without_cache(backbone, item, 8, factor)
 
 
-def test_a_batch_answers_as_its_samples_do_alone(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidllava.backbone.generate.stop_ids", lambda _: frozenset())
+def ends_at(backbone: Backbone, ends: int | list[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the checkpoint itself name the tokens that end its answers."""
+    monkeypatch.setattr(backbone.hf.generation_config, "eos_token_id", ends)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.5])
+def test_a_batch_answers_as_its_samples_do_alone_and_an_ended_one_stays_silent(
+    backbone: Backbone, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = [sample(10, video(3), 11, 12), sample(9, picture(140, 190), 10), sample(5, 6, 7)]
+    alone = [greedy_without_cache(backbone, item, 8, factor) for item in items]
+    # The third ends first, the first later, the second not at all.
+    ends = [alone[2][2], alone[0][6]]
+    ends_at(backbone, ends, monkeypatch)
+    lengths = [next((n for n, token in enumerate(one) if token in ends), 8) for one in alone]
+    assert lengths == [6, 8, 2]
+    options = GenerateOptions(max_new_tokens=8)
+    steps = list(generate_batch(backbone, collate(items), rope_factor=factor, options=options))
+    for number, (one, length) in enumerate(zip(alone, lengths, strict=True)):
+        assert [step[number] for step in steps] == [*one[:length], *[None] * (8 - length)]
+
+
+def test_a_batch_stops_when_all_have_ended(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [sample(10, video(3), 11, 12), sample(5, 6, 7)]
+    alone = [greedy_without_cache(backbone, item, 6, 1.0) for item in items]
+    ends_at(backbone, [alone[0][1], alone[1][3]], monkeypatch)
     options = GenerateOptions(max_new_tokens=6)
     steps = list(generate_batch(backbone, collate(items), rope_factor=1.0, options=options))
-    for number, item in enumerate(items):
-        together = [step[number] for step in steps]
-        assert together == greedy_without_cache(backbone, item, 6, 1.0)
+    assert steps == [[alone[0][0], alone[1][0]], [None, alone[1][1]], [None, alone[1][2]]]
 
 
-def test_an_answer_ends_at_a_stop_token(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    item = sample(10, video(2), 11)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_the_checkpoints_own_end_ends_an_answer(
+    backbone: Backbone, as_list: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = sample(5, 6, 7)
     endless = greedy_without_cache(backbone, item, 6, 1.0)
-    stop = endless[3]
-    monkeypatch.setattr("vidllava.backbone.generate.stop_ids", lambda _: frozenset({stop}))
+    ends_at(backbone, [endless[3]] if as_list else endless[3], monkeypatch)
     tokens = list(
         generate(backbone, collate([item]), rope_factor=1.0, options=GenerateOptions(max_new_tokens=6))
     )
-    assert tokens == endless[: endless.index(stop)]
+    assert tokens == endless[:3]
+
+
+@pytest.mark.parametrize("ends", [None, 263])
+def test_the_end_of_a_turn_ends_an_answer_whatever_the_checkpoint_lists(
+    backbone: Backbone, ends: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = sample(5, 6, 7)
+    endless = greedy_without_cache(backbone, item, 6, 1.0)
+    ends_at(backbone, ends, monkeypatch)
+    monkeypatch.setattr(backbone.codec, "special", lambda name: {"<|im_end|>": endless[2]}[name])
+    tokens = list(
+        generate(backbone, collate([item]), rope_factor=1.0, options=GenerateOptions(max_new_tokens=6))
+    )
+    assert tokens == endless[:2]
+
+
+@pytest.mark.parametrize(("most", "runs"), [(1, 0), (4, 3), (8, 5)])
+def test_the_model_is_run_for_no_token_that_nobody_takes(
+    backbone: Backbone, most: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = sample(5, 6, 7)
+    endless = greedy_without_cache(backbone, item, 8, 1.0)
+    ends_at(backbone, endless[5], monkeypatch)  # to find an end, the model must be run for it
+    steps, calls = backbone.step_logits, []
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return steps(*arguments, **options)
+
+    monkeypatch.setattr(backbone, "step_logits", counted)
+    tokens = list(
+        generate(backbone, collate([item]), rope_factor=1.0, options=GenerateOptions(max_new_tokens=most))
+    )
+    assert tokens == endless[: min(most, 5)]
+    assert len(calls) == runs
 
 
 def test_the_seed_decides_a_sampled_answer(backbone: Backbone) -> None:
@@ -105,6 +164,51 @@ def test_a_model_that_computes_nan_is_told_apart_from_one_with_nothing_to_say(ch
     torch.nn.init.constant_(broken.hf.lm_head.weight, float("nan"))
     with pytest.raises(ModelError, match="computes NaN or Inf"):
         list(generate(broken, collate([sample(10, 11)]), rope_factor=1.0, options=GenerateOptions()))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nan_after_the_first_token_is_told(
+    backbone: Backbone, wrong: float, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_at(backbone, None, monkeypatch)
+    steps, calls = backbone.step_logits, []
+
+    def breaking(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        logits = steps(*arguments, **options)
+        if len(calls) == 2:
+            logits[0, 7] = wrong
+        return logits
+
+    monkeypatch.setattr(backbone, "step_logits", breaking)
+    options = GenerateOptions(max_new_tokens=9, temperature=temperature)
+    said = []
+    with pytest.raises(ModelError, match="computes NaN or Inf at token 3 of the answer"):
+        said.extend(generate(backbone, collate([sample(5, 6, 7)]), rope_factor=1.0, options=options))
+    assert len(calls) == 2
+
+
+def test_what_an_ended_sample_computes_disturbs_nobody(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [sample(10, 11, 12), sample(5, 6, 7)]
+    alone = [greedy_without_cache(backbone, item, 5, 1.0) for item in items]
+    ends_at(backbone, alone[0][1], monkeypatch)
+    steps, calls = backbone.step_logits, []
+
+    def breaking(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        logits = steps(*arguments, **options)
+        if len(calls) > 1:
+            logits[0] = float("nan")
+        return logits
+
+    monkeypatch.setattr(backbone, "step_logits", breaking)
+    options = GenerateOptions(max_new_tokens=5)
+    found = list(generate_batch(backbone, collate(items), rope_factor=1.0, options=options))
+    assert [step[1] for step in found] == alone[1]
+    assert [step[0] for step in found] == [alone[0][0], None, None, None, None]
 
 
 def test_nonsense_in_the_kernels_variable_is_wrong_usage(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from vidllava.backbone.clock import StageClock
+from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, generate_after
 from vidllava.backbone.model import Backbone
@@ -37,7 +38,7 @@ class Answer:
     visuals: tuple[Seen, ...] = field(repr=False)
     """Per media item what the vision tower saw."""
     notes: tuple[str, ...]
-    """What a reader of the answer must know: damage, fall-backs."""
+    """What a reader of the answer must know: damage, fall-backs, media unlike the model's own, no words."""
     prompt_tokens: int
     completion_tokens: int
     stopped: bool
@@ -64,7 +65,8 @@ def answer_question(
 
     ``cache`` finds and keeps features; it never changes an answer. ``reuse_frames`` and ``keep_pixels``: see
     ``see``. Raises MediaError if a file turns out to be unusable while decoding (a question is never answered
-    without its media), ResourceError if memory runs out.
+    without its media), UnfamiliarMedia before a first word (``check_familiar``), ResourceError if memory runs
+    out.
     """
     clock = StageClock(backbone.device)
     with memory_told(backbone, question):
@@ -99,6 +101,7 @@ def answer_seen(
     """The rest of the way, from features on. What ``memory`` holds of the prompt is not read again."""
     options = _within_limit(options or GenerateOptions(), question)
     factor = question.budget.rope_factor
+    unfamiliar = check_familiar(backbone, question.items, sight)
     visuals = [seen.visual for seen in sight.visuals]
     pieces: list[str] = []
     tokens = _Counted()
@@ -114,17 +117,27 @@ def answer_seen(
                 pieces.append(piece)
                 if on_text is not None:
                     on_text(piece)
+    text = "".join(pieces).strip()
+    seen_notes = (note for seen in sight.visuals for note in seen.notes)
     return Answer(
-        text="".join(pieces).strip(),
+        text=text,
         question=question,
         frames=tuple(seen.frames for seen in sight.visuals),
         visuals=sight.visuals,
-        notes=tuple(note for seen in sight.visuals for note in seen.notes),
+        notes=(*seen_notes, *unfamiliar, *empty_note(text, tokens.number)),
         prompt_tokens=prompt_tokens,
         completion_tokens=tokens.number,
         stopped=tokens.number < options.max_new_tokens,
         seconds=stage_seconds(clock),
     )
+
+
+def empty_note(text: str, num_tokens: int) -> tuple[str, ...]:
+    """That an answer of ``num_tokens`` tokens has no words, and why, for whoever would look for them."""
+    if text:
+        return ()
+    how = f"its {num_tokens} tokens hold no text" if num_tokens else "the model ended it before a first word"
+    return (f"the answer is empty: {how}",)
 
 
 def stage_seconds(clock: StageClock) -> dict[str, float]:

@@ -125,30 +125,37 @@ def _steps(
     options: GenerateOptions,
     mask: torch.Tensor | None = None,
 ) -> Iterator[list[int | None]]:
-    """One token per sample and step; int64 [B] ``lengths`` are the samples' rows in ``cache``."""
-    if not bool(torch.isfinite(logits).all()):
-        raise ModelError(
-            backbone.settings.name, "computes NaN or Inf", "its training diverged, or --dtype float32"
-        )
+    """One token per sample and step; int64 [B] ``lengths`` are the samples' rows in ``cache``.
+
+    The model is run for a further token only where one is wanted. Raises ModelError where the logits of a
+    sample that has not ended are not finite.
+    """
     generator = torch.Generator(device=backbone.device).manual_seed(options.seed)
     stops = stop_ids(backbone)
     alive = [True] * len(lengths)
+    tokens = lengths.new_zeros(len(lengths))
     for step in range(options.max_new_tokens):
+        if step:
+            if mask is not None:
+                mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            logits = backbone.step_logits(
+                tokens[:, None],
+                (lengths + step - 1)[:, None],
+                rope_factor=rope_factor,
+                cache=cache,
+                attention_mask=mask,
+            )
+        if not all(alive):
+            logits[[not lives for lives in alive]] = 0.0  # whatever an ended sample computes is not read
+        if not bool(torch.isfinite(logits).all()):
+            what = f"computes NaN or Inf at token {step + 1} of the answer"
+            raise ModelError(backbone.settings.name, what, "its training diverged, or --dtype float32")
         tokens = choose_token(logits, options, generator)
         chosen = tokens.tolist()
         alive = [was and token not in stops for was, token in zip(alive, chosen, strict=True)]
         if not any(alive):
             return
         yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        logits = backbone.step_logits(
-            tokens[:, None],
-            (lengths + step)[:, None],
-            rope_factor=rope_factor,
-            cache=cache,
-            attention_mask=mask,
-        )
 
 
 def generate(

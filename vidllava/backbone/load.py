@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils import logging as transformers_logging
 
+from vidllava.backbone.familiarity import read_world
 from vidllava.backbone.locate import bases, is_adapter, locate
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.settings import ModelSettings, config_path, read_settings
@@ -97,7 +98,8 @@ def load_backbone(
     """Load the model called ``name`` (a short name, a hub id, a folder, or ``auto``), ready for inference.
 
     ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only. A LoRA
-    adapter's folder is its base with the adapter merged, or beside it where ``merge`` is False.
+    adapter's folder is its base with the adapter merged, or beside it where ``merge`` is False. Of ``auto``,
+    media unlike what the model was trained on are refused (``check_familiar``).
 
     Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
     for a device or type that is not here, ResourceError if memory runs out.
@@ -121,6 +123,7 @@ def load_backbone(
         if merge or adapter != folder:
             merge_adapter(backbone)
     backbone.pool_first = pool_first
+    backbone.world, backbone.asked_by_name = read_world(folder), name != "auto"
     try:
         return backbone.to(place).eval()
     except torch.OutOfMemoryError:

@@ -25,6 +25,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.cache_utils import Cache
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from vidllava.backbone.familiarity import World
 from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import ADAPTER_MODEL_CONFIG, OWN_FILE, ModelSettings
 from vidllava.backbone.splice import PackedBatch
@@ -79,6 +80,10 @@ class Backbone(nn.Module):
         """The factor of ``forward`` (training); inference calls name their own."""
         self.pool_first = False
         """Pool before the projector's last layer (``pool_first``); batches must be collated alike."""
+        self.world: World | None = None
+        """Statistics of the media that these very weights were trained on, where the checkpoint has some."""
+        self.asked_by_name = True
+        """Otherwise media outside ``world`` are refused."""
         self.adapter: Adapter | None = None
         """LoRA additions that are not merged: then ``save`` writes them and not the model."""
 
@@ -128,7 +133,8 @@ class Backbone(nn.Module):
         )
         if self.training and (batch.pixels.shape[0] == 0 or batch.plan.newlines.numel() == 0):
             # Every rank must give every trained parameter a gradient in every step, or DDP waits for ever.
-            rows = rows + 0.0 * (features.sum() + newline.sum())
+            # The sum of nothing is 0 whatever the values are; 0 times an Inf or NaN would be NaN.
+            rows = rows + features[:0].sum() + newline[:0].sum()
         shape = (len(batch.lengths), batch.length, -1)
         tables = cos.view(shape), sin.view(shape)
         with self.rotary.using(rope_factor, tables):

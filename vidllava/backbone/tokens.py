@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 
 from vidllava.errors import ModelError
-
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-
 
 class TextCodec:
     """Implements ``vidllava.prompting.conversation.Encoder`` with a Rust tokenizer."""
@@ -52,17 +50,15 @@ class TextCodec:
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Text pieces as ids arrive; a character split over several tokens comes out whole."""
-        pending: list[int] = []
-        written = ""
+        stream, taken, num_written = DecodeStream(skip_special_tokens=True), [], 0
         for token in ids:
-            pending.append(token)
-            text = self.decode(pending)
-            if text.endswith(_UNFINISHED):
-                continue
-            yield text[len(written) :]
-            written = text
-        rest = self.decode(pending)[len(written) :]
-        if rest:
+            taken.append(token)
+            piece = stream.step(self._tokenizer, token)
+            if piece:
+                num_written += len(piece)
+                yield piece
+        # The stream keeps a character back that is not whole: at the end it is shown as it is.
+        if rest := self.decode(taken)[num_written:]:
             yield rest
 
 

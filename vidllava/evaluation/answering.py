@@ -15,15 +15,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vidllava.backbone.answer import stage_seconds
+from vidllava.backbone.answer import empty_note, stage_seconds
 from vidllava.backbone.clock import StageClock
+from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_after, generate_together
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.question import Question
 from vidllava.backbone.see import Sight, see
-from vidllava.errors import MediaError, ResourceError, VidllavaError
+from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory
 from vidllava.evaluation.plan import Planner
@@ -75,6 +76,8 @@ class _Open:
     prompt: ReadPrompt
     limit: int
     """New tokens at most."""
+    notes: tuple[str, ...]
+    """On the media."""
 
 
 class Answerer:
@@ -122,7 +125,7 @@ class Answerer:
         for place, one in enumerate(ready):
             try:
                 opened.append(self._open(place, one))
-            except (MediaError, ResourceError, OverBudget) as fault:
+            except (MediaError, ResourceError, OverBudget, UnfamiliarMedia) as fault:
                 found[place] = fault.with_traceback(None)
         for batch in self._batches(opened):
             found |= self._generate(batch)
@@ -144,6 +147,8 @@ class Answerer:
             reuse_frames=self._reuse_frames,
             keep_pixels=False,
         )
+        seen_notes = (note for seen in sight.visuals for note in seen.notes)
+        notes = (*seen_notes, *check_familiar(backbone, one.question.items, sight))
         memory, question = PromptMemory(backbone), one.question
         said: list[tuple[str, str]] = []
         visuals = [seen.visual for seen in sight.visuals]
@@ -154,7 +159,7 @@ class Answerer:
             limit = self._limit(one.item, question)
             if len(said) == len(one.item.earlier):
                 prompt = ReadPrompt(logits, memory.cache, memory.num_rows)
-                return _Open(place, question, sight, clock, prompt, limit)
+                return _Open(place, question, sight, clock, prompt, limit, notes)
             options = replace(self._options, max_new_tokens=limit)
             rows = memory.num_rows
             with clock.stage("generate"):
@@ -198,11 +203,12 @@ class Answerer:
         spent = stage_seconds(one.clock)
         spent["generate"] += seconds_generating
         visuals = one.sight.visuals
+        text = "".join(self._backbone.codec.stream(tokens)).strip()
         return Reply(
-            text="".join(self._backbone.codec.stream(tokens)).strip(),
+            text=text,
             question=one.question,
             frames=tuple(seen.frames for seen in visuals),
-            notes=tuple(note for seen in visuals for note in seen.notes),
+            notes=(*one.notes, *empty_note(text, len(tokens))),
             new_tokens=len(tokens),
             stopped=len(tokens) < one.limit,
             seconds=spent,

@@ -1,7 +1,7 @@
 """One line of the results: lmms-eval's names where they fit, and besides what was seen, and what it cost.
 
 answered(item, number, reply, {"ahead": 0.2})       # {"doc_id": 0, "target": "A", "resps": [["A."]], ...}
-failed(item, number, fault)                         # status decode_error, over_budget or oom; no answer
+failed(item, number, fault)                         # status decode_error, over_budget, ...; no answer
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vidllava.backbone.question import MediaItem
-from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
+from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, UsageError, VidllavaError
 from vidllava.evaluation.answering import OutOfMemory, Reply
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
@@ -75,6 +75,8 @@ def status_of(fault: VidllavaError) -> str:
         return "over_budget"
     if isinstance(fault, OutOfMemory):
         return "oom"
+    if isinstance(fault, UnfamiliarMedia):
+        return "unfamiliar"
     # A range outside the clip, a limit on its size or its decoding time: there are no frames to show.
     if isinstance(fault, MediaError | ResourceError | UsageError):
         return "decode_error"

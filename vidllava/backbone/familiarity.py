@@ -1,0 +1,125 @@
+"""Distance of media from what a checkpoint was trained on, from the features that the tower makes anyhow.
+
+    world = read_world(folder)                       # None where the checkpoint holds no statistics
+    world.distance(features, cells)                  # about 1 for media of its training world
+    notes = check_familiar(backbone, items, sight)   # a warning, or UnfamiliarMedia
+
+A checkpoint folder may hold ``world.safetensors``: mean and covariance of projected frame features over its
+training media, and the threshold between them and other media. nano's does; ``examples/train_nano`` fits and
+measures it. The file belongs to one state of the weights: beside any other it is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vidllava.errors import ModelError, UnfamiliarMedia
+
+if TYPE_CHECKING:
+    from vidllava.backbone.model import Backbone
+    from vidllava.backbone.question import MediaItem
+    from vidllava.backbone.see import Sight
+
+WORLD_FILE = "world.safetensors"
+WEIGHTS_FILE = "model.safetensors"
+REAL_MODEL = "for media of the real world: vidllava models pull onevision-0.5b"
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Mean [D] and covariance [D, D] of frame features (float64, CPU), and the greatest familiar distance.
+
+    The feature of a frame, a tile or a picture is the mean of its projected cells.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    threshold: float
+
+    def __post_init__(self) -> None:
+        factor = torch.linalg.cholesky(self.covariance.double())
+        inverse = torch.linalg.inv(factor)
+        object.__setattr__(self, "_whitening", inverse)
+
+    def distance(self, frames: torch.Tensor) -> float:
+        """Squared Mahalanobis distance per dimension of frame features [N, D], mean over the frames."""
+        whitening: torch.Tensor = vars(self)["_whitening"]
+        deviations = (frames.double().cpu() - self.mean.double()) @ whitening.T
+        return float(deviations.square().mean())
+
+    def save(self, folder: Path) -> None:
+        """Write ``world.safetensors`` for the weights that lie in ``folder``."""
+        tensors = {"mean": self.mean.float().contiguous(), "covariance": self.covariance.float().contiguous()}
+        about = {"threshold": repr(self.threshold), "weights": weights_digest(folder)}
+        save_file(tensors, folder / WORLD_FILE, metadata=about)
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights' file, as ``sha256sum`` prints it."""
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_world(folder: Path) -> World | None:
+    """The statistics stored with the weights in ``folder``; None without any, or if they are of other weights.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    path = folder / WORLD_FILE
+    if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            if about["weights"] != weights_digest(folder):
+                return None
+            mean, covariance = file.get_tensor("mean"), file.get_tensor("covariance")
+        return World(mean.double(), covariance.double(), float(about["threshold"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as fault:
+        raise ModelError(path, f"cannot be read: {fault}", "remove it, or install vidllava again") from None
+
+
+def frame_features(backbone: Backbone, features: torch.Tensor) -> torch.Tensor:
+    """Features [N * side * side, hidden] as ``Backbone.encode`` gives them -> frame features [N, D]."""
+    frames = features.unflatten(0, (-1, backbone.settings.side**2)).float().mean(dim=1)
+    if backbone.pool_first:  # the mean over cells and a linear layer may change places
+        last = backbone.hf.model.multi_modal_projector.linear_2
+        frames = last(frames.to(last.weight.dtype)).float()
+    return frames
+
+
+@torch.inference_mode()
+def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight) -> tuple[str, ...]:
+    """A note for each medium that is far from what the model was trained on; none where that is not known.
+
+    Raises UnfamiliarMedia instead if the model was not asked for by name (``backbone.asked_by_name``).
+    """
+    world = backbone.world
+    if world is None or not items:
+        return ()
+    frames = frame_features(backbone, sight.features)
+    pieces = frames.split([item.layout.num_grids for item in items])
+    notes = []
+    for number, (item, piece) in enumerate(zip(items, pieces, strict=True), start=1):
+        distance = world.distance(piece)
+        if not distance > world.threshold:
+            continue
+        name = backbone.settings.name
+        figures = f"distance {distance:.1f}, at most {world.threshold:.1f} for media of its world"
+        if not backbone.asked_by_name:
+            what = f"does not look like anything that {name} was trained on: {figures}"
+            raise UnfamiliarMedia(item.path, what, f"{REAL_MODEL}; or --model {name}")
+        which = item.kind if len(items) == 1 else f"{item.kind} at place {number}"
+        notes.append(
+            f"the {which} does not look like anything that {name} was trained on ({figures}): "
+            f"do not rely on the answer; {REAL_MODEL}"
+        )
+    return tuple(notes)
