@@ -51,8 +51,10 @@ class Intake:
 def open_media(
     media: Sequence[str], limits: Limits, *, allow_url: bool = False, url_seconds: float = URL_SECONDS
 ) -> Iterator[Intake]:
-    """Raises what ``Spool.local`` raises; at the end copies are deleted and the worker is killed. A fault of a
-    copy that passes through names what was given."""
+    """Raises what ``Spool.local`` raises; at the end copies are deleted and the worker is killed.
+
+    A fault of a copy that passes through names what was given.
+    """
     from vidllava.media.worker_process import WorkerProcess
 
     with Spool(limits, allow_url=allow_url, url_seconds=url_seconds) as spool:

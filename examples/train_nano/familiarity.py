@@ -3,9 +3,9 @@
     python -m examples.train_nano.familiarity fit                          writes world.safetensors (minutes)
     python -m examples.train_nano.familiarity measure --media FOLDER       both error rates, into the card
 
-Fit: mean and covariance of frame features (the mean of a frame's projected cells) over every kind of medium of
-the world; threshold: so that a share of 0.5 % of the media of other seeds lies beyond. Measure: media of seeds
-used for neither, written to files and read by the real decoder, and the pictures and clips of FOLDER.
+Fit: mean and covariance of frame features (the mean of a frame's projected cells) over every kind of medium
+of the world; threshold: so that a share of 0.5 % of the media of other seeds lies beyond. Measure: media of
+seeds used for neither, written to files and read by the real decoder, and the pictures and clips of FOLDER.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def fit(backbone: Backbone, number: int) -> World:
     world = World(frames.mean(dim=0), covariance, 0.0)
     others: tuple[Split, ...] = ("val", "combos")
     distances = [
-        world.distance(one)
-        for split in others
-        for one in features(backbone, media(split, CALIBRATE, number))
+        world.distance(one) for split in others for one in features(backbone, media(split, CALIBRATE, number))
     ]
     return World(world.mean, world.covariance, round(float(np.quantile(distances, 1 - BEYOND)), 3))
 
@@ -117,9 +115,7 @@ def own_files(folder: Path, number: int) -> Iterator[Path]:
 def look(backbone: Backbone, path: Path, sampler: WorkerSampler) -> Sight:
     """What ``vidllava ask`` has the tower see of one file. Raises what ``ask`` raises."""
     media_kind(str(path))
-    question = plan_question(
-        [str(path)], "what happens", backbone.settings, backbone.codec, sampler=sampler
-    )
+    question = plan_question([str(path)], "what happens", backbone.settings, backbone.codec, sampler=sampler)
     return see(backbone, question.items, StageClock(backbone.device), sampler=sampler)
 
 
@@ -169,9 +165,7 @@ def measure(backbone: Backbone, world: World, folder: Path, number: int) -> dict
     """Distances of own and real media, and of variants of the real ones."""
     with tempfile.TemporaryDirectory() as kept, WorkerSampler() as sampler:
         own = {
-            path.name: world.distance(
-                frame_features(backbone, look(backbone, path, sampler).features)
-            )
+            path.name: world.distance(frame_features(backbone, look(backbone, path, sampler).features))
             for path in own_files(Path(kept), number)
         }
         listed = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".mp4", ".png"))

@@ -11,7 +11,6 @@ measures it. The file belongs to one state of the weights: beside any other it i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidllava.errors import ModelError, UnfamiliarMedia
+from vidllava.files.identity import media_identity
 
 if TYPE_CHECKING:
     from vidllava.backbone.model import Backbone
@@ -52,24 +52,18 @@ class World:
     def distance(self, frames: torch.Tensor) -> float:
         """Squared Mahalanobis distance per dimension of frame features [N, D], mean over the frames."""
         whitening: torch.Tensor = vars(self)["_whitening"]
-        deviations = (frames.double().cpu() - self.mean.double()) @ whitening.T
+        deviations = (frames.detach().double().cpu() - self.mean.double()) @ whitening.T
         return float(deviations.square().mean())
 
     def save(self, folder: Path) -> None:
         """Write ``world.safetensors`` for the weights that lie in ``folder``."""
         tensors = {"mean": self.mean.float().contiguous(), "covariance": self.covariance.float().contiguous()}
-        about = {"threshold": repr(self.threshold), "weights": weights_digest(folder)}
+        about = {"threshold": repr(self.threshold), "weights": str(media_identity(folder / WEIGHTS_FILE))}
         save_file(tensors, folder / WORLD_FILE, metadata=about)
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of the weights' file, as ``sha256sum`` prints it."""
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_world(folder: Path) -> World | None:
-    """The statistics stored with the weights in ``folder``; None without any, or if they are of other weights.
+    """The statistics stored with the weights in ``folder``; None without any, or where they are of others.
 
     Raises ModelError for a file that cannot be read.
     """
@@ -79,7 +73,7 @@ def read_world(folder: Path) -> World | None:
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
-            if about["weights"] != weights_digest(folder):
+            if about["weights"] != media_identity(folder / WEIGHTS_FILE):
                 return None
             mean, covariance = file.get_tensor("mean"), file.get_tensor("covariance")
         return World(mean.double(), covariance.double(), float(about["threshold"]))

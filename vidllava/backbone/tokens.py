@@ -16,6 +16,7 @@ from tokenizers.decoders import DecodeStream
 
 from vidllava.errors import ModelError
 
+
 class TextCodec:
     """Implements ``vidllava.prompting.conversation.Encoder`` with a Rust tokenizer."""
 
