@@ -79,7 +79,9 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
     media = [path for row in rows for path in row.paths]
     refuse_inputs("--output", output, [*media, *weights_files(checkpoint)])
-    settings = settings_key(command.weights, asked, chosen, checkpoint)
+    settings = settings_key(
+        command.weights, asked, chosen, checkpoint, reuse_frames=not command.seeing.no_reuse_frames
+    )
     outputs.check_folder(output.absolute().parent)
     keys = {row.key: str(row.id) for row in rows}
     with AnswerFile(

@@ -218,6 +218,9 @@ def _measure(sweep: Sweep, file: RowFile, output_dir: Path, console: Console) ->
     console.note(f"{counted(len(sweep.items), 'question')} in {cells}, {counted(len(keys), 'row')}")
     if stand := sum(key in standing for key in keys):
         console.note(f"{stand} of them stand in {file.path} and are not measured again")
+    if others := len({str(row["key"]) for row in file.rows} - set(keys)):
+        what = "of other settings, media or weights, or of an earlier version"
+        console.note(f"{counted(others, 'row')} there are {what}: they stay, and the report is without them")
     progress = BatchProgress(console, len(keys) - stand)
     found = dict(standing)
     try:

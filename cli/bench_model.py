@@ -19,6 +19,7 @@ def open_measured(
     from vidllava.backbone.load import choose_threads
     from vidllava.bench.conditions import conditions
     from vidllava.bench.models import open_model
+    from vidllava.kernels.dispatch import choose
 
     backbone = open_model(
         shown,
@@ -35,5 +36,7 @@ def open_measured(
         "weights": kind,
         "pool_first": weights.pool_first,
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        "attn_implementation": weights.attn_implementation,
+        "kernels": choose(backbone.device)[0],
     }
     return backbone, told | conditions(backbone.device, threads=torch.get_num_threads())

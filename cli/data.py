@@ -21,6 +21,7 @@ from vidllava.cli.data_help import HELP
 from vidllava.cli.data_report import CheckProgress, Lister, RowWriter, place_of, show_summary
 from vidllava.cli.groups import spread
 from vidllava.errors import DatasetError, UsageError
+from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
     from vidllava.data.check import Checker
@@ -218,6 +219,8 @@ def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Su
     parts = list(_parts(asked.files, loading))  # before the model: a wrong path is the likelier slip
     if asked.output is not None and len(parts) > 1:
         raise UsageError("-o", f"takes the good rows of one file, not of {len(parts)}", "check one by one")
+    if asked.output is not None:
+        refuse_inputs("-o", asked.output, [part.path for part in parts])
     if any(part.strategy != "all" or part.weight != 1.0 for part in parts):
         console.note("files are looked at as a whole: sampling_strategy and weight are for training")
     counter = TokenCounter(*known_settings(asked.model, asked.revision, console), planned)
@@ -267,6 +270,8 @@ def _look_at(
     progress = CheckProgress(console, name, len(source))
     with RowWriter(asked.output) as good:
         for row in checker.rows(source):
+            if asked.output is not None:
+                refuse_inputs("-o", asked.output, row.files)
             bad = row.reason is not None
             noted = bool(row.notes) and not bad
             summary.add(row.modality, row.num_tokens, bad=bad, too_long=row.too_long, noted=noted)

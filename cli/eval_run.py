@@ -138,7 +138,13 @@ def _checked(command: Command, console: Console) -> Checked:
     outputs.check_folder(command.output.absolute().parent)
     keys = tuple(item.content_key for item in found.items)
     settings = settings_key(
-        command.weights, asked, chosen, checkpoint, task=found.task.name, blind=command.blind
+        command.weights,
+        asked,
+        chosen,
+        checkpoint,
+        task=found.task.name,
+        blind=command.blind,
+        reuse_frames=not command.seeing.no_reuse_frames,
     )
     return Checked(found, keys, asked, chosen, shown, checkpoint, settings)
 

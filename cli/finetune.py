@@ -19,6 +19,7 @@ from vidllava.cli.groups import spread
 from vidllava.cli.learning import settings_of, words_of
 from vidllava.cli.progress import TrainingProgress, validation_summary
 from vidllava.errors import UsageError
+from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
     from vidllava.data.source import Source
@@ -62,12 +63,15 @@ def finetune(
     vidllava finetune --config out/settings.json --output-dir out-2
     vidllava finetune --data train.jsonl --output-dir out --resume-from-checkpoint latest
     """
+    from vidllava.training.output import SETTINGS_FILE
     from vidllava.training.report import METRICS_FILE, validations
     from vidllava.training.run import Job, is_first_process
     from vidllava.training.run import finetune as run
 
     if saving.output_dir is None:
         raise UsageError("--output-dir", "is missing", "name a folder for weights and metrics")
+    if config is not None and saving.resume_from_checkpoint is None:
+        refuse_inputs("--output-dir", saving.output_dir / SETTINGS_FILE, [config])
     job = Job(
         model=start.model,
         data=(*(rows.data or ()), *(more_data or ())),

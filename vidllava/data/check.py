@@ -41,6 +41,8 @@ class CheckedRow:
     """The reason is its length alone."""
     notes: tuple[str, ...] = ()
     """What training will see otherwise than it was planned, such as a frame that stands in for a lost one."""
+    files: tuple[str, ...] = ()
+    """Its media."""
 
 
 class Checker:
@@ -64,9 +66,12 @@ class Checker:
         number, modality = source.row(index), source.modality(index)
         identity, num_tokens, too_long = None, None, False
         notes: dict[str, None] = {}
+        files: list[str] = []
         try:
             sample = source.sample(index)
             identity, modality = sample.id, modality_of(sample.visuals)
+            for visual in sample.visuals:
+                files += [*([visual.path] if visual.path is not None else []), *(visual.pictures or ())]
             for visual in sample.visuals:
                 self._open(visual, sampler)
             num_tokens = self._counter.count(sample, self._headers, sampler)
@@ -78,7 +83,8 @@ class Checker:
                     notes.update(dict.fromkeys(self._read(visual, sampler)))
         except (VidllavaError, OSError) as fault:
             reason, too_long = str(fault), False
-        return CheckedRow(index, number, identity, modality, num_tokens, reason, too_long, tuple(notes))
+        about = (index, number, identity, modality, num_tokens, reason, too_long)
+        return CheckedRow(*about, notes=tuple(notes), files=tuple(files))
 
     def _refusal(self, sample: Sample, num_tokens: int) -> str | None:
         try:

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from vidllava.backbone.locate import locate
+from vidllava.backbone.locate import bases, locate, nano_folder, weights_identity
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tuning import Tuning
-from vidllava.data.load import Loading, Schemes, load_mixture
+from vidllava.data.load import Loading, Schemes, load_mixture, parts_of
 from vidllava.data.mixture import Mixture
+from vidllava.data.mixture_file import Part
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
-from vidllava.files.writing import write_json
+from vidllava.files.writing import refuse_inputs, write_json
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.training import trackers
 from vidllava.training.checkpoint import (
@@ -97,6 +98,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     trackers.check(settings.report_to)
     first = is_first_process()
     report = report if first else Silent()
+    _refuse_inputs(job)
     owned = claimed(job.output_dir, resume=_stays(job), overwrite=job.overwrite)
     with owned if first else nullcontext():
         found = _checkpoint(job, report)
@@ -108,9 +110,9 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
         job, settings = _resolved(job, settings, found, report)
         saved = _with_origins(record(job, settings.to_json()), given)
         if found is not None:
-            _check_same(found, run_state(job, settings, mixture), allow_changes=job.allow_changes)
+            _check_same(found, run_state(job, settings, mixture, found), allow_changes=job.allow_changes)
         elif job.resume is not None and first:
-            _check_own(job, saved, run_state(job, settings, mixture))
+            _check_own(job, saved, run_state(job, settings, mixture, found))
         from vidllava.training.session import Session  # imports torch and accelerate
 
         tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings.to_json()))
@@ -125,6 +127,34 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
         finally:
             if first:
                 _finish(job.output_dir, tracked)
+
+
+def _refuse_inputs(job: Job) -> None:
+    """Raises UsageError where the run would overwrite or delete its own model or data."""
+    output, model = job.output_dir, Path(job.model).expanduser()
+    inputs = [part.path for name in (*job.data, *job.eval_data) for part in _files_of(name, job)]
+    folders = [model, *([Path(job.resume)] if job.resume not in (None, LATEST) else [])]
+    if model.is_dir() and job.resume is None:
+        what = f"{output} holds the model that is trained from"
+        if output.is_dir() and output.samefile(model):
+            raise UsageError("--output-dir", what, "give another folder")
+    names = {METRICS_FILE, LEDGER_FILE, SETTINGS_FILE, FINISHED_FILE, PLOT_FILE}
+    names |= {path.name for path in (model if model.is_dir() else nano_folder()).iterdir()}
+    for name in sorted(names):
+        refuse_inputs("--output-dir", output / name, inputs)
+    for place in [] if _stays(job) else results(output):
+        for path in [*inputs, *folders]:
+            if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
+                what = "would be deleted, and is an input of this command"
+                raise UsageError(f"--output-dir {output}: {path}", what, "give another folder")
+
+
+def _files_of(spec: str, job: Job) -> list[Part]:
+    """The files of rows behind one spec; none where it is not in order, which is told when it is loaded."""
+    try:
+        return parts_of(spec, Loading(media_root=job.media_root, schemes=job.schemes))
+    except VidllavaError:
+        return []
 
 
 def _stays(job: Job) -> bool:
@@ -180,12 +210,17 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def run_state(job: Job, settings: TrainingSettings, mixture: Mixture) -> dict[str, Any]:
+def run_state(
+    job: Job, settings: TrainingSettings, mixture: Mixture, found: Checkpoint | None
+) -> dict[str, Any]:
     """What makes this run the run it is; a checkpoint remembers it. JSON values only."""
     encode = {name: value for name, value in vars(job.encode).items() if name != "request"}
     encode["request"] = None if job.encode.request is None else vars(job.encode.request)
     encode["sampling"] = job.encode.sampling or "time"
-    state = {"settings": settings.fixed(), "encode": encode, "data": mixture.fingerprint()}
+    state: dict[str, Any] = {"settings": settings.fixed(), "encode": encode, "data": mixture.fingerprint()}
+    if settings.lora:  # its checkpoints hold additions alone
+        folders = [locate(job.model)[1]] if found is None else bases(found.folder)
+        state["base"] = weights_identity(folders[0]) if folders else None
     return json.loads(json.dumps(state))  # as it will be read back: lists for tuples
 
 
@@ -256,6 +291,9 @@ def _check_same(found: Checkpoint, now: dict[str, Any], *, allow_changes: bool) 
     hint = "use the same, or --allow-changes"
     if changed:
         raise ModelError(found.folder, f"was made with other settings: {', '.join(changed)}", hint)
+    if "base" in before and before["base"] != now.get("base"):
+        what = "the model under this adapter changed since the checkpoint was written"
+        raise ModelError(found.folder, what, "put it back, or --allow-changes")
     if before["data"] != now["data"]:
         raise DatasetError(found.folder, "the data changed since this checkpoint was written", hint)
 

@@ -49,7 +49,7 @@ class Session:
         report: Report,
         held_out: Mixture | None = None,
     ) -> None:
-        self.run_state = run_state(job, settings, mixture)
+        self.run_state = run_state(job, settings, mixture, found)
         settings = settings.resolved()
         self.job, self.settings, self.found, self.report = job, settings, found, report
         self.accelerator = _accelerator(job, settings)
