@@ -98,7 +98,7 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
     trackers.check(settings.report_to)
     first = is_first_process()
     report = report if first else Silent()
-    _refuse_inputs(job)
+    _refuse_inputs(job, lora=settings.lora)
     owned = claimed(job.output_dir, resume=_stays(job), overwrite=job.overwrite)
     with owned if first else nullcontext():
         found = _checkpoint(job, report)
@@ -129,13 +129,14 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
                 _finish(job.output_dir, tracked)
 
 
-def _refuse_inputs(job: Job) -> None:
+def _refuse_inputs(job: Job, *, lora: bool) -> None:
     """Raises UsageError where the run would overwrite or delete its own model or data."""
     output, model = job.output_dir, Path(job.model).expanduser()
     inputs = [part.path for name in (*job.data, *job.eval_data) for part in _files_of(name, job)]
     folders = [model, *([Path(job.resume)] if job.resume not in (None, LATEST) else [])]
     if model.is_dir() and job.resume is None:
-        what = f"{output} holds the model that is trained from"
+        use = "the adapter would stand on" if lora else "is trained from"
+        what = f"{output} holds the model that {use}"
         if output.is_dir() and output.samefile(model):
             raise UsageError("--output-dir", what, "give another folder")
     names = {METRICS_FILE, LEDGER_FILE, SETTINGS_FILE, FINISHED_FILE, PLOT_FILE}
