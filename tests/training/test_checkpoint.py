@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,7 +127,9 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeyp
 
 _SAVE_FOR_EVER = """
 import json, sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from vidllava.training.checkpoint import FORMAT, STATE_FILE, write_checkpoint
 step = 1
 while True:
@@ -255,3 +259,104 @@ def test_rows_after_the_resumed_step_and_torn_ones_are_dropped(tmp_path: Path):
     keep_until(path, 5)
     assert path.read_text() == '{"step": 1}\n{"step": 5}\n'
     keep_until(tmp_path / "nothing.jsonl", 5)
+
+
+class Recorded:
+    """What a program asks the file system to make last: flushes, renames and deletions, in order."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.calls = root, []  # type: tuple[Path, list[tuple[str, str]]]
+        for name in ("replace", "rename"):
+            self._watch(monkeypatch, name, lambda source, target: (str(source), str(target)))
+        for name in ("unlink", "remove"):
+            self._watch(monkeypatch, name, lambda path: (str(path),))
+        self._watch(monkeypatch, "fsync", lambda handle: (os.readlink(f"/proc/self/fd/{handle}"),))
+
+    def _watch(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, paths: Callable[..., tuple[str, ...]]
+    ) -> None:
+        really = getattr(os, name)
+
+        def recorded(*arguments: Any, **options: Any) -> Any:
+            told = [os.path.relpath(path, self.root) for path in paths(*arguments)]
+            if not any(path.startswith("..") for path in told):
+                self.calls.append((name.replace("rename", "replace"), " -> ".join(told)))
+            return really(*arguments, **options)
+
+        monkeypatch.setattr(os, name, recorded)
+
+    def place(self, what: str, path: str, *, after: int = -1) -> int:
+        """The place of the first such call after another one. Fails where there is none."""
+        for number, call in enumerate(self.calls):
+            if number > after and call == (what, path):
+                return number
+        raise AssertionError(f"no {what} of {path} after call {after} of {self.calls}")
+
+    def renamed(self, target: str) -> int:
+        found = [
+            n
+            for n, (what, path) in enumerate(self.calls)
+            if what == "replace" and path.endswith(f" -> {target}")
+        ]
+        assert len(found) == 1, (target, self.calls)
+        return found[0]
+
+
+def write_tree(folder: Path) -> None:
+    write_state(5)(folder)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (folder / "below").mkdir()
+    (folder / "below" / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_every_file_and_folder_is_on_the_disk_before_a_checkpoint_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Recorded(tmp_path, monkeypatch)
+    write_checkpoint(tmp_path, 5, write_tree, keep=None)
+    aside, named = ".writing-checkpoint-5", recorded.renamed("checkpoint-5")
+    sealed = recorded.renamed(f"{aside}/COMPLETE")
+    files = ("model.safetensors", "trainer_state.json", "config.json", "below/tokenizer.json")
+    for name in (*files, "below"):
+        assert recorded.place("fsync", f"{aside}/{name}") < sealed, name
+    # The sizes themselves: flushed under the name that they are written under, then the folder of all names.
+    (written,) = [path.split(" -> ")[0] for _, path in [recorded.calls[sealed]]]
+    assert recorded.place("fsync", written) < sealed
+    assert sealed < recorded.place("fsync", aside, after=sealed) < named
+    assert recorded.place("fsync", ".", after=named) > named
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_a_published_model_is_no_model_until_all_its_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("of an earlier model", encoding="utf-8")
+    recorded = Recorded(tmp_path, monkeypatch)
+    publish(tmp_path, write_tree)
+    moves = [(n, path.split(" -> ")[1]) for n, (what, path) in enumerate(recorded.calls) if what == "replace"]
+    assert [name for _, name in moves[-2:]] == ["adapter_config.json", "config.json"] or [
+        name for _, name in moves[-2:]
+    ] == ["config.json", "adapter_config.json"]
+    for name in ("model.safetensors", "config.json", "below/tokenizer.json"):
+        assert recorded.place("fsync", f".writing-final/{name}") < moves[0][0]
+    assert recorded.place("unlink", "config.json") < moves[0][0]
+    assert recorded.place("fsync", ".", after=moves[-1][0])
+    assert (tmp_path / "config.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_a_checkpoint_that_is_deleted_loses_its_seal_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in the middle of the deletion leaves no folder that says it is complete."""
+    folder = write_checkpoint(tmp_path, 5, write_state(5), keep=None)
+
+    def killed(path: Path, *_: Any, **__: Any) -> None:
+        assert not (Path(path) / checkpoint.COMPLETE).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.discard(folder)
+    assert find_checkpoint(tmp_path)[0] is None

@@ -174,11 +174,9 @@ def _seal(folder: Path) -> None:
         p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
     }
     write_json(folder / COMPLETE, {"files": sizes})
-    flush_to_disk(folder)
 
 
 def _flush_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            flush_to_disk(path)
-    flush_to_disk(folder)
+    """Wait until the disk holds every file in a folder, and the list of names of each folder."""
+    for path in (*folder.rglob("*"), folder):
+        flush_to_disk(path)
