@@ -27,8 +27,8 @@ import numpy as np
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import ResourceError
 
-FILE = "media-3.sqlite3"
-"""The number is the table's form: another form is another file."""
+FILE = "media-4.sqlite3"
+"""The number is that of the table and of what a look finds: another one is another file."""
 _LOCK_SECONDS = 5.0
 _ROWS_AT_ONCE = 256
 _SHARE = 8
