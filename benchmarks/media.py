@@ -23,7 +23,6 @@ import numpy as np
 
 from vidllava.errors import VidllavaError
 from vidllava.media import pyav_reader
-from vidllava.media.picture import load_picture
 from vidllava.media.planned_reader import UnverifiedError
 from vidllava.media.probe import VideoInfo, media_kind, probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
@@ -40,8 +39,10 @@ def look(path: Path, sampler: WorkerSampler) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         if media_kind(path) == "picture":
-            height, width = load_picture(path).shape[:2]
-            return _row(path, start, "picture", f"{width}x{height}")
+            height, width = sampler.picture(str(path)).shape[:2]
+            row = _row(path, start, "picture", f"{width}x{height}")
+            row["notes"] = list(sampler.picture_notes(str(path)))
+            return row
         answers = [_frames(path, sampler, count) for count in COUNTS]
     except VidllavaError as refused:
         return _row(path, start, "refused", str(refused).removeprefix(f"{path}: "))

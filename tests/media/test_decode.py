@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
 import pytest
+from av.packet import PacketSideData, PktSideDataT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from vidllava.media.decode import choose_backend, decode
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.pixels import resize_frames
 from vidllava.media.probe import probe
+from vidllava.media.scan import SizesSeen
 from vidllava.media.timeline import SamplingRequest, plan_frames
 
 # AVI has packet numbers for stamps, out of order where there are B-frames; a raw stream has none.
@@ -152,6 +155,23 @@ def test_a_stream_that_changes_its_size_loses_no_detail_to_its_smaller_pictures(
     first = float(info.frame_times[0])
     alone = decode(info, FramePlan((first,), (0,), (first,), "first"))
     assert np.array_equal(alone.pixels[0], whole.pixels[0])
+
+
+def test_another_sample_entry_on_the_way_is_looked_into(tmp_path):
+    """An mp4 whose second sample entry has other parameter sets: they come beside a packet, not in it."""
+    clips = [write_clip(tmp_path / f"{w}.mp4", num_frames=4, width=w) for w in (128, 256)]
+    seen = SizesSeen(largest=(128, 96))
+    with av.open(str(clips[0])) as one, av.open(str(clips[1])) as two:
+        first, second = next(one.demux(video=0)), next(two.demux(video=0))
+        extradata = two.streams.video[0].codec_context.extradata
+        assert extradata is not None
+        number = get_args(PktSideDataT).index("new_extradata")
+        beside = PacketSideData(number, len(extradata))
+        memoryview(beside)[:] = extradata
+        second.set_sidedata(beside)
+        for packet in (first, first, second, second):
+            seen.look(one.streams.video[0], packet, memoryview(packet))
+    assert seen.largest == (256, 96)
 
 
 def test_the_key_of_a_size_tells_one_size_from_another(tmp_path):

@@ -62,7 +62,8 @@ class SizesSeen:
         key = size_key(codec.codec.canonical_name, extradata, data)
         if packet.has_sidedata("new_extradata"):
             key += bytes(packet.get_sidedata("new_extradata"))
-        if not key or key in self._keys or len(self._keys) == _MAX_SIZES:
+        # What announces nothing is of the size that was announced before.
+        if key in self._keys or (self._keys and not key) or len(self._keys) == _MAX_SIZES:
             return
         self._keys.add(key)
         if len(self._keys) == 1:
