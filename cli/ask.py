@@ -79,7 +79,9 @@ def ask(
     contact_sheet: Annotated[
         Path | None,
         typer.Option(
-            metavar="PNG", help="Draw what the model saw there, labelled.", rich_help_panel="Output"
+            metavar="FILE",
+            help="Draw what the model saw there, labelled; its ending is the format: .png, .jpg, .webp, ...",
+            rich_help_panel="Output",
         ),
     ] = None,
     overwrite: options.Overwrite = False,
@@ -122,6 +124,7 @@ def ask(
     words = [*(media or []), *([] if question is None else [question])]
     names, text = media_and_question(words, named, console, flagged=flagged or [])
     if contact_sheet is not None:
+        outputs.picture_format("--contact-sheet", contact_sheet)
         inputs = [*names, *([named[1:]] if named is not None and named.startswith("@") else [])]
         outputs.check_file("--contact-sheet", contact_sheet, overwrite=overwrite, inputs=inputs)
         outputs.check_folder(contact_sheet.absolute().parent)

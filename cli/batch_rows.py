@@ -80,7 +80,9 @@ def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]
     if faults:
         more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
         listed = "; ".join(faults[:MAX_SHOWN]) + more
-        hint = f"the media root is {root.resolve()}; --media-root / allows every path" if outside else None
+        hint = "mend or remove these lines"
+        if outside:
+            hint = f"the media root is {root.resolve()}; --media-root / allows every path"
         raise DatasetError(path, f"{len(faults)} of {number} rows cannot be used: {listed}", hint)
     if not rows:
         raise DatasetError(path, "holds no rows", "one JSON object a line")

@@ -98,7 +98,7 @@ def ask(
         begins=rb'\{"path": "(vidllava|transformers)", "question": "',
         inputs=inputs,
     ) as out:
-        from vidllava.bench.ask import measure, table
+        from vidllava.bench.ask import LEGEND, measure, table
 
         backbone, told = open_measured(shown, weights, kind)
         told["clip"] = clip
@@ -116,4 +116,4 @@ def ask(
                 out.append({**row, **told})
         finally:
             if out.rows:
-                show(console, table(out.rows))
+                show(console, table(out.rows), LEGEND)

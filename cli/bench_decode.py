@@ -52,7 +52,7 @@ def decode(
     vidllava bench decode clip.mp4 --num-frames 8,32
     vidllava bench decode -o rows.jsonl
     """
-    from vidllava.bench.decode import measure, table
+    from vidllava.bench.decode import LEGEND, measure, table
     from vidllava.bench.decode_clips import CLIPS, write_clip
     from vidllava.bench.decode_readers import READERS
     from vidllava.media.probe import media_kind
@@ -85,11 +85,13 @@ def decode(
         try:
             for row in measure(paths, num_frames=counts, readers=readers, repeats=repeats):
                 out.append(row)
-                told = f"{row['cpu_s']:.2f} s of CPU" if row.get("wrong") == 0 else "no figure"
+                told = "no figure"
+                if row.get("wrong") == 0:
+                    told = f"{row['wall_s']:.2f} s, {row['cpu_s']:.2f} s of CPU"
                 console.note(f"{row['clip']}, {row['num_frames']} frames, {row['reader']}: {told}")
         finally:
             if out.rows:
-                show(console, table(out.rows))
+                show(console, table(out.rows), LEGEND)
 
 
 def whole_numbers(flag: str, text: str) -> tuple[int, ...]:

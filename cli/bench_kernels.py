@@ -39,7 +39,9 @@ def run(
 ) -> None:
     """Raises UsageError before anything is measured, and WrongResult at the end."""
     if processes is not None and not 1 <= processes <= MOST_PROCESSES:
-        raise UsageError(f"--processes {processes}", f"must be 1 to {MOST_PROCESSES}")
+        raise UsageError(
+            f"--processes {processes}", f"must be 1 to {MOST_PROCESSES}", f"a number up to {MOST_PROCESSES}"
+        )
     console = Console(quiet=quiet, carries_on=output is not None)
     with ExitStack() as stack:
         file = None if output is None else stack.enter_context(RowFile(output, overwrite=overwrite))
@@ -61,6 +63,7 @@ def run(
         raise WrongResult(
             f"{first['kernel']}, {first['shape']}, {first['dtype']}",
             f"{first['check']['fault']}; {counted(len(wrong), 'row')} without a time",
+            "a fault of vidllava: please report the rows",
         )
 
 

@@ -78,10 +78,15 @@ class RowOutput:
             self._console.write(encoded(row))
 
 
-def show(console: Console, lines: Sequence[Sequence[str]]) -> None:
-    """A table on stderr, its heading first: columns by spaces, so that it reads without colour."""
+def show(console: Console, lines: Sequence[Sequence[str]], legend: Sequence[str] = ()) -> None:
+    """A table on stderr, its heading first, and under it what its cells are.
+
+    Columns by spaces, so that it reads without colour.
+    """
     if console.quiet:
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         console.reply("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in legend:
+        console.reply(line)

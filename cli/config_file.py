@@ -53,7 +53,7 @@ def take_config(context: typer.Context, path: Path | None) -> Path | None:
             hint = f"did you mean {near[0].replace('_', '-')}?" if near else "see vidllava finetune --help"
             raise UsageError(f"{path}: {key}", "is no option of this command", hint)
         if name in values:
-            raise UsageError(f"{path}: {key}", "is given twice, with - and with _")
+            raise UsageError(f"{path}: {key}", "is given twice, with - and with _", "leave out one of them")
         if value is not None:
             values[name] = _plain(
                 value, f"{path}: {key}", many=bool(getattr(options[name], "multiple", False))
@@ -107,11 +107,15 @@ def _read(path: Path) -> dict[Any, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError("--config", f"{path}: no such file") from None
+        raise UsageError("--config", f"{path}: no such file", "check the path") from None
     except (OSError, UnicodeDecodeError) as fault:
-        raise UsageError("--config", f"{path} cannot be read: {fault}") from None
+        raise UsageError(
+            "--config", f"{path} cannot be read: {fault}", "check that it is UTF-8 text that may be read"
+        ) from None
     except (yaml.YAMLError, RecursionError) as fault:
-        raise UsageError("--config", f"{path} is no YAML: {' '.join(str(fault).split())}") from None
+        raise UsageError(
+            "--config", f"{path} is no YAML: {' '.join(str(fault).split())}", "lines such as `max-steps: 200`"
+        ) from None
     if not isinstance(content, dict):
         raise UsageError("--config", f"{path} holds no options", "lines such as `max-steps: 200`")
     return content

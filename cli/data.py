@@ -155,7 +155,9 @@ def check(
         show_summary(summary, console.reply if not quiet else _nothing)
     if summary.num_bad:
         what = f"{summary.num_bad} of {counted(summary.num_rows, 'row')} cannot be used"
-        raise DatasetError(", ".join(files), what, None if output else "-o FILE writes the others")
+        raise DatasetError(
+            ", ".join(files), what, f"{output} has the others" if output else "-o FILE writes the others"
+        )
 
 
 @app.command("stats")

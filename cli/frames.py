@@ -51,8 +51,8 @@ def frames(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the frames there, at display size, as frame_<index>.png. Where a frame is lost, its "
-            "file shows the last good one before it; a warning, and notes in --json, say which.",
+            help="Write the frames there, at display size: frame_<index>.png, padded with zeros. Where "
+            "one is lost, its file shows the last good one before; a warning, and notes in --json, say so.",
         ),
     ] = None,
     overwrite: options.Overwrite = False,
@@ -165,7 +165,9 @@ def _save(
     from PIL import Image
 
     indices = item.plan.indices if item.plan is not None else (0,)
-    names = [folder / f"frame_{index}.png" for index in indices]
+    # As many digits as the clip's last frame needs: by name the files stand in order, whatever the plan.
+    digits = len(str(item.info.num_frames - 1)) if item.info is not None else 1
+    names = [folder / f"frame_{index:0{digits}}.png" for index in indices]
     outputs.check_folder(folder)
     for name in names:
         outputs.check_file("--save", name, overwrite=overwrite, inputs=intake.paths)

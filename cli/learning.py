@@ -19,7 +19,7 @@ def words_of(flag: str, text: str | None) -> tuple[str, ...]:
     """The words of a list with commas."""
     words = tuple(word.strip() for word in (text or "").split(","))
     if text is not None and not all(words):
-        raise UsageError(flag, f"{text!r} is no list of words with commas")
+        raise UsageError(flag, f"{text!r} is no list of words with commas", "for example a,b")
     return words if text is not None else ()
 
 

@@ -106,7 +106,7 @@ class Telling:
 def read_lines(told: Telling) -> Iterator[str]:
     """The lines of standard input, with a prompt and a history where a person types them."""
     if sys.stdin is None:
-        raise UsageError("chat", "standard input is closed")
+        raise UsageError("chat", "standard input is closed", "leave it open: the questions come from there")
     if told.at_terminal:
         yield from _typed()
         return
@@ -117,7 +117,9 @@ def read_lines(told: Telling) -> Iterator[str]:
         try:
             line = sys.stdin.readline()
         except UnicodeDecodeError as fault:
-            raise UsageError("question", f"standard input is not {fault.encoding} text") from None
+            raise UsageError(
+                "question", f"standard input is not {fault.encoding} text", f"convert it to {fault.encoding}"
+            ) from None
         if not line:
             return
         yield line

@@ -9,6 +9,7 @@ run, after everything that can be checked without them.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -93,6 +94,7 @@ def run(arguments: Sequence[str]) -> int:
         with contextlib.suppress(AttributeError):  # None, or a test's stand-in
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        _check_working_folder()
         code = app(list(arguments), prog_name="vidllava", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
@@ -107,9 +109,18 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             with contextlib.suppress(OSError):  # stderr may be full: the code still tells
                 traceback.print_exc()
-        expected = faults.as_expected(fault)
+        expected = faults.as_expected(fault, arguments)
         Console().error(str(expected))
         return expected.exit_code
+
+
+def _check_working_folder() -> None:
+    """Raises UsageError where it was deleted: torch and the decoders end in ways of their own then."""
+    try:
+        os.getcwd()
+    except OSError as fault:
+        what = f"is not there any more: {fault.strerror}"
+        raise UsageError("working folder", what, "cd into one that is") from None
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:

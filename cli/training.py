@@ -101,7 +101,7 @@ class DataOptions:
             return tuple(float(word) for word in words_of("--data-weights", self.data_weights))
         except ValueError:
             what = f"must be numbers with commas, got {self.data_weights!r}"
-            raise UsageError("--data-weights", what) from None
+            raise UsageError("--data-weights", what, "for example 1,0.5") from None
 
     def limits(self) -> Limits:
         """The bounds on files. Raises UsageError."""

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run
+from vidllava.cli.outputs import write_picture
+from vidllava.errors import ResourceError
 
 SHORT = ("--max-new-tokens", 4)
 
@@ -82,6 +84,33 @@ def test_contact_sheet_shows_what_the_model_saw(run: Run, clip: Path, picture: P
     with Image.open(path) as sheet:
         assert sheet.size[0] > 3 * 160
         assert sheet.size[1] > 2 * 160
+
+
+def test_a_contact_sheet_is_in_the_format_of_its_ending(run: Run, clip: Path, tmp_path: Path):
+    for name, kind in (("sheet.jpg", "JPEG"), ("sheet.WEBP", "WEBP"), ("a.b.tiff", "TIFF")):
+        result = run("ask", clip, "what?", "--num-frames", 1, "--contact-sheet", tmp_path / name, *SHORT)
+        assert result.code == 0
+        with Image.open(tmp_path / name) as sheet:
+            assert sheet.format == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("-", "is standard output"), ("a", "no ending"), ("a.mp4", "'.mp4'")]
+)
+def test_a_contact_sheet_without_a_pictures_ending_is_refused_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+):
+    monkeypatch.chdir(tmp_path)
+    result = run("ask", "gone.mp4", "what?", "--contact-sheet", name)
+    assert (result.code, words in result.error, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_a_sheet_that_its_format_cannot_hold_is_told(tmp_path: Path):
+    most, height = Image.new("L", (16_383, 1)), Image.new("L", (1, 16_384))
+    write_picture(most, tmp_path / "most.webp")
+    with pytest.raises(ResourceError, match="has 1 x 16384 pixels, more than WEBP can hold"):
+        write_picture(height, tmp_path / "more.webp")
+    assert [path.name for path in tmp_path.iterdir()] == ["most.webp"]
 
 
 def test_contact_sheet_is_refused_before_the_work_if_it_exists(run: Run, clip: Path, tmp_path: Path):

@@ -147,9 +147,9 @@ def test_save_writes_the_frames_at_display_size(run: Run, clip: Path, tmp_path: 
     folder = tmp_path / "new" / "pictures"
     result = run("frames", clip, "--num-frames", 10, "--save", folder, "--json")
     indices = [frame["index"] for frame in json.loads(result.out)["frames"]]
-    assert sorted(p.name for p in folder.iterdir()) == sorted(f"frame_{index}.png" for index in indices)
+    assert sorted(p.name for p in folder.iterdir()) == [f"frame_{index:02}.png" for index in sorted(indices)]
     for index in indices:
-        pixels = read_picture(folder / f"frame_{index}.png")
+        pixels = read_picture(folder / f"frame_{index:02}.png")
         assert pixels.shape == (96, 128, 3)
         assert read_number(pixels) == index
 
@@ -191,7 +191,7 @@ def test_save_says_the_same_of_every_part_of_a_plan_once(run: Run, tmp_path: Pat
     path = with_broken_packets(whole, tmp_path / "hole.mp4", [4, 12])
     result = run("frames", path, "--num-frames", 60, "--save", tmp_path / "pictures")
     assert result.err.count("warning: 1 planned frames cannot be decoded") == 1
-    assert "frame_4.png shows frame 3, frame_12.png shows frame 11" in result.err
+    assert "frame_04.png shows frame 3, frame_12.png shows frame 11" in result.err
 
 
 def test_save_into_a_file_is_wrong_usage(run: Run, clip: Path, tmp_path: Path):
@@ -238,3 +238,12 @@ def test_json_stays_json_whatever_a_name_holds(run: Run, clip: Path, tmp_path: P
     result = run("frames", name, "--json")
     assert json.loads(result.out)["media"] == str(name)
     assert result.out.replace("\n", "").isprintable()
+
+
+def test_saved_frames_sort_by_name_as_by_time(run: Run, tmp_path: Path):
+    """By the digits of the clip's last frame, not of the plan's: another plan gives the same names."""
+    clip = write_clip(tmp_path / "long.mp4", num_frames=101, width=32, height=32)
+    run("frames", clip, "--num-frames", 3, "--end", 0.4, "--save", tmp_path / "p")
+    run("frames", clip, "--num-frames", 2, "--save", tmp_path / "p", "--overwrite")
+    names = sorted(path.name for path in (tmp_path / "p").iterdir())
+    assert (names[0], names[-1], len(set(map(len, names)))) == ("frame_000.png", "frame_100.png", 1)

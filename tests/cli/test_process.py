@@ -119,6 +119,17 @@ def test_a_result_that_has_nowhere_to_go_is_told(clip: Path, words: tuple[str, .
     assert (process.returncode, err) == (6, f"error: standard output: {what} ({hint})\n")
 
 
+def test_a_working_folder_that_was_deleted_is_told(clip: Path, tmp_path: Path):
+    for words in (("frames", clip), ("doctor",)):
+        (tmp_path / "gone").mkdir()
+        process = start(*words, preexec_fn=lambda: (os.chdir(tmp_path / "gone"), os.rmdir(tmp_path / "gone")))
+        out, err = process.communicate(timeout=60)
+        told = (
+            "error: working folder: is not there any more: No such file or directory (cd into one that is)\n"
+        )
+        assert (process.returncode, out, err) == (2, "", told)
+
+
 def test_a_closed_stdout_ends_in_silence(clip: Path):
     process = start("frames", clip, "--json")
     assert process.stdout is not None

@@ -155,6 +155,21 @@ def test_a_file_name_cannot_drive_the_terminal(run: Run, tmp_path: Path):
     assert "\x1b" not in result.error
 
 
+def test_a_file_whose_name_begins_with_a_dash_is_told_apart_from_an_option(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(clip, "-dash.mp4")
+    shutil.copyfile(clip, "--long")
+    for words in (("frames", "-dash.mp4"), ("ask", "-dash.mp4", "what?"), ("frames", "--long")):
+        result = run(*words)
+        told = f"error: {words[1]}: is a file whose name is read as an option (./{words[1]})"
+        assert (result.code, result.error) == (2, told)
+    assert "(./-gone.mp4)" in run("frames", "-gone.mp4").error
+    assert "(see --help)" in run("frames", "-3", clip).error
+    assert run("frames", "./-dash.mp4", "--num-frames", 1).code == 0
+
+
 def test_awkward_names_work(run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name in ("-dash.mp4", "%03d.mp4", "a b'[1]\".mp4", "file:x.mp4", "héllo.mp4"):

@@ -128,11 +128,15 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     try:
         _inject(backbone, config)
     except ValueError as fault:  # peft's, where no layer of the model has these names
-        raise ModelError(folder, f"does not fit its base: {fault}") from None
+        raise ModelError(
+            folder, f"does not fit its base: {fault}", "use the base that it was trained on"
+        ) from None
     try:
         saved = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, SafetensorError) as fault:
-        raise ModelError(folder / ADAPTER_WEIGHTS, f"cannot be read: {fault}") from None
+        raise ModelError(
+            folder / ADAPTER_WEIGHTS, f"cannot be read: {fault}", "copy it again, or train it again"
+        ) from None
     for key, parameter in _wanted(backbone.hf, config):
         value = saved.pop(key, None)
         if value is None or value.shape != parameter.shape:
@@ -151,7 +155,9 @@ def _read_config(folder: Path) -> LoraConfig:
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (TypeError, ValueError, KeyError) as fault:
-        raise ModelError(folder / ADAPTER_CONFIG, f"cannot be read: {fault}") from None
+        raise ModelError(
+            folder / ADAPTER_CONFIG, f"cannot be read: {fault}", "copy it again, or train it again"
+        ) from None
     assert isinstance(config, LoraConfig)
     config.inference_mode = False
     return config

@@ -21,10 +21,10 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise UsageError("--max-new-tokens", f"{self.max_new_tokens} is below 1")
+            raise UsageError("--max-new-tokens", f"{self.max_new_tokens} is below 1", "for example 64")
         if not 0.0 <= self.temperature <= 100.0:
             raise UsageError("--temperature", f"{self.temperature} is outside 0 to 100", "0 is greedy")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError("--top-p", f"{self.top_p} is outside (0, 1]", "1 keeps every token")
         if not 0 <= self.seed < 2**63:
-            raise UsageError("--seed", f"{self.seed} is outside 0 to 2^63 - 1")
+            raise UsageError("--seed", f"{self.seed} is outside 0 to 2^63 - 1", "for example 0")

@@ -46,7 +46,11 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {name}", "torch finds no CUDA device here", "--device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}", f"there are {torch.cuda.device_count()} CUDA devices")
+        raise UsageError(
+            f"--device {name}",
+            f"there are {torch.cuda.device_count()} CUDA devices",
+            "cpu, or a number below that",
+        )
     return device, "as asked"
 
 
@@ -171,7 +175,9 @@ def load_weights(
     except torch.OutOfMemoryError:
         raise
     except Exception as fault:  # whatever a checkpoint that is not whole makes transformers raise
-        raise ModelError(folder, f"cannot be loaded: {_first_line(fault)}") from fault
+        raise ModelError(
+            folder, f"cannot be loaded: {_first_line(fault)}", "download it again; --debug shows where"
+        ) from fault
     hf, report = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = sorted(str(key) for key in report[what])

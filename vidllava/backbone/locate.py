@@ -162,7 +162,11 @@ def pull(hub_id: str, revision: str | None = None) -> Path:
     try:
         folder = snapshot_download(hub_id, revision=revision, allow_patterns=list(WEIGHT_FILES))
     except RepositoryNotFoundError:
-        raise ModelError(hub_id, "no such repository on the hub, or no access to it") from None
+        raise ModelError(
+            hub_id,
+            "no such repository on the hub, or no access to it",
+            "check the name, and HF_TOKEN for a private one",
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as fault:
         raise ModelError(hub_id, f"download failed: {type(fault).__name__}", "is there a network?") from None
     return Path(folder)
@@ -178,13 +182,15 @@ def check_folder(folder: Path) -> None:
     names = sorted(set(_weight_map(index).values())) if index.exists() else ["model.safetensors"]
     for name in names:
         if Path(name).name != name:
-            raise ModelError(index, f"names a file outside the folder: {name!r}")
+            raise ModelError(
+                index, f"names a file outside the folder: {name!r}", "download the model from its own place"
+            )
         path = folder / name
         if not path.exists():
             pickled = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"})
-            hint = (
-                f"{pickled[0]} is a pickle and is not loaded: convert it to safetensors" if pickled else None
-            )
+            hint = "download the model again"
+            if pickled:
+                hint = f"{pickled[0]} is a pickle and is not loaded: convert it to safetensors"
             raise ModelError(folder, f"no {name}", hint)
         _check_safetensors(path)
 
@@ -192,14 +198,14 @@ def check_folder(folder: Path) -> None:
 def _weight_map(index: Path) -> dict[str, str]:
     table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
-        raise ModelError(index, "has no weight_map of tensor names to files")
+        raise ModelError(index, "has no weight_map of tensor names to files", "download it again")
     return table
 
 
 def _check_safetensors(path: Path) -> None:
     """Header length, header JSON and file size must agree (format: 8-byte length, JSON, then the data)."""
     if not path.is_file():
-        raise ModelError(path, "not a regular file" if path.exists() else "no such file")
+        raise ModelError(path, "not a regular file" if path.exists() else "no such file", "download it again")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

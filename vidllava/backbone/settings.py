@@ -201,7 +201,7 @@ def _max_tiles(folder: Path, config: Mapping[str, Any]) -> int:
     ratio = str(config.get("vision_aspect_ratio", "anyres_max_9"))
     digits = ratio.removeprefix("anyres_max_")
     if not digits.isdigit() or int(digits) < 1:
-        raise ModelError(folder, f"vision_aspect_ratio {ratio!r} is not anyres_max_N")
+        raise ModelError(folder, f"vision_aspect_ratio {ratio!r} is not anyres_max_N", "anyres_max_9")
     return int(digits)
 
 

@@ -220,6 +220,12 @@ def _row(path: str, question: str, number: int, text: str, tokens: int, seconds:
     }
 
 
+LEGEND = (
+    "cells: wall milliseconds, medians of the rounds; total: of the whole answer, in which stages overlap",
+    "same answer: whether each round's answer is word for word that of the other path",
+)
+
+
 def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Medians in milliseconds for people, the heading first."""
     from statistics import median

@@ -30,6 +30,10 @@ from vidllava.media.probe import probe
 Row = dict[str, Any]
 SECONDS = 600  # of one reading: more is a reader that hangs
 REFERENCE = "decord"  # whose CPU time the table counts in
+LEGEND = (
+    "cells: wall seconds / CPU seconds of all threads, medians; from the file to RGB at full size",
+    f"in brackets: CPU seconds as a share of {REFERENCE}'s; less is better; wrong frames have no figure",
+)
 
 
 def measure(

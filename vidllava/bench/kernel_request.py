@@ -44,9 +44,11 @@ class KernelRequest:
             ("--samples", self.num_samples, MOST_SAMPLES),
         ):
             if not 1 <= value <= most:
-                raise UsageError(f"{flag} {value}", f"must be 1 to {most}")
+                raise UsageError(f"{flag} {value}", f"must be 1 to {most}", f"a number up to {most}")
         if not 0 < self.row_seconds <= 3600:
-            raise UsageError(f"--row-seconds {self.row_seconds:g}", "must be above 0 and at most 3600")
+            raise UsageError(
+                f"--row-seconds {self.row_seconds:g}", "must be above 0 and at most 3600", "for example 1.5"
+            )
 
 
 def parse_words(flag: str, text: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:

@@ -119,7 +119,9 @@ class StepBatches(Dataset[StepBatch]):
             return found
         source, _ = mixture.locate(index)
         raise DatasetError(
-            source.name, f"{len(bad) - failed} samples in a row cannot be used; last: {bad[-1].reason}"
+            source.name,
+            f"{len(bad) - failed} samples in a row cannot be used; last: {bad[-1].reason}",
+            "vidllava data check lists every bad row",
         )
 
 

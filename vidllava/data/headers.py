@@ -42,11 +42,13 @@ class Headers:
             return known
         if known is not None and known.fault is not None and known.fault.startswith(_MARKS[clip]):
             thing, what, hint = known.fault.removeprefix(_MARKS[clip]).split("\0")
-            raise MediaError(thing, what, hint or None)
+            raise MediaError(thing, what, hint)
         try:
             status = os.stat(path)
         except OSError as error:
-            raise MediaError(path, (error.strerror or "cannot be read").lower()) from None
+            raise MediaError(
+                path, (error.strerror or "cannot be read").lower(), "check its permissions"
+            ) from None
         try:
             found = look()
         except MediaError as error:

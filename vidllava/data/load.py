@@ -132,7 +132,7 @@ def _checked(spec: str, schemes: Schemes) -> Path:
     if path.is_dir():
         raise DatasetError(path, "is a folder", "name the .json or .jsonl file in it")
     if path.exists():
-        raise DatasetError(path, "is not a regular file")
+        raise DatasetError(path, "is not a regular file", "give a file of rows")
     if not spec:
         raise UsageError("--data", "is empty", "name a .json or .jsonl file")
     known = "".join(f", or {name}:..." for name in schemes)

@@ -43,7 +43,7 @@ class Mixture:
                 )
         for source in self.sources:
             if len(source) == 0:
-                raise DatasetError(source.name, "holds no samples")
+                raise DatasetError(source.name, "holds no samples", "leave it out, or give its rows")
         sizes = [len(source) for source in self.sources]
         object.__setattr__(self, "offsets", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 

@@ -47,7 +47,9 @@ def is_mixture(path: Path) -> bool:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
     except OSError as error:
-        raise DatasetError(path, error.strerror or "cannot be read") from None
+        raise DatasetError(
+            path, error.strerror or "cannot be read", "check the path and its permissions"
+        ) from None
     named_so = path.suffix.lower() in (".yaml", ".yml")
     return head[:1] not in (b"[", b"{") and (named_so or _DATASETS.search(head) is not None)
 
@@ -60,12 +62,18 @@ def read_mixture(path: Path) -> list[Part]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DatasetError(path, f"is no YAML: {' '.join(str(error).split())}") from None
+        raise DatasetError(
+            path, f"is no YAML: {' '.join(str(error).split())}", "see vidllava data --help"
+        ) from None
     except OSError as error:
-        raise DatasetError(path, error.strerror or "cannot be read") from None
+        raise DatasetError(
+            path, error.strerror or "cannot be read", "check the path and its permissions"
+        ) from None
     entries = content.get("datasets") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise DatasetError(path, "`datasets` must be a list with an entry for each data set")
+        raise DatasetError(
+            path, "`datasets` must be a list with an entry for each data set", "see vidllava data --help"
+        )
     others = [str(key) for key in content if key != "datasets"]
     if others:
         raise DatasetError(path, f"has unknown keys: {', '.join(others)}", "only `datasets` means something")
@@ -83,18 +91,20 @@ def read_mixture(path: Path) -> list[Part]:
 
 def _part(entry: Any, folder: Path) -> Part:
     if not isinstance(entry, dict):
-        raise DatasetError("entry", f"must be a mapping, not {kind_of(entry)}")
+        raise DatasetError("entry", f"must be a mapping, not {kind_of(entry)}", "see vidllava data --help")
     unknown = [str(key) for key in entry if key not in _KEYS]
     if unknown:
-        raise DatasetError("entry", f"unknown key {', '.join(unknown)}")
+        raise DatasetError("entry", f"unknown key {', '.join(unknown)}", "see vidllava data --help")
     path = _one_text(entry, _PATHS)
     if path is None:
-        raise DatasetError("entry", "needs `json_path`")
+        raise DatasetError("entry", "needs `json_path`", "json_path: rows.jsonl")
     strategy = _one_text(entry, ("sampling_strategy",)) or "all"
     parse_strategy(strategy)
     weight = entry.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1000:
-        raise DatasetError("entry", f"`weight` must be a number above 0, at most 1000, not {weight!r}")
+        raise DatasetError(
+            "entry", f"`weight` must be a number above 0, at most 1000, not {weight!r}", "weight: 0.5"
+        )
     root = _one_text(entry, _ROOTS)
     return Part(
         path=folder / path,
@@ -109,7 +119,11 @@ def _one_text(entry: dict[Any, Any], names: tuple[str, ...]) -> str | None:
     given = {entry[name] for name in names if isinstance(entry.get(name), str)}
     wrong = [name for name in names if entry.get(name) is not None and not isinstance(entry[name], str)]
     if wrong:
-        raise DatasetError("entry", f"`{wrong[0]}` must be a text, not {kind_of(entry[wrong[0]])}")
+        raise DatasetError(
+            "entry",
+            f"`{wrong[0]}` must be a text, not {kind_of(entry[wrong[0]])}",
+            "see vidllava data --help",
+        )
     if len(given) > 1:
         raise DatasetError("entry", f"{' and '.join(names)} name different things", "give one of them")
     return next(iter(given), None)

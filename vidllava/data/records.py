@@ -70,7 +70,7 @@ class RecordSource:
             what = f"{self.num_faults} of {self.num_rows} rows cannot be used: {listed}"
             raise DatasetError(self.name, what, "vidllava data check lists them all")
         if not self.num_rows:
-            raise DatasetError(self.name, "holds no rows")
+            raise DatasetError(self.name, "holds no rows", "one JSON object a line, or a list of them")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -93,7 +93,9 @@ class RecordSource:
                 RowContext(number, self.root),
             )
         except RowFault as fault:
-            raise DatasetError(f"{self.name} row {number}", str(fault)) from None
+            raise DatasetError(
+                f"{self.name} row {number}", str(fault), "vidllava data check lists every bad row"
+            ) from None
         return sample if sample.dataset else replace(sample, dataset=Path(self.name).stem)
 
     def raw(self, index: int) -> bytes:

@@ -71,7 +71,9 @@ class RowFile:
                 yield from _entries(file, begin, hashed) if is_list else _lines(file, begin, hashed)
                 self.fingerprint = hashed.hexdigest()
         except OSError as error:
-            raise DatasetError(self.path, error.strerror or "cannot be read") from None
+            raise DatasetError(
+                self.path, error.strerror or "cannot be read", "check the path and its permissions"
+            ) from None
 
     def read(self, start: int, size: int) -> Any:
         """The decoded row at these bytes. Raises DatasetError where the file is not what was scanned."""
@@ -91,7 +93,9 @@ class RowFile:
             # A position of its own for every reading: forked processes share the descriptor.
             return os.pread(self._descriptor, size, start)
         except OSError as error:
-            raise DatasetError(self.path, error.strerror or "cannot be read") from None
+            raise DatasetError(
+                self.path, error.strerror or "cannot be read", "check the path and its permissions"
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_descriptor": None}

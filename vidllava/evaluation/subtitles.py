@@ -41,7 +41,7 @@ def read_srt(path: str) -> list[tuple[float, float, str]]:
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES).decode("utf-8-sig", errors="replace")
     except OSError as fault:
-        raise MediaError(path, f"cannot be read: {fault.strerror}") from None
+        raise MediaError(path, f"cannot be read: {fault.strerror}", "check its permissions") from None
     found = []
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
         times = _TIMES.search(block)

@@ -100,7 +100,7 @@ def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: b
     if float(np.abs(times - np.array(plan.timestamps_seconds)).max()) > 1e-3:
         raise UsageError(info.path, "the plan's times are not this file's", "make a plan for this file")
     if size is not None and size < 1:
-        raise UsageError("size", f"must be at least 1, got {size}")
+        raise UsageError("size", f"must be at least 1, got {size}", "for example 384")
     frame_bytes = 3 * (size * size if size is not None else info.width * info.height)
     if bounded and len(plan) * frame_bytes > MAX_BATCH_BYTES:
         raise ResourceError(

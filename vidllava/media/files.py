@@ -151,7 +151,9 @@ def check_file(path: str | Path) -> os.stat_result:
         status = os.stat(name)
     except FileNotFoundError:
         if os.path.islink(name):
-            raise MediaError(name, "is a link to a file that does not exist") from None
+            raise MediaError(
+                name, "is a link to a file that does not exist", "give the file itself"
+            ) from None
         hint = "only local files are read; download it first" if "://" in name else "check the path"
         raise MediaError(name, "no such file", hint) from None
     except (OSError, ValueError) as error:
@@ -163,7 +165,7 @@ def check_file(path: str | Path) -> os.stat_result:
     if status.st_size == 0:
         raise MediaError(name, "is empty (0 bytes)", "copy or download it again")
     if not os.access(name, os.R_OK):
-        raise MediaError(name, "cannot be read: permission denied")
+        raise MediaError(name, "cannot be read: permission denied", "chmod +r")
     return status
 
 
@@ -178,7 +180,9 @@ def read_head(path: str | Path) -> bytes:
         with open(path, "rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:
-        raise MediaError(os.fspath(path), f"cannot be read: {error.strerror}") from None
+        raise MediaError(
+            os.fspath(path), f"cannot be read: {error.strerror}", "copy it to another disk"
+        ) from None
 
 
 def impostor(head: bytes) -> tuple[str, str] | None:

@@ -113,7 +113,7 @@ def pooled_side(side: int, *, stride: int, mode: PoolMode) -> int:
     if mode not in get_args(PoolMode):
         raise UsageError(f"--pool-mode {mode}", "no such mode", f"one of {', '.join(get_args(PoolMode))}")
     if stride < 1:
-        raise UsageError(f"--pool-stride {stride}", "must be 1 (no pooling) or more")
+        raise UsageError(f"--pool-stride {stride}", "must be 1 (no pooling) or more", "1 or 2")
     # Bilinear never reaches 0 cells, but a stride beyond the grid is surely a slip there too.
     if stride > side:
         raise UsageError(
@@ -135,7 +135,7 @@ def video_layout(
     Raises UsageError for values that cannot be meant.
     """
     if num_frames < 1:
-        raise UsageError(f"--num-frames {num_frames}", "a video needs at least one frame")
+        raise UsageError(f"--num-frames {num_frames}", "a video needs at least one frame", "for example 8")
     if newline not in get_args(NewlineMode):
         raise UsageError(
             f"newline mode {newline}", "no such mode", f"one of {', '.join(get_args(NewlineMode))}"
@@ -167,9 +167,9 @@ def best_resolution(height: int, width: int, pinpoints: Pinpoints) -> tuple[int,
     `select_best_resolution`. Raises MediaError for a picture with no area or too thin for every candidate.
     """
     if height < 1 or width < 1:
-        raise MediaError(f"picture of {width}x{height} pixels", "has no area")
+        raise MediaError(f"picture of {width}x{height} pixels", "has no area", "give another picture")
     if not pinpoints:
-        raise UsageError("AnyRes resolutions", "the list is empty")
+        raise UsageError("AnyRes resolutions", "the list is empty", "the checkpoint's image_grid_pinpoints")
     best: tuple[int, int] | None = None
     best_effective, least_wasted = 0, math.inf
     for candidate_h, candidate_w in pinpoints:
@@ -248,5 +248,9 @@ def parse_pinpoints(text: str, tile_size: int) -> tuple[tuple[int, int], ...]:
             for columns in range(first_columns, last_columns + 1)
         ]
         if not pairs:
-            raise UsageError(f"AnyRes grids {text!r}", "the last grid is smaller than the first")
+            raise UsageError(
+                f"AnyRes grids {text!r}",
+                "the last grid is smaller than the first",
+                "for example (1x1),...,(6x6)",
+            )
     return tuple((rows * tile_size, columns * tile_size) for columns, rows in pairs)

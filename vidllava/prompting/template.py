@@ -200,5 +200,9 @@ def _encode(pieces: Sequence[_Piece], encoder: Encoder) -> list[int]:
 def _single_id(piece: _Piece, encoder: Encoder) -> int:
     ids = _encode((piece,), encoder)
     if len(ids) != 1:
-        raise ModelError("tokenizer", f"{piece!r} is {len(ids)} tokens, upstream labels need it to be one")
+        raise ModelError(
+            "tokenizer",
+            f"{piece!r} is {len(ids)} tokens, upstream labels need it to be one",
+            "leave out --upstream-labels",
+        )
     return ids[0]

@@ -165,7 +165,9 @@ def _tuning(
         whole = encode.anyres_grids == stages.WHOLE
         pinpoints = () if whole else parse_pinpoints(encode.anyres_grids, model.image_size)
     if encode.anyres_max_tiles is not None and encode.anyres_max_tiles < 1:
-        raise UsageError("--anyres-max-tiles", f"must be at least 1, got {encode.anyres_max_tiles}")
+        raise UsageError(
+            "--anyres-max-tiles", f"must be at least 1, got {encode.anyres_max_tiles}", "for example 9"
+        )
     if settings.pool_first and (encode.pool_mode or model.preset.pool_mode) == "max":
         raise UsageError("--pool-first", "does not go with --pool-mode max", "bilinear or average")
     if encode.plain and encode.labels == "upstream":

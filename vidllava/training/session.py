@@ -145,7 +145,11 @@ class Session:
         if self.found is not None:
             start = self.found.step
             if start > self.total_steps:
-                raise UsageError("--max-steps", f"{self.total_steps} is before the checkpoint's step {start}")
+                raise UsageError(
+                    "--max-steps",
+                    f"{self.total_steps} is before the checkpoint's step {start}",
+                    "more steps, or another --output-dir",
+                )
             self._restore(self.found)
             self._tell_length(self.found)
         self.saved = start

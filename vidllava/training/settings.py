@@ -153,7 +153,9 @@ class TrainingSettings:
                 "--max-grad-norm", f"must be above 0, got {self.max_grad_norm}", "omit it for no clipping"
             )
         if not 0 < self.num_train_epochs < math.inf:
-            raise UsageError("--num-train-epochs", f"must be above 0, got {self.num_train_epochs}")
+            raise UsageError(
+                "--num-train-epochs", f"must be above 0, got {self.num_train_epochs}", "for example 1"
+            )
         if set(self.freeze or ()) == set(MODULES) and not self.lora:
             raise UsageError(
                 "--freeze", "leaves nothing to train", "name at most two of vision, projector, llm"
@@ -259,4 +261,6 @@ def _modules(flag: str, names: tuple[str, ...]) -> tuple[Module, ...]:
 def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
     if not low <= value <= high or value == math.inf:
         bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise UsageError("--" + name.replace("_", "-"), f"must be {bound}, got {value}")
+        raise UsageError(
+            "--" + name.replace("_", "-"), f"must be {bound}, got {value}", "see vidllava finetune --help"
+        )

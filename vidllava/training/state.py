@@ -44,12 +44,20 @@ def load_optimizer(optimizer: Optimizers, named: Named, folder: Path) -> None:
         )
         moments = [value for moment, value in state.items() if moment != "step"]
         if state and (set(state) != wanted or any(value.shape != parameter.shape for value in moments)):
-            raise ModelError(folder / OPTIMIZER_FILE, f"does not fit parameter {name}")
+            raise ModelError(
+                folder / OPTIMIZER_FILE,
+                f"does not fit parameter {name}",
+                "resume with the settings that it was saved with",
+            )
         if state:
             # A fused AdamW keeps even its step count beside the parameter.
             owner.state[parameter] = {moment: value.to(parameter.device) for moment, value in state.items()}
     if saved:
-        raise ModelError(folder / OPTIMIZER_FILE, f"has a state for {min(saved)}, which is not trained")
+        raise ModelError(
+            folder / OPTIMIZER_FILE,
+            f"has a state for {min(saved)}, which is not trained",
+            "resume with the settings that it was saved with",
+        )
 
 
 def random_state(device: torch.device) -> torch.Tensor:
@@ -77,7 +85,11 @@ def load_random(folder: Path, rank: int) -> torch.Tensor:
     """The state of process `rank`. Raises ModelError if there is none."""
     states = _load(folder / RANDOM_FILE).get("states")
     if states is None or rank >= len(states):
-        raise ModelError(folder / RANDOM_FILE, f"holds no random numbers of process {rank}")
+        raise ModelError(
+            folder / RANDOM_FILE,
+            f"holds no random numbers of process {rank}",
+            "resume with as many processes as it was saved with",
+        )
     return states[rank].clone()
 
 

@@ -96,9 +96,13 @@ class FramesRequest:
             ("--max-frames", 1 if self.max_frames is None else self.max_frames, 1),
         ):
             if value < least:
-                raise UsageError(f"{flag} {value}", f"must be at least {least}")
+                raise UsageError(f"{flag} {value}", f"must be at least {least}", f"for example {least}")
         if len(self.cells) > MOST_CELLS:
-            raise UsageError("bench frames", f"{len(self.cells)} cells, over the limit of {MOST_CELLS}")
+            raise UsageError(
+                "bench frames",
+                f"{len(self.cells)} cells, over the limit of {MOST_CELLS}",
+                "fewer values of one of the options",
+            )
 
     def completed(self, *, pool_stride: int, pool_mode: PoolMode) -> FramesRequest:
         """With a preset's own values where none was asked for."""
