@@ -128,7 +128,7 @@ def frames(
 
     A cell is frames x stride x mode x factor. Every question is asked in every cell: accuracy (without
     labels: agreement with the richest cell), seconds by stage, tokens, memory. A clip is decoded once for all
-    cells. The table goes to stderr, with the cheapest cell that is as good as the best.
+    cells. The table goes to stderr, with the cheapest cell that is not worse than the best beyond chance.
 
     \b
     vidllava bench frames --data long.jsonl --num-frames 2,4,8 --pool-stride 1,2 --output-dir out

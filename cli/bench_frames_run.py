@@ -252,7 +252,7 @@ def _tell(sweep: Sweep, rows: list[Row], output_dir: Path, console: Console) -> 
     from vidllava.bench.frames.output import write_all
 
     written = write_all(rows, sweep.request, output_dir)
-    show(console, written.table)
+    show(console, written.table, written.legend)
     for line in written.advice:
         console.note(line)
     console.note(f"report: {output_dir / 'report.html'}")

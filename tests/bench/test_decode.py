@@ -87,3 +87,9 @@ def test_every_reader_says_which_package_it_is_of() -> None:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clips") / "bars.mp4", num_frames=24)
+
+
+def test_the_legend_names_what_may_stand_in_a_cell() -> None:
+    legend = " ".join(decode.LEGEND)
+    for word in ("wall seconds / CPU seconds", "in brackets", "wrong", "not here", "failed"):
+        assert word in legend

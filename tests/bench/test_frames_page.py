@@ -14,6 +14,7 @@ from vidllava.bench.frames.axis import frames_axis, linear_axis, log_axis, perce
 from vidllava.bench.frames.charts import Chart, charts
 from vidllava.bench.frames.output import write_all
 from vidllava.bench.frames.page import page
+from vidllava.bench.frames.png import figure_of
 from vidllava.bench.frames.summary import summarise_cells
 from vidllava.bench.frames.svg import apart, draw
 
@@ -72,6 +73,40 @@ def test_a_picture_is_well_formed_and_nothing_lies_outside(chart: Chart, width: 
         assert 0 <= float(text.attrib["y"]) <= height
 
 
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.key)
+def test_no_words_cover_a_curve_in_a_png(chart: Chart) -> None:
+    """Legends, names of lines and notes stand outside the axes; inside are only the names of single marks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = figure_of(chart)
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    inside = axes.get_window_extent()
+    for legend in figure.legends:
+        assert not legend.get_window_extent().overlaps(inside)
+    labels = {mark.label for one in chart.series for mark in one.marks if mark.label}
+    for text in axes.texts:
+        assert text.get_text() in labels or text.get_window_extent().x0 >= inside.x1
+
+
+def test_the_dotted_line_is_explained_under_the_chart_and_not_on_it() -> None:
+    (quality,) = [chart for chart in CHARTS if chart.key == "quality"]
+    assert quality.levels == (pytest.approx(0.2),)
+    assert "Dotted: without the video, 20 %." in quality.note
+    words = [one.text or "" for one in drawn(quality, 590).iter(f"{SVG}text")]
+    assert not any("without the video" in word for word in words)
+
+
+def test_a_legend_stands_under_each_table() -> None:
+    html = page(FOUND, CHARTS, TOLD)
+    tables = html.split("</table></div>")
+    assert len(tables) == 3  # all cells, and by kind
+    for after in tables[1:]:
+        assert after.lstrip().startswith('<p class="soft legend">')
+    assert "within = the trained context of 384 tokens" in tables[1]
+    assert "+0 -1, p = 1" in html
+
+
 def test_series_differ_in_shape_as_well_as_in_colour() -> None:
     for chart in CHARTS:
         shapes = {(one.colour, one.shape) for one in chart.series}
@@ -122,6 +157,8 @@ def test_all_files_are_written(tmp_path: Path) -> None:
         (log_axis("", [30, 900]), ["50", "100", "200", "500", "1,000"]),
         (linear_axis("", [520, 640]), ["500", "550", "600", "650"]),
         (linear_axis("", [5, 5]), None),
+        (linear_axis("", [500.06, 500.42]), ["500.0", "500.1", "500.2", "500.3", "500.4", "500.5"]),
+        (linear_axis("", [0, 0.004]), ["0.000", "0.001", "0.002", "0.003", "0.004"]),
         (percent_axis("", 0.3), ["0 %", "10 %", "20 %", "30 %", "40 %", "50 %"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.bench.frames_rows import REQUEST, made_up
 from vidllava.bench.frames.advice import advice, choose, pareto, scaling
 from vidllava.bench.frames.cell_table import merged
+from vidllava.bench.frames.paired import compared, mcnemar
 from vidllava.bench.frames.summary import CellSummary, SweepSummary, stage_seconds, summarise_cells
+from vidllava.bench.frames.words import cell_legend, context_word
 from vidllava.evaluation.summary import wilson
 
 
@@ -97,16 +100,132 @@ def test_random_weights_have_no_accuracy_and_no_advice() -> None:
     assert "random weights" in advice(found)[0]
 
 
-def test_the_advice_is_the_cheapest_within_the_error_bar_of_the_best(found: SweepSummary) -> None:
+def test_without_labels_the_measure_is_a_cell_within_the_trained_context_where_there_is_one() -> None:
+    rows = [row for row in made_up(RIGHT, answers=False) if row["cell"] != name(8, 1, "auto")]
+    found = summarise_cells(rows, REQUEST.cells)
+    assert found.richest is not None
+    assert found.richest.name == name(8, 2, "auto")  # 8 frames at stride 1 and factor off are beyond
+
+
+def test_without_labels_it_is_said_what_agreement_is_with_and_nothing_is_called_the_best() -> None:
+    found = summarise_cells(made_up(RIGHT, answers=False), REQUEST.cells)
+    richest, cheapest = choose(found)
+    assert richest is not None
+    assert cheapest is not None
+    assert (richest.name, cheapest.name) == (name(8, 1, "auto"), name(8, 2, "off"))
+    first, second, how = advice(found)
+    assert first == (
+        f"No labels: agreement is the share of answers that are those of {name(8, 1, 'auto')}, the setting "
+        "that sees most. Whether those are right is not known, and no setting is called the best."
+    )
+    assert second.startswith(
+        f"{name(8, 2, 'off')} is the cheapest setting that answers 90 % of the questions as"
+    )
+    assert how.startswith("To ask that way: ")
+    for line in (second, how, *cell_legend(found)):
+        for word in ("best", "accura", "right"):
+            assert word not in line
+    assert f"agreement: share of the answers that are those of {name(8, 1, 'auto')}, " in " ".join(
+        cell_legend(found)
+    )
+    few = summarise_cells(made_up({**RIGHT, name(8, 2, "off"): some(9)}, answers=False), REQUEST.cells)
+    same = summarise_cells([row for row in few.rows if row["cell"] != name(8, 2, "auto")], REQUEST.cells)
+    assert advice(same)[1] == "No cheaper setting answers 90 % of the questions as it does."
+
+
+def test_the_advice_is_the_cheapest_that_the_best_is_not_better_than_beyond_chance(
+    found: SweepSummary,
+) -> None:
     best, cheapest = choose(found)
     assert best is not None
     assert cheapest is not None
     assert best.name == name(8, 1, "auto")
     assert cheapest.name == name(8, 2, "off")
     sentence = advice(found)[0]
-    assert sentence.startswith(f"{cheapest.name} is the cheapest setting within the error bar of the best")
+    assert sentence.startswith(
+        f"{cheapest.name} is the cheapest setting that is not worse than the best beyond chance"
+    )
     assert "85.0 % (64.0 to 94.8)" in sentence
-    assert "Of 20 questions, 1 are answered better by the best and 0 by the cheapest." in sentence
+    told = "Of 20 questions, 0 are answered better by the cheapest and 1 by the best"
+    assert sentence.endswith(f"{told} (exact McNemar test, p = 1).")
+
+
+def test_overlapping_intervals_do_not_make_two_settings_alike_that_the_same_questions_tell_apart() -> None:
+    """60 and 50 of 100: the intervals overlap widely; all ten questions that differ go one way."""
+    answers = {cell.name: some(50, 100) for cell in REQUEST.cells} | {name(8, 1, "auto"): some(60, 100)}
+    found = summarise_cells(made_up(answers), REQUEST.cells)
+    best, cheapest = choose(found)
+    assert best is cheapest
+    assert best is not None
+    assert best.name == name(8, 1, "auto")
+    other = cell(found, name(8, 2, "off"))
+    assert other.quality.high > best.quality.low  # type: ignore[operator]
+    assert advice(found)[0].endswith("every cheaper setting is worse beyond chance, question by question.")
+    # The same two shares, of which 25 questions go one way and 15 the other: chance.
+    crossed = [1] * 35 + [0] * 25 + [1] * 15 + [0] * 25
+    found = summarise_cells(made_up({**answers, name(8, 2, "off"): crossed}), REQUEST.cells)
+    assert choose(found)[1] is cell(found, name(8, 2, "off"))
+
+
+def test_settings_that_share_too_few_questions_are_not_compared() -> None:
+    rows = made_up(RIGHT | {cell.name: some(20, 40) for cell in REQUEST.cells})
+    for row in rows:
+        first = int(row["id"]) < 20
+        if first == (row["cell"] == name(8, 1, "auto")):
+            row["status"] = "decode_error"
+            row.pop("score", None), row.pop("given", None)
+    found = summarise_cells(rows, REQUEST.cells)
+    best, cheapest = choose(found)
+    assert best is not None
+    assert best is not cell(found, name(8, 1, "auto"))
+    assert cheapest is not cell(found, name(8, 1, "auto"))
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (5, 0, 0.0625),
+        (6, 0, 0.03125),
+        (0, 6, 0.03125),
+        (8, 2, 0.109375),
+        (5, 5, 1.0),
+    ],
+)
+def test_mcnemar_is_exact(better: int, worse: int, p: float) -> None:
+    assert mcnemar(better, worse) == p
+
+
+def test_graded_answers_are_compared_by_a_paired_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    one = {str(n): float(value) for n, value in enumerate(rng.uniform(0.1, 0.9, 50))}
+    shifted = {key: value - 0.05 for key, value in one.items()}
+    noisy = {key: value + float(rng.normal(0, 0.1)) for key, value in one.items()}
+    found = compared(one, shifted)
+    assert found is not None
+    assert (found.test, found.better, found.worse, found.number) == ("paired bootstrap", 50, 0, 50)
+    assert found.tells
+    assert "p < 0.001" in found.words("a", "b")
+    other = compared(one, noisy)
+    assert other is not None
+    assert not other.tells
+    assert other == compared(one, noisy)
+    assert compared(one, dict(one)).p == 1.0  # type: ignore[union-attr]
+    assert compared(one, {"other": 1.0}) is None
+
+
+def test_a_prompt_longer_than_the_trained_context_is_scaled_and_does_not_fit(found: SweepSummary) -> None:
+    assert context_word(cell(found, name(2, 1, "auto"))) == "within"
+    assert context_word(cell(found, name(8, 1, "auto"))) == "scaled"
+    assert context_word(cell(found, name(8, 1, "off"))) == "beyond"
+    rows = made_up(RIGHT)
+    for row in rows:
+        if row["cell"] == name(8, 1, "auto") and row["id"] in ("1", "2"):
+            row["visual_tokens"] = 10
+    assert context_word(cell(summarise_cells(rows, REQUEST.cells), name(8, 1, "auto"))) == "scaled: 18 of 20"
+    for legend in (cell_legend(found), cell_legend(summarise_cells(rows, REQUEST.cells))):
+        assert "within = the trained context of 384 tokens; scaled = longer than it" in legend[0]
 
 
 def test_what_ask_would_refuse_is_not_advised() -> None:

@@ -37,7 +37,8 @@ def test_a_sweep_leaves_rows_cells_pictures_and_a_page_and_goes_on(run: Run, dat
     done = run("bench", "frames", "--data", data, *CELLS, "--timing-clips", "1", "--output-dir", out)
     assert (done.code, done.out) == (0, "")
     pngs = {path.name for path in out.iterdir() if path.suffix == ".png"}
-    assert pngs == {"quality.png", "tokens.png", "latency.png", "memory.png"} or "memory.png" not in pngs
+    measured = any(row["peak_memory_bytes"] is not None for row in rows_of(out))  # not on every system
+    assert pngs == {"quality.png", "tokens.png", "latency.png"} | ({"memory.png"} if measured else set())
     assert {path.name for path in out.iterdir()} - pngs == FILES
     rows = rows_of(out)
     assert len(rows) == 2 * (4 + 1)
@@ -45,6 +46,7 @@ def test_a_sweep_leaves_rows_cells_pictures_and_a_page_and_goes_on(run: Run, dat
     assert {row["features"] for row in rows if row["cell"] != "blind"} == {"fresh", "shared"}
     assert all(row["commit"] or row["commit"] is None for row in rows)
     assert "accuracy (95 %)" in done.err
+    assert "context: where prompt and reserve lie. within = " in done.err
     assert "frames in cells that share" in done.err
     before = (out / "rows.jsonl").read_bytes()
     again = run("bench", "frames", "--data", data, *CELLS, "--timing-clips", "1", "--output-dir", out)

@@ -33,6 +33,7 @@ REFERENCE = "decord"  # whose CPU time the table counts in
 LEGEND = (
     "cells: wall seconds / CPU seconds of all threads, medians; from the file to RGB at full size",
     f"in brackets: CPU seconds as a share of {REFERENCE}'s; less is better; wrong frames have no figure",
+    "not here: the reader is not installed; failed: the rows (--json, -o) say why",
 )
 
 

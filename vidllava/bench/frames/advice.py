@@ -1,15 +1,22 @@
-"""Which setting is worth its price? The cheapest one within the error bar of the best, and the Pareto front.
+"""Which setting to use: the cheapest that is not worse than the best beyond chance; and the Pareto front.
 
-Only settings that `ask` would run are advised: no question too long, none beyond trained context x factor.
-None is advised of fewer than 20 answers, whose error bars hold nearly everything, nor where none is right.
+Cells are compared question by question (`paired`). Only settings that `ask` would run are advised: no
+question too long, none beyond trained context x factor. None is advised of fewer than 20 answers, nor where
+none is right. Without labels no answer is known to be right: then it is the cheapest setting that answers as
+the richest one does, and that one is not called the best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vidllava.bench.frames.paired import Paired, compared
 from vidllava.bench.frames.summary import CellSummary, SweepSummary
 
+AGREES, _AGREES_WORDS = (
+    0.9,
+    "90 %",
+)  # without labels: the share of equal answers that lets a setting stand in for the richest
 FEWEST_ANSWERS = 20  # Wilson's interval of 10 of 20 goes from 30 % to 70 % already
 
 
@@ -17,14 +24,33 @@ def advice(found: SweepSummary) -> tuple[str, ...]:
     """Sentences for people: the advice, and how sure it is."""
     if found.measure is None:
         return ("random weights: this is about cost alone, and no setting is advised.",)
+    unsure = () if found.measure == "accuracy" else (without_labels(found),)
     best, cheapest = choose(found)
     if best is None or cheapest is None:
-        return (_why_none(found),)
-    lines = [_sentence(found.measure, best, cheapest)]
-    if cheapest is not best:
-        lines[0] += f" {_paired(best, cheapest, 'the best', 'the cheapest')}"
+        return (*unsure, _why_none(found))
     assert cheapest.cell is not None
-    return (*lines, f"To ask that way: vidllava ask CLIP QUESTION {cheapest.cell.flags}", *scaling(found))
+    how = f"To ask that way: vidllava ask CLIP QUESTION {cheapest.cell.flags}"
+    if unsure:
+        return (*unsure, _agreeing(best, cheapest), how)
+    return (_sentence(found.measure, best, cheapest), how, *scaling(found))
+
+
+def without_labels(found: SweepSummary) -> str:
+    """What agreement is with, and what it is not."""
+    assert found.richest is not None
+    return (
+        f"No labels: agreement is the share of answers that are those of {found.richest.name}, the setting "
+        "that sees most. Whether those are right is not known, and no setting is called the best."
+    )
+
+
+def _agreeing(richest: CellSummary, cheapest: CellSummary) -> str:
+    if cheapest is richest:
+        return f"No cheaper setting answers {_AGREES_WORDS} of the questions as it does."
+    return (
+        f"{cheapest.name} is the cheapest setting that answers {_AGREES_WORDS} of the questions as it does: "
+        f"{interval(cheapest)} in {_price(cheapest)}, instead of {_price(richest)}."
+    )
 
 
 def _why_none(found: SweepSummary) -> str:
@@ -39,6 +65,8 @@ def _why_none(found: SweepSummary) -> str:
     number = max(one.quality.number for one in usable)
     if number < FEWEST_ANSWERS:
         return f"too few questions ({number}) to tell the settings apart: none is advised."
+    if found.measure == "agreement":
+        return f"no setting that answered every question agrees in {_AGREES_WORDS} of them: none is advised."
     return f"no setting has an {found.measure} above 0: none is advised."
 
 
@@ -52,10 +80,11 @@ def scaling(found: SweepSummary) -> tuple[str, ...]:
     within, beyond = max(fitting, key=_worth), max(scaled, key=_worth)
     auto = beyond.cell is not None and beyond.cell.rope_factor == "auto"
     used = f" ({' or '.join(f'{factor:g}' for factor in beyond.factors)})" if auto else ""
-    pairs = _paired(beyond, within, "the former", "the latter")
+    found_pairs = compared(beyond.scores, within.scores)
+    pairs = "" if found_pairs is None else found_pairs.words("the former", "the latter")
     said = (
         f"With linear scaling the best is {beyond.name}{used}: {interval(beyond)}; within the trained "
-        f"context it is {within.name}: {interval(within)}. {pairs}"
+        f"context it is {within.name}: {interval(within)}. {pairs}".rstrip()
     )
     unscaled = [one for one in found.cells if one.beyond and one.factors == (1,) and alike(one, beyond)]
     if unscaled:
@@ -69,19 +98,29 @@ def alike(one: CellSummary, other: CellSummary) -> bool:
 
 
 def choose(found: SweepSummary) -> tuple[CellSummary | None, CellSummary | None]:
-    """(the best, the cheapest whose mean is no worse than the lower end of the best one's interval).
+    """(the best, the cheapest that it is not better than beyond chance, over questions that both answered).
 
-    None of both where that would say nothing: random weights, too few answers, none of them right.
+    Without labels: (the richest, the cheapest that answers as it does). None of both where that would say
+    nothing: random weights, too few answers, none of them right.
     """
     usable = [one for one in found.cells if _is_usable(one) and one.quality.number >= FEWEST_ANSWERS]
     if found.measure is None or not any(quality_of(one) for one in usable):
         return None, None
     # A factor changes no cost: what differs between alike cells is noise, and must not choose one.
     price = {one.name: min(cost(other) for other in usable if alike(one, other)) for one in usable}
+    if found.measure == "agreement":
+        richest = next(one for one in found.cells if one.cell == found.richest)
+        agreeing = [one for one in usable if quality_of(one) >= AGREES]
+        return (richest, _cheapest(agreeing, price)) if agreeing else (None, None)
     most = max(quality_of(one) for one in usable)
     best = _cheapest([one for one in usable if quality_of(one) == most], price)
-    bound = best.quality.low or 0.0
-    return best, _cheapest([one for one in usable if quality_of(one) >= bound], price)
+    return best, _cheapest([one for one in usable if one is best or not _is_worse(one, best)], price)
+
+
+def _is_worse(one: CellSummary, best: CellSummary) -> bool:
+    """Whether `best` is better beyond chance, or they share too few questions to tell."""
+    found = compared(best.scores, one.scores)
+    return found is None or found.number < FEWEST_ANSWERS or (found.better > found.worse and found.tells)
 
 
 def _cheapest(cells: Sequence[CellSummary], price: dict[str, tuple[float, float]]) -> CellSummary:
@@ -142,23 +181,21 @@ def _is_usable(one: CellSummary) -> bool:
 def _sentence(measure: str, best: CellSummary, cheapest: CellSummary) -> str:
     if cheapest is best:
         return (
-            f"{best.name} has the best {measure}, {interval(best)}, and none within its error bar is cheaper."
+            f"{best.name} has the best {measure}, {interval(best)}: every cheaper setting is worse beyond "
+            "chance, question by question."
         )
+    pairs = against(cheapest, best)
+    assert pairs is not None
     return (
-        f"{cheapest.name} is the cheapest setting within the error bar of the best: {interval(cheapest)} "
-        f"{measure} in {_price(cheapest)}; the best, {best.name}, has {interval(best)} in {_price(best)}."
+        f"{cheapest.name} is the cheapest setting that is not worse than the best beyond chance: "
+        f"{interval(cheapest)} {measure} in {_price(cheapest)}; the best, {best.name}, has {interval(best)} "
+        f"in {_price(best)}. {pairs.words('the cheapest', 'the best')}"
     )
 
 
-def _paired(one: CellSummary, other: CellSummary, this: str, that: str) -> str:
-    """The same questions in both cells: more telling than two intervals."""
-    scores = {row["id"]: row.get("score") for row in one.rows}
-    pairs = [(scores.get(row["id"]), row.get("score")) for row in other.rows]
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not both:
-        return ""
-    first, second = sum(a > b for a, b in both), sum(b > a for a, b in both)
-    return f"Of {len(both)} questions, {first} are answered better by {this} and {second} by {that}."
+def against(one: CellSummary, best: CellSummary) -> Paired | None:
+    """`one` beside the best, over the questions that both answered."""
+    return compared(one.scores, best.scores)
 
 
 def interval(one: CellSummary) -> str:

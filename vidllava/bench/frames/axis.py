@@ -59,7 +59,8 @@ def linear_axis(label: str, values: Sequence[float], *, parts: int = 5) -> Axis:
     low, high = math.floor(least / step) * step, math.ceil(most / step) * step
     high = high if high > low else low + step
     count = round((high - low) / step)
-    ticks = tuple((low + n * step, number(low + n * step)) for n in range(count + 1))
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))  # or two ticks read the same
+    ticks = tuple((low + n * step, f"{low + n * step:,.{digits}f}") for n in range(count + 1))
     return Axis(label, low, high, ticks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vidllava.bench.frames.advice import alike, interval
+from vidllava.bench.frames.advice import against, alike, choose, interval
 from vidllava.bench.frames.summary import CellSummary, Spread, SweepSummary
 from vidllava.bench.frames.words import context_word, spread_words, used_factor
 
@@ -22,6 +22,9 @@ def columns(found: SweepSummary) -> list[tuple[str, Value]]:
     ]
     if found.measure is not None:
         shown.append((f"{found.measure}<br>(95 % interval)", lambda one, same: interval(one)))
+        best, _ = choose(found)
+        if best is not None and found.measure == "accuracy":
+            shown.append(("against the best<br>+ better, - worse", lambda one, same: _against(one, best)))
     shown.append(("failed", lambda one, same: str(one.failed)))
     if any(one.frames != one.cell.num_frames for one in found.cells if one.cell is not None and one.frames):
         # Rates, and clips of few frames: a cell's name does not tell.
@@ -64,6 +67,12 @@ def short_name(one: CellSummary, found: SweepSummary) -> str:
 def factor_words(one: CellSummary, same: Sequence[CellSummary]) -> str:
     """``off, auto: 1``: all that came to the same."""
     return NONE if one.cell is None else ", ".join(used_factor(each) for each in (one, *same))
+
+
+def _against(one: CellSummary, best: CellSummary) -> str:
+    """``+0 -1, p = 1``: questions answered better and worse than by the best."""
+    pairs = None if one is best else against(one, best)
+    return NONE if pairs is None else f"+{pairs.better} -{pairs.worse}, p = {pairs.p:.2g}"
 
 
 def _seen(one: CellSummary, stage: str) -> str:

@@ -20,7 +20,7 @@ _MS = 1e3
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture. ``levels`` are horizontal lines: (value, words)."""
+    """One picture. ``levels`` are horizontal lines, which the note explains: words would cover whiskers."""
 
     key: str
     title: str
@@ -28,7 +28,7 @@ class Chart:
     x: Axis
     y: Axis
     series: tuple[Series, ...]
-    levels: tuple[tuple[float, str], ...] = ()
+    levels: tuple[float, ...] = ()
     steps: tuple[tuple[float, float], ...] = ()
     """Corners of a front that only rises."""
 
@@ -63,7 +63,10 @@ def _quality_by_frames(found: SweepSummary) -> Chart | None:
     series = series_of(found, lambda one: _quality_mark(one, one.frames))
     if not series:
         return None
-    note = "Mean with its 95 % interval. Hollow: beyond the trained context at that factor."
+    words, level = _blind(found)
+    note = f"Mean with its 95 % interval. Hollow: beyond the trained context at that factor.{words}"
+    if found.measure == "agreement" and found.richest is not None:
+        note += f" Agreement with {found.richest.name}: whether its answers are right is not known."
     return Chart(
         "quality",
         f"{_measure_words(found)} against frames",
@@ -71,7 +74,7 @@ def _quality_by_frames(found: SweepSummary) -> Chart | None:
         frames_axis("frames of a clip (mean)", _xs(series)),
         percent_axis(_measure_words(found), _top(series)),
         series,
-        _blind_level(found),
+        level,
     )
 
 
@@ -90,6 +93,8 @@ def _quality_by_tokens(found: SweepSummary) -> Chart | None:
     if not series:
         return None
     note = "Grey steps: the Pareto front, what can be had for so many tokens. 8/s2: 8 frames, stride 2."
+    words, level = _blind(found)
+    note += words
     limit = next((row["context_limit"] for row in found.rows if row.get("context_limit")), None)
     if limit:
         note += f" The trained context has {limit:,} tokens, the answer's reserve included."
@@ -100,7 +105,7 @@ def _quality_by_tokens(found: SweepSummary) -> Chart | None:
         log_axis("tokens of the prompt (median)", _xs(series)),
         percent_axis(_measure_words(found), _top(series)),
         series,
-        _blind_level(found),
+        level,
         tuple(corners),
     )
 
@@ -165,14 +170,15 @@ def _memory(found: SweepSummary) -> Chart | None:
 
 
 def _measure_words(found: SweepSummary) -> str:
-    return "Agreement with the richest cell" if found.measure == "agreement" else "Accuracy"
+    return "Agreement with the richest setting" if found.measure == "agreement" else "Accuracy"
 
 
-def _blind_level(found: SweepSummary) -> tuple[tuple[float, str], ...]:
+def _blind(found: SweepSummary) -> tuple[str, tuple[float, ...]]:
+    """(what the dotted line is, where it is) of the questions without their video."""
     if found.blind is None or found.blind.quality.mean is None:
-        return ()
+        return "", ()
     mean = found.blind.quality.mean
-    return ((mean, f"without the video: {100 * mean:.0f} %"),)
+    return f" Dotted: without the video, {100 * mean:.0f} %.", (mean,)
 
 
 def _xs(series: Sequence[Series]) -> list[float]:

@@ -1,7 +1,7 @@
 """What a sweep leaves in its folder: a line per cell as JSON and CSV, charts as PNG, and one HTML page.
 
     written = write_all(rows, request, folder)
-    written.table, written.advice
+    written.table, written.legend, written.advice
 
 Every file is written aside and moved into place: whoever looks while a sweep goes on sees a whole one.
 """
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidllava.bench.frames.advice import advice, interval
+from vidllava.bench.frames.advice import advice, against, choose, interval
 from vidllava.bench.frames.charts import charts
 from vidllava.bench.frames.page import page
 from vidllava.bench.frames.png import save
 from vidllava.bench.frames.request import FramesRequest
 from vidllava.bench.frames.summary import SECONDS, CellSummary, SweepSummary, summarise_cells
-from vidllava.bench.frames.words import context_word, used_factor
+from vidllava.bench.frames.words import cell_legend, context_word, used_factor
 from vidllava.bench.row_file import Row, encoded
 from vidllava.files.writing import write_text
 
@@ -50,6 +50,7 @@ class Written:
     """What the terminal shows."""
 
     table: list[tuple[str, ...]]
+    legend: tuple[str, ...]
     advice: tuple[str, ...]
 
 
@@ -58,14 +59,24 @@ def write_all(rows: Sequence[Row], request: FramesRequest, folder: Path) -> Writ
     found = summarise_cells(rows, request.cells)
     told = {name: rows[-1].get(name) for name in CONDITIONS} | {"date": rows[-1]["date"]}
     everything = [*found.cells, *([found.blind] if found.blind else [])]
-    lines = [encoded({**one.to_json(), "measure": found.measure, **told}) for one in everything]
+    best, _ = choose(found)
+    lines = [
+        encoded({**one.to_json(), "measure": found.measure, "against_best": _against(one, best), **told})
+        for one in everything
+    ]
     write_text(folder / CELLS, "".join(line + "\n" for line in lines))
     write_text(folder / TABLE, _csv(everything, found.measure))
     drawn = charts(found)
     for chart in drawn:
         save(chart, folder / f"{chart.key}.png")
     write_text(folder / REPORT, page(found, drawn, told))
-    return Written(table(found), advice(found))
+    return Written(table(found), cell_legend(found), advice(found))
+
+
+def _against(one: CellSummary, best: CellSummary | None) -> dict[str, object] | None:
+    """The paired comparison with the best cell, or without labels with the richest; None for that itself."""
+    pairs = None if best is None or one is best else against(one, best)
+    return None if best is None or pairs is None else {"cell": best.name, **pairs.to_json()}
 
 
 def table(found: SweepSummary) -> list[tuple[str, ...]]:

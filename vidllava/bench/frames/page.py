@@ -17,7 +17,7 @@ from vidllava.bench.frames.page_style import STYLE
 from vidllava.bench.frames.series import SHAPES, dash_of, factors, poolings
 from vidllava.bench.frames.summary import CellSummary, SweepSummary
 from vidllava.bench.frames.svg import draw, marker
-from vidllava.bench.frames.words import facts, how_measured
+from vidllava.bench.frames.words import cell_legend, facts, how_measured
 
 _WIDE, _NARROW = 590, 354
 # A line that breaks within a flag is no line to copy.
@@ -95,12 +95,18 @@ def _cells(found: SweepSummary) -> str:
         rows.append(f"<tr{kind}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n")
         before = setting
     head = "".join(f"<th>{name}</th>" for name, _ in shown)
-    told = "Milliseconds: median / 90th percentile; for a token the median."
+    told = ["Milliseconds: median / 90th percentile; for a token the median.", *cell_legend(found)]
     if front:
-        told += " ● on the Pareto front of tokens; bold: the best, and the cheapest within its error bar."
+        what = (
+            "the best, and the cheapest that it is not better than beyond chance"
+            if found.measure == "accuracy"
+            else "the richest, and the cheapest that answers as it does"
+        )
+        told.append(f"● on the Pareto front of tokens; bold: {what}.")
+    legend = "".join(f'<p class="soft legend">{escape(line)}</p>\n' for line in told)
     return (
-        f'<p class="soft">{told}</p>\n<div class="table"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{''.join(rows)}</tbody></table></div>\n"
+        f'<div class="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{''.join(rows)}</tbody></table></div>\n{legend}"
     )
 
 
@@ -118,7 +124,9 @@ def _groups(found: SweepSummary) -> Iterator[str]:
         title = f"{found.measure.capitalize()} by {group.replace('_', ' ')}"
         yield f"<details{opened}><summary>{escape(title)}</summary>\n"
         yield f'<div class="table"><table><thead><tr><th>cell</th><th>factor</th>{heads}</tr></thead>'
-        yield f"<tbody>\n{rows}</tbody></table></div></details>\n"
+        yield f"<tbody>\n{rows}</tbody></table></div>\n"
+        yield f'<p class="soft legend">Mean {found.measure} of the n questions of each kind; - = none.</p>\n'
+        yield "</details>\n"
         opened = ""
 
 

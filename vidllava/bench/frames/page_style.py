@@ -22,6 +22,7 @@ h1 { font-size: 25px; line-height: 1.25; margin: 0 0 4px; }
 h2 { font-size: 18px; margin: 36px 0 8px; }
 h3 { font-size: 15px; margin: 0 0 4px; }
 p { margin: 0 0 8px; max-width: 78ch; }
+p.legend { font-size: 13px; max-width: none; margin: 6px 0 0; }
 .soft, figcaption { color: var(--soft); }
 .advice { background: var(--mark); color: var(--mark-ink); border-radius: 6px; padding: 12px 16px;
   margin: 18px 0; }

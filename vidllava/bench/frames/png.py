@@ -17,6 +17,7 @@ from vidllava.files.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by every kind of eye; the page has the same (`page_style`).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a8578a", "#8a6d00", "#3a8fc2")
@@ -30,25 +31,21 @@ _DODGE_POINTS, _NOTE_LETTERS = 2.0, 118
 def save(chart: Chart, path: Path) -> None:
     """Draw ``chart`` to the PNG ``path``, whole or not at all. Raises ResourceError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with replacing(path) as file:
+        FigureCanvasAgg(figure_of(chart)).print_figure(file, format="png")
+
+
+def figure_of(chart: Chart) -> Figure:
+    """The picture: its legend, names and note stand outside the axes, where no curve is."""
     from matplotlib.figure import Figure
 
     # Not pyplot: it would choose a backend for the whole process.
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _frame(axes, chart)
-    for value, words in chart.levels:
+    for value in chart.levels:
         axes.axhline(value, color=_GREY, linewidth=1, linestyle=(0, (1.5, 2)), zorder=1)
-        place = (0.99, value)
-        axes.annotate(
-            words,
-            place,
-            (0, 3),
-            axes.get_yaxis_transform(),
-            "offset points",
-            ha="right",
-            color=_GREY,
-            fontsize=9,
-        )
     if chart.steps:
         xs, ys = [x for x, _ in chart.steps] + [chart.x.high], [y for _, y in chart.steps]
         axes.step(
@@ -60,8 +57,7 @@ def save(chart: Chart, path: Path) -> None:
     _name(axes, chart)
     note = textwrap.fill(chart.note, _NOTE_LETTERS)
     figure.supxlabel(note, x=0.015, ha="left", fontsize=8, color=_GREY)
-    with replacing(path) as file:
-        FigureCanvasAgg(figure).print_figure(file, format="png")
+    return figure
 
 
 def _frame(axes: Axes, chart: Chart) -> None:
@@ -105,6 +101,7 @@ def _draw(axes: Axes, one: Series, aside: float) -> None:
                 linewidth=1,
                 alpha=0.45,
                 zorder=2,
+                clip_on=False,
                 transform=place,
             )
         face = "white" if mark.is_hollow else colour
@@ -117,6 +114,7 @@ def _draw(axes: Axes, one: Series, aside: float) -> None:
             markerfacecolor=face,
             markersize=6.5,
             zorder=4,
+            clip_on=False,
             transform=place,
         )
         if mark.label:

@@ -4,7 +4,8 @@
     found.cells[0].quality.mean, found.cells[0].seconds["prefill"].median, found.measure
 
 Without labels the measure is agreement: the share of answers that are those of the richest cell (most frames,
-smallest stride). With random weights answers mean nothing, and there is no measure.
+smallest stride, within the trained context where any is). With random weights answers mean nothing, and there
+is no measure.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class CellSummary:
     """None: the questions without their video."""
     rows: Sequence[Row] = field(repr=False)
     summary: Summary = field(repr=False)
+    scores: Mapping[str, float] = field(repr=False)
+    """By question: the score or the agreement of those that were answered."""
 
     @property
     def name(self) -> str:
@@ -180,7 +183,9 @@ def summarise_cells(rows: Sequence[Row], cells: Sequence[Cell]) -> SweepSummary:
         by_name.setdefault(row["cell"], []).append(row)
     measure = _measure(rows)
     here = [cell for cell in cells if cell.name in by_name]
-    richest = max(here, key=_richness, default=None)
+    beyond = {name for name, own in by_name.items() if any(row.get("beyond") for row in own)}
+    # Beyond its context a model says anything: such a cell measures others only where there is no better.
+    richest = max(here, key=lambda cell: (cell.name not in beyond, *_richness(cell)), default=None)
     wanted = None
     if measure == "agreement" and richest is not None:
         wanted = {row["id"]: row["given"] for row in by_name[richest.name] if "given" in row}
@@ -205,14 +210,16 @@ def _richness(cell: Cell) -> tuple[float, ...]:
 def _summary(
     cell: Cell | None, rows: Sequence[Row], measure: str | None, wanted: Mapping[str, str] | None
 ) -> CellSummary:
-    outcomes = []
+    outcomes, scores = [], {}
     for row in rows:
         score = row.get("score")
         if wanted is not None and "given" in row and row["id"] in wanted:
             score = float(same(row["given"], wanted[row["id"]]))
         groups = tuple((str(name), str(value)) for name, value in row["groups"].items())
         outcomes.append(Outcome(row["status"], None if measure is None else score, groups))
-    return CellSummary(cell, rows, summarise(outcomes))
+        if measure is not None and score is not None:
+            scores[str(row["id"])] = float(score)
+    return CellSummary(cell, rows, summarise(outcomes), scores)
 
 
 def _json(value: Spread | None) -> dict[str, Any] | None:

@@ -128,11 +128,9 @@ class _Drawing:
         yield f'<text class="label" {place}>{words}</text>'
 
     def _levels(self) -> Iterator[str]:
-        for value, words in self.chart.levels:
+        for value in self.chart.levels:
             y = self.y(value)
             yield f'<line class="level" x1="{_LEFT}" x2="{self.right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            place = f'x="{self.right - 4:.1f}" y="{y - 5:.1f}" text-anchor="end"'
-            yield f'<text class="note" {place}>{escape(words)}</text>'
 
     def _steps(self) -> str:
         (x, y), *others = self.chart.steps

@@ -21,13 +21,40 @@ def used_factor(one: CellSummary) -> str:
 
 
 def context_word(one: CellSummary) -> str:
-    """Whether the prompts fit trained context x factor."""
+    """Where the prompts with their reserve lie: within the trained context, within it x factor, or beyond."""
     told = [row for row in one.rows if "beyond" in row]
     if not told:
         return "too long" if one.summary.overall.statuses["over_budget"] else "-"
-    if not one.beyond:
-        return "fits"
-    return "beyond" if one.beyond == len(told) else f"beyond: {one.beyond} of {len(told)}"
+    if one.beyond:
+        return "beyond" if one.beyond == len(told) else f"beyond: {one.beyond} of {len(told)}"
+    if not one.exceeding:
+        return "within"
+    return "scaled" if one.exceeding == len(told) else f"scaled: {one.exceeding} of {len(told)}"
+
+
+def cell_legend(found: SweepSummary) -> tuple[str, ...]:
+    """What stands in the cells of the table, a line each."""
+    limit = next((row["context_limit"] for row in found.rows if row.get("context_limit")), None)
+    context = "the trained context" if limit is None else f"the trained context of {limit:,} tokens"
+    lines = [
+        f"context: where prompt and reserve lie. within = {context}; scaled = longer than it, within it x "
+        "factor; beyond = longer than that too, so that the answers mean little; too long = not asked."
+    ]
+    if found.measure is not None:
+        those = "right" if found.measure == "accuracy" else f"those of {_name(found)}"
+        lines.append(
+            f"{found.measure}: share of the answers that are {those}, with Wilson's 95 % interval. Two "
+            "settings are compared by the paired test, not by whether their intervals overlap."
+        )
+    return (
+        *lines,
+        "failed: questions without an answer. visual, tokens: of the video, of the whole prompt (median). "
+        "ms: medians; decode, vision and memory of the questions that shared nothing. - = none measured.",
+    )
+
+
+def _name(found: SweepSummary) -> str:
+    return "the richest setting" if found.richest is None else found.richest.name
 
 
 def spread_words(value: Spread | None, scale: float = 1.0) -> str:
@@ -117,11 +144,19 @@ def how_measured(found: SweepSummary, told: Mapping[str, Any]) -> list[str]:
         "there too; auto takes the smallest whole factor that fits.",
     ]
     if found.measure == "agreement" and found.richest is not None:
-        lines.append(f"Without labels: the share of answers that are those of {found.richest.name}.")
+        lines.append(
+            f"Without labels: the share of answers that are those of {found.richest.name}, right or wrong."
+        )
     if found.measure == "accuracy":
         lines.append(
             "Accuracy is over the questions that were answered, with Wilson's 95 % interval; failures are "
             "counted apart. Without the video: the same questions, asked of the language model alone."
+        )
+    if found.measure is not None:
+        lines.append(
+            "Settings are compared over the questions that both answered: by the exact McNemar test where "
+            "answers are right or wrong, by a paired bootstrap where they are graded; beyond chance is "
+            "p < 0.05, two-sided and not corrected for the number of settings."
         )
     if told.get("memory_method"):
         lines.append(
