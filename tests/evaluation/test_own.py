@@ -45,6 +45,72 @@ def test_letters_before_the_options_are_taken_off(folder: Path):
     assert (item.options, item.answer) == (("red", "blue"), "B")
 
 
+SIDES = ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "letter"),
+    [
+        (["A. left", "B. right"], "B. right", "B"),
+        (["A. left", "B. right"], "right", "B"),
+        (["a) left", "b) right"], "b", "B"),
+        (["a) left", "b) right"], "b) right", "B"),
+        (["1. left", "2. right"], "2. right", "B"),
+        (SIDES, "(B) right", "B"),
+        (SIDES, "B: right", "B"),
+        (SIDES, "b", "B"),
+        (SIDES, "b.", "B"),
+        (SIDES, "[B]", "B"),
+        (SIDES, "Option B", "B"),
+        (SIDES, "2. right", "B"),
+        (SIDES, "1) right", "B"),
+        (["red", "Red", "RED."], "Red", "B"),
+        (["red", "Red", "RED."], "B", "B"),
+        (["a", "b"], "b", "B"),
+        (["A", "B"], "(B)", "B"),
+        (["1", "2", "3"], "2", "B"),
+        (["0", "1", "2"], 1, "B"),
+        (["10", "20"], 20, "B"),
+        (["10", "20"], 1, "B"),
+        (["2.5", "3.5"], 3.5, "B"),
+        (SIDES, 1.0, "B"),
+    ],
+)
+def test_a_label_is_read_as_people_write_it(folder: Path, options: list[str], answer: object, letter: str):
+    (item,) = read(folder, {**ROW, "options": options, "answer": answer})
+    assert item.answer == letter
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "why"),
+    [
+        (["1", "2", "3", "4"], 2, "one option's text and another one's place"),
+        (["1", "2"], 1.0, "one option's text and another one's place"),
+        (["B", "A"], "b", "one option's text and another one's letter"),
+        (SIDES, "A. right", "one option's text and another one's letter"),
+        (SIDES, "3. right", "one option's text and another one's letter"),
+        (["red", "Red"], "RED", "two options' text"),
+        (SIDES, "C", "no option"),
+        (SIDES, "B. up", "no option"),
+        (SIDES, "2", "no option"),
+        (SIDES, "", "no option"),
+        (SIDES, -1, "option -1, counted from 0"),
+        (SIDES, 0.5, "option 0.5, counted from 0"),
+    ],
+)
+def test_a_label_that_could_be_two_options_or_is_none_is_refused(
+    folder: Path, options: list[str], answer: object, why: str
+):
+    with pytest.raises(DatasetError, match=why):
+        read(folder, {**ROW, "options": options, "answer": answer})
+
+
+def test_options_lose_their_letters_only_where_each_has_its_own(folder: Path):
+    for options in (["A. left", "C. right"], ["A. left", "right"], ["A. left", "b. right"], ["A.", "B."]):
+        (item,) = read(folder, {**ROW, "options": options, "answer": "A"})
+        assert item.options == tuple(options)
+
+
 def test_a_free_answer_may_have_several_texts_and_its_own_scoring(folder: Path):
     one, other = read(
         folder, {**ROW, "answer": ["blue", "navy"]}, {**ROW, "id": 8, "answer": 3, "scoring": "rouge"}
@@ -78,7 +144,7 @@ def test_several_pictures(folder: Path):
         ({"options": COLOURS, "answer": 2}, "option 2, counted from 0"),
         ({"options": COLOURS, "answer": True}, "`answer` must be"),
         ({"options": ["B", "A"], "answer": "A"}, "one option's text and another one's letter"),
-        ({"options": ["red", "Red."]}, "two `options` are alike"),
+        ({"options": ["blue", "blue"]}, "two `options` are the same"),
         ({"options": "red"}, "`options`, a list"),
         ({"answer": {}}, "`answer` must be"),
         ({"scoring": "bleu"}, "`scoring` must be one of"),

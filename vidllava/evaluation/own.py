@@ -3,8 +3,9 @@
 {"id": "7", "video": "a.mp4", "question": "which colour?", "options": ["red", "blue"], "answer": "B",
  "category": "colour", "start": "0:10", "end": "0:20", "duration_seconds": 64}
 
-``image`` or ``images`` or ``media`` may stand for ``video``. ``answer``: an option's text, its letter, or its
-number from 0; without options a text, or a list of texts each of which is right. Other scalars are groups.
+``image`` or ``images`` or ``media`` may stand for ``video``. ``answer``: an option's text, its letter, both
+("B. blue"), or its number from 0; what could mean two options is refused. Without options a text, or a list
+of texts each of which is right. Other scalars are groups.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from typing import Any
 
 from vidllava.data.own_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
-from vidllava.evaluation.item import LETTERS, EvalItem, Groups, Scoring, lettered
+from vidllava.evaluation.item import EvalItem, Groups, Scoring, lettered
 from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, scalar, text_of, texts_of, unlettered
-from vidllava.evaluation.texts import normalised
+from vidllava.evaluation.task import Context, Task, label_of, scalar, text_of, texts_of, unlettered
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 _MEDIA = ("video", "image", "images", "media")
@@ -50,8 +50,9 @@ def read(record: Record, context: Context) -> list[EvalItem]:
     """The question of one row. Raises RowFault."""
     question = text_of(record, "question")
     media = _media(record)
-    options = unlettered(texts_of(record, "options")) if record.get("options") is not None else ()
-    answers = _answers(record.get("answer"), options)
+    written = texts_of(record, "options") if record.get("options") is not None else ()
+    options = unlettered(written)
+    answers = _answers(record.get("answer"), options, written)
     return [
         EvalItem(
             id=_identity(record, context.number),
@@ -89,39 +90,17 @@ def _media(record: Record) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _answers(value: Any, options: tuple[str, ...]) -> tuple[str, ...]:
+def _answers(value: Any, options: tuple[str, ...], written: tuple[str, ...]) -> tuple[str, ...]:
     """The right answer and what is as right; empty where the label is hidden."""
     if value is None:
         return ()
     if options:
-        return (_letter(value, options),)
+        return (label_of(value, options, written),)
     texts = value if isinstance(value, list) else [value]
     shown = [scalar(text) for text in texts]
     if not shown or any(text is None or not text.strip() for text in shown):
         raise RowFault("`answer` must be a text or a list of texts")
     return tuple(text for text in shown if text is not None)
-
-
-def _letter(value: Any, options: tuple[str, ...]) -> str:
-    """An option's text, its letter, or its number. Raises RowFault for none, or for one that could be two."""
-    letters = LETTERS[: len(options)]
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(options):
-            raise RowFault(f"`answer` is option {value}, counted from 0, and there are {len(options)}")
-        return letters[value]
-    if not isinstance(value, str):
-        raise RowFault("`answer` must be an option's text, its letter or its number")
-    texts = [normalised(option) for option in options]
-    if len(set(texts)) < len(texts):
-        raise RowFault("two `options` are alike")
-    named = {letters[n] for n, text in enumerate(texts) if text == normalised(value)}
-    bare = value.strip().strip("().")
-    if bare in letters:
-        named.add(bare)
-    if len(named) != 1:
-        what = "no option" if not named else "one option's text and another one's letter"
-        raise RowFault(f"`answer` {value!r} is {what}")
-    return named.pop()
 
 
 def _scoring(record: Record, options: tuple[str, ...]) -> Scoring:

@@ -1,7 +1,8 @@
-"""What a data set's reader is: how its records are told from others, and how one becomes questions."""
+"""A data set's reader: how its records are told from others and become questions, how labels are read."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from vidllava.data.row import RowFault
 from vidllava.evaluation.item import LETTERS, EvalItem, Groups
 from vidllava.evaluation.media_finder import MediaFinder
 from vidllava.evaluation.tables import Record
+from vidllava.evaluation.texts import normalised
 from vidllava.media.timeline import Sampling
 
 
@@ -81,17 +83,83 @@ def index_of(record: Record, key: str, number: int) -> str:
     return LETTERS[place]
 
 
+_MARKED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])[.):])\s*", re.ASCII)
+_BARE = re.compile(r"(?:(?:option|choice)\s+)?[(\[]?([A-Za-z])[)\]]?[.:]?", re.IGNORECASE | re.ASCII)
+_NUMBERED = re.compile(r"\(?(\d+)[.):]\s+", re.ASCII)
+
+
 def unlettered(options: Sequence[str]) -> tuple[str, ...]:
-    """ "A. red" as "red", where every option begins with its own letter."""
-    stripped = []
-    for mark, option in zip(LETTERS, options, strict=False):
-        for form in (f"{mark}.", f"({mark})", f"{mark})", f"{mark}:"):
-            if option.startswith(form):
-                stripped.append(option.removeprefix(form).strip())
-                break
-        else:
-            return tuple(options)
-    return tuple(stripped)
+    """ "A. red" as "red", where every option begins with its own letter, all large or all small."""
+    marks = [_MARKED.match(option) for option in options]
+    letters = "".join("?" if mark is None else mark[1] or mark[2] for mark in marks)
+    stripped = tuple(
+        option[mark.end() :].strip() for option, mark in zip(options, marks, strict=True) if mark is not None
+    )
+    own = LETTERS[: len(options)]
+    return stripped if letters in (own, own.lower()) and all(stripped) else tuple(options)
+
+
+def label_of(value: Any, options: Sequence[str], written: Sequence[str]) -> str:
+    """The letter of the option that a row's ``answer`` names.
+
+    ``written``: the options as the row has them; ``options``: without their letters. A label is an option's
+    text (word for word, else but for case and marks), its letter ("B", "b", "(B)"), both ("B. right"), or, as
+    a number, its place counted from 0. Raises RowFault for none of these, and where two readings differ: a
+    number or letter that is one option's text and names another one, a letter beside another one's text.
+    """
+    if len(set(written)) < len(written):
+        raise RowFault("two `options` are the same")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RowFault("`answer` must be an option's text, its letter or its number")
+    is_number = not isinstance(value, str)
+    said = str(scalar(value) if is_number else value).strip()
+    named = _by_text(said, options, written)
+    if len(named) > 1:
+        raise RowFault(f"`answer` {value!r} is two options' text but for case and marks")
+    what, hint = "text and another one's letter", ""
+    if is_number:
+        what, hint = (
+            "text and another one's place, counted from 0",
+            "; give the letter, or the text in quotes",
+        )
+        if float(value) == int(value) and 0 <= int(value) < len(options):
+            named.add(int(value))
+        elif not named:
+            raise RowFault(f"`answer` is option {said}, counted from 0, and there are {len(options)}")
+    else:
+        named |= _by_letter(said, options)
+    if len(named) != 1:
+        raise RowFault(f"`answer` {value!r} is " + (f"one option's {what}{hint}" if named else "no option"))
+    return LETTERS[named.pop()]
+
+
+def _by_text(said: str, options: Sequence[str], written: Sequence[str]) -> set[int]:
+    """Places of the options with that text: word for word if there is one, else but for case and marks."""
+    for texts in (written, options):
+        if said in texts:
+            return {list(texts).index(said)}
+    return {
+        place
+        for place, option in enumerate(options)
+        if normalised(said) and normalised(option) == normalised(said)
+    }
+
+
+def _by_letter(said: str, options: Sequence[str]) -> set[int]:
+    """Places that a letter names, alone or before a text; a number before a text counts from 0 or from 1."""
+    if bare := _BARE.fullmatch(said):
+        place = LETTERS.index(bare[1].upper())
+        return {place} if place < len(options) else set()
+    marked, numbered = _MARKED.match(said), _NUMBERED.match(said)
+    mark = marked or numbered
+    beside = _by_text(said[mark.end() :], options, options) if mark is not None else set()
+    if not beside:
+        return set()
+    if marked is not None:
+        return beside | {LETTERS.index((marked[1] or marked[2]).upper())}
+    assert numbered is not None  # one of both matched
+    number = int(numbered[1])
+    return beside if beside <= {number, number - 1} else beside | {number}
 
 
 def groups_of(record: Record, *keys: str) -> Groups:
