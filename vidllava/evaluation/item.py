@@ -48,7 +48,7 @@ class EvalItem:
     max_new_tokens: int | None = None
     """As the benchmark has it; None leaves it to the flags."""
     subtitles: str | None = None
-    """An .srt file whose lines at the sampled frames stand before the prompt; empty for a missing one."""
+    """A file whose lines at the sampled frames stand before the prompt; empty for a missing one."""
     earlier: tuple[str, ...] = ()
     """Questions asked before, in the same conversation: the model's own answers stand in the prompt."""
 

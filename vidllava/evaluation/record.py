@@ -6,6 +6,7 @@ failed(item, number, fault)                         # status decode_error, over_
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from vidllava.backbone.question import MediaItem
@@ -88,7 +89,7 @@ def _named(item: EvalItem, fault: VidllavaError) -> str:
     text = str(fault)
     for path, name in zip(item.paths, item.media, strict=True):
         text = text.replace(path, name)
-    return text
+    return text.replace(item.subtitles, os.path.basename(item.subtitles)) if item.subtitles else text
 
 
 def _head(item: EvalItem, number: int, status: str, error: str | None) -> Record:

@@ -3,7 +3,7 @@
 A parquet or JSON of one row a question (videoID, question, options, answer, duration, ...), or the nested
 JSON of the evaluation template (one entry a video with its `questions`). Prompt and 16 new tokens as in
 lmms_eval/tasks/videomme, which says "and the subtitles" in both settings. Subtitles: the lines of
-subtitle/<videoID>.srt at the frames that the model sees.
+subtitle/<videoID>.srt (or .vtt) at the frames that the model sees.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ INSTRUCTION = (
     "Respond with only the letter (A, B, C, or D) of the correct option."
 )
 ENDS = {False: OPTION_LETTER, True: "The best answer is:"}
+_SUBTITLES = (".srt", ".vtt")
 _GROUPS = ("duration", "domain", "sub_category", "task_type")
 
 
@@ -66,9 +67,9 @@ def _question(record: Record, context: Context, subtitles: bool) -> EvalItem:
 
 
 def _subtitles(video: str, context: Context) -> str:
-    """The .srt file; empty where the video has none."""
-    path = context.finder.find(video, endings=(".srt",), folders=("subtitle", "subtitles"))
-    return path if path.endswith(".srt") and os.path.exists(path) else ""
+    """The file of subtitles; empty where the video has none."""
+    path = context.finder.find(video, endings=_SUBTITLES, folders=("subtitle", "subtitles"))
+    return path if path.endswith(_SUBTITLES) and os.path.exists(path) else ""
 
 
 PLAIN = Task("videomme", recognises, partial(read, subtitles=False))
