@@ -125,6 +125,14 @@ def test_a_held_frame_is_on_screen_until_the_next(run: Run, held: Path, asked, i
     assert [frame["index"] for frame in report["frames"]] == indices
 
 
+def test_the_last_frame_is_on_screen_until_the_clip_ends(run: Run, held: Path):
+    report = json.loads(run("frames", held, "--start", 62.01, "--json").out)
+    assert [frame["index"] for frame in report["frames"]] == [3]
+    result = run("frames", held, "--start", 62.5)
+    assert result.code == 2
+    assert "is after the last frame at 62.000 s, shown until 62.03" in result.err
+
+
 def test_which_rule_was_followed_is_said(run: Run, held: Path):
     for asked, rule in ((("--num-frames", 3), "time"), (("--fps", 1), "fps"), (("--num-frames", 9), "all")):
         assert json.loads(run("frames", held, *asked, "--json").out)["sampling"] == rule

@@ -122,6 +122,13 @@ def test_a_held_frame_counts_once_and_the_longest_stretches_make_up_the_number()
     assert found.indices == (0, 4, 9, 18, 27, 28)
 
 
+def test_a_held_frame_at_an_end_leaves_its_place_to_the_frame_furthest_off():
+    middles = SamplingRequest(num_frames=3, rule="midpoints")  # 33, 100 and 167 s of 200
+    for times, indices in (([0, 1, 2, 3, 4, 100], (0, 4, 5)), ([0, 100, 196, 197, 198, 199], (0, 1, 5))):
+        found = plan_frames(np.array(times, float), middles, source="clip.mp4", duration_seconds=200.0)
+        assert found.indices == indices
+
+
 @LAWS
 @given(
     st.integers(1, 400),

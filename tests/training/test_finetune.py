@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.errors import DatasetError, DivergedError, ModelError, UsageError
 from vidllava.training import loop
+from vidllava.training import run as run_module
 
 DETERMINISTIC = ("step", "epoch", "loss", "learning_rate", "vision_lr", "projector_lr", "grad_norm")
 
@@ -353,3 +356,12 @@ def test_the_gradient_does_not_hang_on_how_the_batch_is_cut(run: Run, tmp_path: 
 def test_data_is_checked_before_the_model(run: Run, tmp_path: Path):
     with pytest.raises(DatasetError, match="no such file"):
         run(tmp_path, data=("nothing.json",), model="no/such/model/at/all")
+
+
+def test_a_checkpoint_of_a_version_without_the_setting_was_sampled_by_index():
+    old = SimpleNamespace(folder="old", state={"run": {"settings": {}, "encode": {}, "data": {}}})
+    now: dict[str, Any] = {"settings": {}, "encode": {"sampling": "index"}, "data": {}}
+    run_module._check_same(old, now, allow_changes=False)  # type: ignore[arg-type]
+    now["encode"]["sampling"] = "time"
+    with pytest.raises(ModelError, match="was made with other settings: sampling index -> time"):
+        run_module._check_same(old, now, allow_changes=False)  # type: ignore[arg-type]
