@@ -127,6 +127,18 @@ def shape_of(frame: av.VideoFrame, codec: str = "ffv1") -> VideoInfo:
     return info
 
 
+@pytest.mark.parametrize("pixel_format", ["rgba", "argb", "bgra", "abgr", "gbrap", "ya8"])
+def test_every_level_over_white_is_the_nearest_one(pixel_format):
+    """All 256 levels under all 256 alphas, against exact arithmetic."""
+    level, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    picture = np.dstack([level, level, level, alpha]).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixel_format)
+    shown = Converter(shape_of(frame), None)(frame)
+    expected = np.rint((level * alpha + 255.0 * (255 - alpha)) / 255)
+    tolerance = 1 if pixel_format == "ya8" else 0  # grey goes through another range on its way
+    assert np.abs(shown - expected[..., None]).max() <= tolerance
+
+
 def test_transparency_that_no_decoder_reads_is_said(tmp_path, monkeypatch):
     path = write_layered(tmp_path / "a.webm", "libvpx-vp9", "yuva420p")
     monkeypatch.setattr(container_module, "_ALPHA_DECODERS", {"vp9": "no such decoder"})
