@@ -5,7 +5,6 @@ Nothing but /exit and the end of the lines ends a session; Ctrl-C stops an answe
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from vidllava.cli.intake import Intake
 from vidllava.cli.lines import Telling
 from vidllava.cli.report import answer_json, frames_json, media_json
 from vidllava.errors import UsageError, VidllavaError
+from vidllava.files.writing import write_json
 
 if TYPE_CHECKING:
     from vidllava.backbone.chat import Conversation, Exchange
@@ -168,15 +168,9 @@ class Session:
             raise UsageError("/save", "needs a file name", "for example: /save talk.json")
         path = Path(" ".join(words)).expanduser()
         report = {"model": self._settings.name, "turns": [self._saved(one) for one in self._talk.exchanges]}
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(report, file, indent=2, ensure_ascii=False)
-                file.write("\n")
-        except FileExistsError:
-            raise UsageError(f"/save {path}", "exists already", "another name") from None
-        except OSError as fault:
-            what = f"cannot be written: {fault.strerror}"
-            raise UsageError(f"/save {path}", what, "another name") from None
+        if path.exists():
+            raise UsageError(f"/save {path}", "exists already", "another name")
+        write_json(path, report)
         self._console.reply(f"saved: {path}")
 
     def _saved(self, exchange: Exchange) -> dict[str, Any]:

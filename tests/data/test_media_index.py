@@ -276,3 +276,19 @@ def test_emptying_what_is_no_index(folder: CacheFolder, monkeypatch: pytest.Monk
     empty(folder)
     assert path.exists() == (state == "no table")
     return None
+
+
+def test_a_file_that_was_replaced_with_its_size_and_time_kept_is_looked_at_again(
+    folder: CacheFolder, tmp_path: Path
+):
+    """As ``cp -p`` and ``rsync -a`` do."""
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    for one in (path, other):
+        one.write_bytes(one.name.encode() * 10)
+        os.utime(one, (1e9, 1e9))
+    with MediaIndex(folder, print) as index:
+        index.keep(str(path), os.stat(path), Header(1, 2))
+    with MediaIndex(folder, print) as index:
+        assert index.find(str(path)) is not None
+        os.replace(other, path)
+        assert index.find(str(path)) is None

@@ -12,6 +12,7 @@ from vidllava.backbone.adapter import merge_adapter
 from vidllava.backbone.load import DTYPES, load_backbone
 from vidllava.backbone.locate import bases
 from vidllava.errors import ResourceError
+from vidllava.files.writing import flush_to_disk, flush_tree
 
 _TYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -31,7 +32,9 @@ def export(adapter: Path, output: Path, *, dtype: str = "auto") -> None:
     try:
         with torch.no_grad():
             backbone.save(aside)
+        flush_tree(aside)
         aside.rename(output)
+        flush_to_disk(output.absolute().parent)
     except (OSError, SafetensorError) as fault:
         raise ResourceError(output, f"could not be written: {fault}", "make room") from fault
     finally:

@@ -4,7 +4,7 @@
         index.find(path)                   # a Header, or None: not looked at, or changed since
         index.keep(path, Header(height=480, width=640))
 
-A file is known by its path, size and time of writing. Several processes may use the index at once. It only
+A file is known by its path, inode, size and times. Several processes may use the index at once. It only
 saves time: a database that is broken is made anew, one that stays locked is left alone, and both are said. It
 takes an eighth of the cache folder at most: where it would be more, the older half is forgotten.
 """
@@ -27,7 +27,7 @@ import numpy as np
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import ResourceError
 
-FILE = "media-4.sqlite3"
+FILE = "media-5.sqlite3"
 """The number is that of the table and of what a look finds: another one is another file."""
 _LOCK_SECONDS = 5.0
 _ROWS_AT_ONCE = 256
@@ -36,14 +36,12 @@ _MIN_BYTES = 1 << 16
 # Times of files may be as coarse as this: a younger one may change without a trace.
 _SETTLED_SECONDS = 2.0
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS media (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, "
+    "CREATE TABLE IF NOT EXISTS media (path TEXT PRIMARY KEY, stamp TEXT, "
     "height INTEGER, width INTEGER, times BLOB, seconds REAL, fault TEXT, kept_ns INTEGER) WITHOUT ROWID"
 )
 _TABLES = "SELECT name FROM sqlite_master WHERE name = 'media'"
-_READ = (
-    "SELECT height, width, times, seconds, fault FROM media WHERE path = ? AND size = ? AND modified_ns = ?"
-)
-_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_READ = "SELECT height, width, times, seconds, fault FROM media WHERE path = ? AND stamp = ?"
+_WRITE = "INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _MIDDLE = "SELECT kept_ns FROM media ORDER BY kept_ns LIMIT 1 OFFSET (SELECT count(*) / 2 FROM media)"
 _FORGET = "DELETE FROM media WHERE kept_ns < ?"
 _NANO = 1e9
@@ -103,7 +101,7 @@ class MediaIndex:
                 return None
             try:
                 status = os.stat(path)
-                row = self._database.execute(_READ, (path, status.st_size, status.st_mtime_ns)).fetchone()
+                row = self._database.execute(_READ, (path, _stamp(status))).fetchone()
                 return None if row is None else _header(*row)
             except (OSError, ValueError, zlib.error, UnicodeEncodeError):
                 return None
@@ -117,7 +115,7 @@ class MediaIndex:
             return
         times = None if header.frame_times is None else _packed(header.frame_times)
         what = (header.height, header.width, times, header.duration_seconds, header.fault)
-        row = (path, status.st_size, status.st_mtime_ns, *what, time.time_ns())
+        row = (path, _stamp(status), *what, time.time_ns())
         with self._lock:
             if self._database is None:
                 return
@@ -217,6 +215,12 @@ def _forget_older_half(database: sqlite3.Connection) -> None:
         database.execute(_FORGET, database.execute(_MIDDLE).fetchone())
     with suppress(sqlite3.OperationalError):  # somebody reads: the free pages are used again all the same
         database.execute("VACUUM")
+
+
+def _stamp(status: os.stat_result) -> str:
+    """What changes whenever a file does: where it lies, its size and both its times."""
+    facts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(str(fact) for fact in facts)
 
 
 def _packed(times: np.ndarray) -> bytes:

@@ -97,6 +97,12 @@ def flush_to_disk(path: str | Path) -> None:
         os.close(handle)
 
 
+def flush_tree(folder: Path) -> None:
+    """Wait until the disk holds every file in a folder, and the list of names of each folder."""
+    for path in (*folder.rglob("*"), folder):
+        flush_to_disk(path)
+
+
 def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON lines by one write, so that those of several processes do not mingle. Raises ResourceError.
 

@@ -10,7 +10,6 @@ colour and form that training never shows). Exact: the whole answer is right. F1
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidllava.files.writing import write_json
 from vidllava.nano.lessons import SETTINGS, Setting, make_lesson, write_exhibit
 from vidllava.nano.questions import FREE_KINDS
 from vidllava.nano.words import Split
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{one.split} {one.setting}: {one.question} -> {one.given} (true: {one.true})")
     print(table(report))
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vidllava.errors import ModelError, ResourceError
-from vidllava.files.writing import flush_to_disk, write_json
+from vidllava.files.writing import flush_to_disk, flush_tree, write_json
 
 COMPLETE = "COMPLETE"
 STATE_FILE = "trainer_state.json"
@@ -141,7 +141,7 @@ def publish(output: Path, write: Callable[[Path], None]) -> None:
     """Write the final model aside and move its files into `output` itself, one rename each."""
     with writing(output / f"{_ASIDE}final") as aside:
         write(aside)
-        _flush_tree(aside)
+        flush_tree(aside)
         # These make a folder a model: none while the files in it are of two models.
         for name in _MAKES_A_MODEL:
             (output / name).unlink(missing_ok=True)
@@ -169,14 +169,8 @@ def _numbered(output: Path) -> list[int]:
 
 
 def _seal(folder: Path) -> None:
-    _flush_tree(folder)
+    flush_tree(folder)
     sizes = {
         p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
     }
     write_json(folder / COMPLETE, {"files": sizes})
-
-
-def _flush_tree(folder: Path) -> None:
-    """Wait until the disk holds every file in a folder, and the list of names of each folder."""
-    for path in (*folder.rglob("*"), folder):
-        flush_to_disk(path)

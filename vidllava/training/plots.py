@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidllava.files.writing import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,15 +32,17 @@ _RAW, _SMOOTH = "#9db8d2", "#12406b"
 
 
 def draw(metrics: Path, picture: Path) -> bool:
-    """Draw the rows of `metrics` to the PNG `picture`; False where there are too few for a line."""
+    """Draw the rows of `metrics` to the PNG `picture`; False where there are too few for a line.
+
+    Raises ResourceError.
+    """
     rows = _rows(metrics)
     if sum(row.get("loss") is not None for row in rows) < 2:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    aside = picture.with_name(f".{picture.name}.writing")
-    FigureCanvasAgg(figure_of(rows)).print_figure(aside, format="png")
-    aside.replace(picture)
+    with replacing(picture) as file:
+        FigureCanvasAgg(figure_of(rows)).print_figure(file, format="png")
     return True
 
 

@@ -23,7 +23,7 @@ from vidllava.data.load import Loading, Schemes, load_mixture, parts_of
 from vidllava.data.mixture import Mixture
 from vidllava.data.mixture_file import Part
 from vidllava.data.options import EncodeOptions
-from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
+from vidllava.errors import DatasetError, ModelError, ResourceError, UsageError, VidllavaError
 from vidllava.files.writing import refuse_inputs, write_json
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.training import trackers
@@ -202,7 +202,7 @@ def _finish(output: Path, tracked: Tracked) -> None:
     try:
         tracked.close()
         draw(output / METRICS_FILE, output / PLOT_FILE)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, ResourceError) as fault:
         tracked.said(f"{PLOT_FILE} could not be drawn: {fault}")
 
 
