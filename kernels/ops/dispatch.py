@@ -1,4 +1,4 @@
-"""Triton or PyTorch? Decided per kind of device, with a reason to print.
+"""Triton or PyTorch? Decided per device, with a reason to print.
 
     name, reason = choose("cuda")      # ("triton", "CUDA device of compute capability 9.0")
 
@@ -28,7 +28,7 @@ LAUNCH_BOUND_ELEMENTS = 1 << 16
 
 def choose(device: torch.device | str) -> tuple[Literal["triton", "torch"], str]:
     """Which kernels run on `device`, and why. Raises ValueError where the variable asks the impossible."""
-    return _choose(torch.device(device).type, os.environ.get(VARIABLE, "auto"))
+    return _choose(torch.device(device), os.environ.get(VARIABLE, "auto"))
 
 
 def launch_bound(kind: str, num_elements: int) -> bool:
@@ -48,25 +48,25 @@ def implementation(operator: str, device: torch.device, num_elements: int | None
     """The module whose functions serve `operator` ("splice" or "rotate") on `device`, by size too."""
     kind = device.type
     if kind == "cuda" and num_elements is not None and launch_bound(kind, num_elements):
-        return _load(operator, kind, "torch")
-    return _load(operator, kind, os.environ.get(VARIABLE, "auto"))
+        return _load(operator, device, "torch")
+    return _load(operator, device, os.environ.get(VARIABLE, "auto"))
 
 
 @cache
-def _load(operator: str, kind: str, wanted: str) -> ModuleType:
-    return importlib.import_module(f"vidllava.kernels.{operator}_{_choose(kind, wanted)[0]}")
+def _load(operator: str, device: torch.device, wanted: str) -> ModuleType:
+    return importlib.import_module(f"vidllava.kernels.{operator}_{_choose(device, wanted)[0]}")
 
 
 @cache
-def _choose(kind: str, wanted: str) -> tuple[Literal["triton", "torch"], str]:
+def _choose(device: torch.device, wanted: str) -> tuple[Literal["triton", "torch"], str]:
     if wanted not in CHOICES:
         raise ValueError(f"{VARIABLE}: {wanted!r} is none of {', '.join(CHOICES)}")
     if wanted == "torch":
         return "torch", f"{VARIABLE}=torch"
-    obstacle = _obstacle(kind)
+    kind, obstacle = device.type, _obstacle(device)
     if obstacle is None:
         if kind == "cuda":
-            major, minor = torch.cuda.get_device_capability()
+            major, minor = torch.cuda.get_device_capability(device)
             return "triton", f"CUDA device of compute capability {major}.{minor}"
         if wanted == "triton":
             return "triton", "Triton's interpreter: for tests, slow"
@@ -76,8 +76,9 @@ def _choose(kind: str, wanted: str) -> tuple[Literal["triton", "torch"], str]:
     return "torch", obstacle
 
 
-def _obstacle(kind: str) -> str | None:
-    """Why Triton cannot serve devices of this kind; None if it can."""
+def _obstacle(device: torch.device) -> str | None:
+    """Why Triton cannot serve this device; None if it can."""
+    kind = device.type
     try:
         interpreted = bool(importlib.import_module("triton").knobs.runtime.interpret)
     except ImportError:
@@ -86,7 +87,7 @@ def _obstacle(kind: str) -> str | None:
         return None
     if kind != "cuda":
         return f"no CUDA device, device is {kind}"
-    capability = torch.cuda.get_device_capability()
+    capability = torch.cuda.get_device_capability(device)
     if capability < MINIMUM_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is below 8.0"
     return None

@@ -14,7 +14,7 @@ import pytest
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import check_folder, locate
 from vidllava.backbone.settings import named_settings, read_settings
-from vidllava.errors import ModelError
+from vidllava.errors import ModelError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +170,20 @@ def test_missing_weights_are_never_left_random(copy: Path) -> None:
 def test_named_models_have_the_published_sizes() -> None:
     settings = named_settings("onevision-7b")
     assert (settings.side, settings.trained_context, len(settings.pinpoints)) == (27, 32768, 36)
+
+
+def test_the_device_that_is_asked_for_is_the_one_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current device may be another one, and a compiler for the CPU is wanted beside a GPU too."""
+    import torch
+
+    from vidllava.backbone.load import check_compiler, choose_dtype
+
+    capabilities = {0: (9, 0), 1: (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("vidllava.backbone.load.shutil.which", lambda _: None)
+    assert choose_dtype("auto", torch.device("cuda", 0))[0] == torch.bfloat16
+    assert choose_dtype("auto", torch.device("cuda", 1))[0] == torch.float16
+    check_compiler(torch.device("cuda", 0))
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler on a CPU"):
+        check_compiler(torch.device("cpu"))

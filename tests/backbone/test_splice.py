@@ -64,6 +64,20 @@ def test_a_training_step_without_visuals_still_reaches_every_parameter(checkpoin
     assert len(trained) > 50
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_features_and_newlines_that_nobody_reads_leave_the_loss_alone(
+    checkpoint: Path, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(str(checkpoint)).train()
+    batch = collate([labelled([5, 6, 7], [IGNORE, 6, 7])])
+    sound = backbone(batch).loss
+    assert sound.isfinite()
+    encode = backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda pixels: encode(pixels) + wrong)
+    torch.nn.init.constant_(backbone.hf.model.image_newline, wrong)
+    assert torch.equal(backbone(batch).loss, sound)
+
+
 def test_the_tower_gives_the_same_in_chunks(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = load_backbone(str(checkpoint))
     pixels = frames(7, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,32 @@ def test_a_torn_character_at_the_end_is_not_lost(checkpoint: Path) -> None:
     codec = read_codec(checkpoint)
     torn = codec.encode("ok 漢")[:-1]
     assert "".join(codec.stream(torn)) == "ok \N{REPLACEMENT CHARACTER}"
+
+
+def test_a_stream_is_decoded_once_however_long_it_is(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the whole answer again for each token: a long one would take quadratic time."""
+    codec = read_codec(checkpoint)
+    decode, lengths = codec.decode, []
+
+    def counted(ids: list[int]) -> str:
+        lengths.append(len(ids))
+        return decode(ids)
+
+    monkeypatch.setattr(codec, "decode", counted)
+    ids = codec.encode("漢字 and 🎬! " * 40)
+    pieces = list(codec.stream(ids))
+    assert lengths == [len(ids)]
+    assert len(pieces) > 200
+
+
+def test_any_ids_stream_to_what_they_decode_to(checkpoint: Path) -> None:
+    """Control tokens, halves of characters and bytes that are no text among them."""
+    codec, rng = read_codec(checkpoint), random.Random(7)
+    for _ in range(300):
+        ids = [rng.randrange(261) for _ in range(rng.randrange(40))]
+        assert "".join(codec.stream(iter(ids))) == codec.decode(ids)
 
 
 def test_a_missing_or_damaged_tokenizer_is_told(tmp_path: Path) -> None:

@@ -148,6 +148,10 @@ CASES = {
             Visual(SQUARE, "max", 2, again=True),
         )
     ),
+    # The same features, in blocks of one shape and evenly spaced rows: no view of both may be added to.
+    "same-source": case(
+        (1, *[Visual(SQUARE, "average", 2)], *[Visual(SQUARE, "average", 2, again=True)] * 3, 1)
+    ),
     "mixed-batch": case(
         (2, Visual(SQUARE, "bilinear", 2, count=2, newline="one"), 3),
         (3,),

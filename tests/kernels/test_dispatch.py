@@ -20,10 +20,12 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     from vidllava.kernels import dispatch
 
     dispatch._choose.cache_clear()
+    dispatch._load.cache_clear()
     monkeypatch.delenv("VIDLLAVA_KERNELS", raising=False)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     yield
     dispatch._choose.cache_clear()
+    dispatch._load.cache_clear()
 
 
 def test_the_cpu_gets_pytorch_and_cuda_gets_triton():
@@ -34,8 +36,16 @@ def test_the_cpu_gets_pytorch_and_cuda_gets_triton():
 
 def test_an_old_device_gets_pytorch(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("triton")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     assert choose("cuda") == ("torch", "compute capability 7.5 is below 8.0")
+
+
+def test_the_device_that_is_asked_for_is_the_one_looked_at(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("triton")
+    capabilities = {0: (9, 0), 1: (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    assert choose("cuda:0")[0] == "triton"
+    assert choose("cuda:1") == ("torch", "compute capability 7.5 is below 8.0")
 
 
 def test_the_variable_decides(monkeypatch: pytest.MonkeyPatch):

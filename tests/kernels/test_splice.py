@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -189,6 +191,56 @@ def test_rows_have_the_dtype_of_the_embedding(device: str):
     assert [x.dtype for x in (*outputs, gradients[0])] == [torch.float32] * 3 + [torch.bfloat16]
     torch.testing.assert_close(outputs[0], exact[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(gradients[0], wanted[0].bfloat16(), rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.float32], ids=str)
+def test_gradients_of_low_precision_are_added_in_float32_and_rounded_once(dtype: torch.dtype, device: str):
+    """A unit is less than half a spacing of the first summand: one after the other they would all be lost."""
+    first = 2 / torch.finfo(dtype).eps
+    one = case((Visual((1, 2), "copy"), *[Visual((1, 2), "copy", again=True)] * 40))
+    features, *others = one.inputs(dtype, device=device)
+    rows, _, _ = splice(features, *others[:2], one.plan.to(device), others[2])
+    grad = torch.ones_like(rows)
+    grad[:2] = first
+    grad[-1] = 0.0  # the padding
+    (gradient,) = torch.autograd.grad(rows, features, grad)
+    assert gradient.dtype == dtype
+    assert gradient.tolist() == [[first + 40] * features.shape[1]] * 2
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.float32], ids=str)
+def test_a_newline_of_float32_gets_its_gradient_in_float32(dtype: torch.dtype, device: str):
+    one = case((Visual((4, 2), "copy", newline="row"),))
+    features, embedding, newline, inv_freq = one.inputs(dtype, device=device)
+    newline = newline.detach().float().requires_grad_()
+    rows, _, _ = splice(features, embedding, newline, one.plan.to(device), inv_freq)
+    first = 2 / torch.finfo(dtype).eps
+    grad = torch.zeros_like(rows)
+    grad[one.plan.newlines.long()] = 1.0
+    grad[one.plan.newlines[0].item()] = first
+    (gradient,) = torch.autograd.grad(rows, newline, grad)
+    assert gradient.dtype == torch.float32
+    # Odd, so no number of the low precision.
+    assert gradient.tolist() == [first + 3] * len(newline)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.5, 3.0, 7.0])
+def test_the_factor_is_a_true_division_which_far_positions_tell(factor: float, device: str):
+    """At position 30,000 one unit in the last place of a frequency turns a row by a milliradian."""
+    one = case((64,))
+    positions = torch.arange(30_000, 30_065, dtype=torch.int32)
+    plan = replace(one.plan, positions=positions).to(device)
+    inv_freq = 10_000.0 ** -(torch.arange(32) / 32)
+    features, embedding, newline, _ = one.inputs(torch.float32, device=device)
+    _, cos, sin = splice(features, embedding, newline, plan, inv_freq.to(device), factor=factor)
+    frequency = inv_freq / torch.tensor(factor)
+    angle = (positions[:64].float()[:, None] * frequency).double().repeat(1, 2)
+    # Cosines of two libraries differ by a unit in the last place.
+    torch.testing.assert_close(cos[:64].cpu().double(), angle.cos(), rtol=0, atol=3e-7)
+    torch.testing.assert_close(sin[:64].cpu().double(), angle.sin(), rtol=0, atol=3e-7)
+    multiplied = (positions[:64].float()[:, None] * (inv_freq * torch.tensor(1 / factor))).double()
+    told = (multiplied.cos() - angle[:, :32].cos()).abs().max() > 1e-5
+    assert told == (factor != 1.0)  # or the test could not tell one from the other
 
 
 def test_what_does_not_fit_the_plan_is_refused(device: str):

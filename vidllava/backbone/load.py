@@ -57,7 +57,8 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
 def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     """The weights' type and the reason. CPUs without matrix units run bf16 forty times slower than fp32."""
     if name == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        # Older ones imitate bfloat16, slowly; and the question is about this device, not the current one.
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU computes bfloat16"
         if device.type == "cuda":
             return torch.float16, "this GPU has no bfloat16"
@@ -144,9 +145,9 @@ def check_attention(name: str) -> None:
         raise UsageError(flag, "its package is not installed, or finds no CUDA device", "sdpa")
 
 
-def check_compiler() -> None:
-    """Raises UsageError where torch.compile has no compiler to work with."""
-    if torch.cuda.is_available():
+def check_compiler(device: torch.device) -> None:
+    """Raises UsageError where torch.compile has no compiler to work with on ``device``."""
+    if device.type == "cuda":
         return
     if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
         raise UsageError("--compile", "needs a C++ compiler on a CPU", "install g++, or omit it")

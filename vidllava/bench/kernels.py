@@ -171,7 +171,7 @@ class KernelBench:
                 make_inputs(subject.case, inputs.leaves[0].dtype, self.device, seed=seed)
                 for seed in range(1, num_sets)
             ]
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
             calls = {
                 name: [call_of(path, subject.direction, one) for one in sets] for name, path in paths.items()
             }

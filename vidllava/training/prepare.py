@@ -29,7 +29,7 @@ def prepare(backbone: Backbone, job: Job, settings: TrainingSettings, *, fresh: 
     if settings.gradient_checkpointing:
         backbone.keep_less()
     if settings.compile:
-        check_compiler()
+        check_compiler(backbone.device)
         backbone.compile_layers()
 
 
