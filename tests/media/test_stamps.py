@@ -186,6 +186,9 @@ def test_an_empty_packet_of_a_codec_that_means_it_shows_the_last_picture_again(
     batch = take(with_empty_packets)
     assert batch.notes == ()
     assert [read_number(picture) for picture in batch.pixels] == [index // 2 for index in range(20)]
+    frames = reader.read_frames(str(with_empty_packets), 0, 4, reader.Damage())
+    numbers = [read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
+    assert numbers == [index // 2 for index in range(20)]
 
 
 def test_an_empty_packet_of_any_other_codec_is_no_frame_and_no_damage(with_empty_packets):
