@@ -23,6 +23,8 @@ from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import DatasetError, UsageError
 from vidllava.training.plots import draw, figure_of
+from vidllava.training.signals import StopRequest
+from vidllava.training.validation import Validation
 
 HELD_OUT = World(EVERYTHING, 2, name="held-out")
 HELD = {
@@ -55,6 +57,21 @@ def test_it_changes_no_bit_of_the_run(run: Run, tmp_path: Path, lora: bool):
         both = [tmp_path / one / f"checkpoint-{step}" for one in ("with", "without")]
         for part in ("optimizer.safetensors", "random.safetensors"):
             assert (both[0] / part).read_bytes() == (both[1] / part).read_bytes()
+
+
+def test_random_numbers_that_it_draws_are_put_back(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sums = Validation._sums
+
+    def drawing(self: Validation, step: int, stop: StopRequest):
+        torch.rand(3)
+        return sums(self, step, stop)
+
+    monkeypatch.setattr(Validation, "_sums", drawing)
+    options = {"max_steps": 2, "lora": True, "lora_dropout": 0.5, "lora_rank": 2}
+    run(tmp_path / "without", **options)
+    run(tmp_path / "with", eval_steps=1, **options, **HELD)
+    adapters = [(tmp_path / one / "adapter_model.safetensors").read_bytes() for one in ("with", "without")]
+    assert adapters[0] == adapters[1]
 
 
 def test_it_is_the_mean_over_every_label_of_every_row(run: Run, tmp_path: Path):
