@@ -30,6 +30,18 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
+def test_every_dependency_is_imported_somewhere():
+    """A library that nothing imports is installed for nothing."""
+    names = {"pillow": "PIL", "pyyaml": "yaml"}
+    texts = [path.read_text(encoding="utf-8") for folder in MAPPED.values() for path in folder.rglob("*.py")]
+    for entry in PROJECT["project"]["dependencies"]:
+        listed = re.match(r"[\w-]+", entry)
+        assert listed is not None
+        name = names.get(listed[0], listed[0].replace("-", "_"))
+        pattern = re.compile(rf"^\s*(?:import|from) {name}\b|import_module\(\"{name}", re.MULTILINE)
+        assert any(pattern.search(text) for text in texts), entry
+
+
 def test_every_package_folder_is_listed():
     found = set()
     for name, folder in MAPPED.items():

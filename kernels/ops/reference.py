@@ -8,6 +8,7 @@ B batch, H heads, R <= D rotated channels.
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from vidllava.kernels.block import MODES, Block
@@ -63,9 +64,7 @@ def pool_block(cells: Tensor, block: Block) -> Tensor:
         return torch.einsum("yi,xj,ijd->yxd", down, across, cells)
     k = block.stride
     whole = cells[: block.out_h * k, : block.out_w * k]
-    squares = (
-        whole.unflatten(1, (block.out_w, k)).unflatten(0, (block.out_h, k)).transpose(1, 2).flatten(2, 3)
-    )
+    squares = rearrange(whole, "(y i) (x j) d -> y x (i j) d", i=k, j=k)
     # Where several cells share the maximum, torch.max names the first, in reading order, as max_pool2d does.
     return squares.mean(2) if block.mode == MODES["average"] else squares.max(2).values
 

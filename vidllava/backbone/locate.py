@@ -154,7 +154,7 @@ def _cache_home() -> str:
 
 
 def pull(hub_id: str, revision: str | None = None) -> Path:
-    """Download ``hub_id`` (safetensors and text files) into the hub cache: the one use of the network."""
+    """Download ``hub_id`` (safetensors and text files) into the hub cache. Touches the network."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError

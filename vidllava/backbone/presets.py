@@ -8,10 +8,12 @@ trained with. Figures and sources: LLaVA-NeXT-Video blog (pooling, 4096 tokens),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from vidllava.media.timeline import Rule, Sampling
 from vidllava.prompting.layout import NewlineMode, PoolMode
+
+if TYPE_CHECKING:  # the arithmetic of times brings numpy, which --help does not need
+    from vidllava.media.timeline import Rule, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)

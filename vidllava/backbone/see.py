@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry, FeatureCache
@@ -216,7 +217,7 @@ def _encode_frames(
 
 
 def _channels_first(frames: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+    return rearrange(torch.from_numpy(frames), "t h w c -> t c h w").contiguous()
 
 
 def _picture_pixels(item: MediaItem, size: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import rearrange
 from torch.nn.functional import interpolate
 
 from vidllava.prompting.layout import best_resolution
@@ -31,7 +32,7 @@ def resize_frames(frames: Picture, size: int) -> torch.Tensor:
 
 
 def _resize(frames: Picture, size: tuple[int, int]) -> torch.Tensor:
-    view = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    view = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")
     if tuple(view.shape[2:]) == size:
         return view.clone()
     return interpolate(view, size=size, mode="bicubic", antialias=True)
@@ -66,8 +67,7 @@ def picture_tiles(picture: Picture, pinpoints: Sequence[tuple[int, int]], size: 
     top, left = (best_height - inner_height) // 2, (best_width - inner_width) // 2
     resized = _resize(picture[None], (inner_height, inner_width))[0]
     canvas[:, top : top + inner_height, left : left + inner_width] = resized
-    tiles = canvas.unfold(1, size, size).unfold(2, size, size)
-    tiles = tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, size, size)
+    tiles = rearrange(canvas, "c (y h) (x w) -> (y x) c h w", h=size, w=size)
     return torch.cat([resize_frames(picture[None], size), tiles])
 
 

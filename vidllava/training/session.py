@@ -275,7 +275,7 @@ def _check_launcher() -> None:
     """Raises UsageError where `accelerate launch` was asked for what would not come about."""
     for name in ("FSDP", "DEEPSPEED"):
         # On a CPU accelerate would leave the wish out and say nothing.
-        if os.environ.get(f"ACCELERATE_USE_{name}") == "true":
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true", "yes", "on", "y", "t"):
             raise UsageError("accelerate", f"{name} splits weights that are saved whole here", _DDP)
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
         # More than one was asked for, else it would have named no address.
