@@ -97,6 +97,6 @@ def decode(
 def whole_numbers(flag: str, text: str) -> tuple[int, ...]:
     """``8,32`` -> (8, 32), each once. Raises UsageError."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
+    if not all(word.isdecimal() and len(word) < 20 and int(word) > 0 for word in words):
         raise UsageError(f"{flag} {text}", "must be whole numbers above 0 with commas", "for example 8,32")
     return tuple(dict.fromkeys(int(word) for word in words))

@@ -51,7 +51,7 @@ def test_lists_are_read_each_word_once() -> None:
     assert parse_numbers("--num-frames", None) == parse_rates("--fps", None) == parse_modes(None) == ()
 
 
-@pytest.mark.parametrize("text", ["", "0", "-2", "2,,4", "2.5", "ten", "100001", "\u0663"])
+@pytest.mark.parametrize("text", ["", "0", "-2", "2,,4", "2.5", "ten", "100001", "9" * 5000, "\u0663"])
 def test_a_wrong_number_of_frames_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="--num-frames"):
         parse_numbers("--num-frames", text)

@@ -36,6 +36,7 @@ def test_bench_decode_writes_rows_and_shows_a_table(run: Run, clip: Path, tmp_pa
     [
         (["{clip}", "--reader", "vlc"], "--reader vlc: no such reader"),
         (["{clip}", "--num-frames", "8,x"], "--num-frames 8,x: must be whole numbers"),
+        (["{clip}", "--num-frames", "9" * 5000], "must be whole numbers"),
         (["{clip}", "--num-frames", "0"], "--num-frames 0: must be whole numbers"),
     ],
 )

@@ -99,7 +99,11 @@ def test_a_damaged_picture_is_told_before_flags_for_videos(
 
 
 @pytest.mark.parametrize(
-    "flags", [["--temperature", "-1"], ["--top-p", "0"], ["--max-new-tokens", "0"], ["--device", "cuda:99"]]
+    "flags",
+    [
+        *(["--temperature", "-1"], ["--temperature", "1e-320"], ["--temperature", "nan"]),
+        *(["--top-p", "0"], ["--top-p", "1e-320"], ["--max-new-tokens", "0"], ["--device", "cuda:99"]),
+    ],
 )
 def test_flags_on_the_answer_that_cannot_be_meant(run: Run, clip: Path, flags: list[str]):
     result = run("ask", clip, "what happens", *flags)
@@ -125,7 +129,7 @@ def test_unknown_command_names_the_nearest(run: Run):
 
 @pytest.mark.no_model
 @pytest.mark.parametrize(
-    "name", ["onevision-0.5b", "owner/model", "./nowhere", "nonsense", "/nowhere/at/all"]
+    "name", ["onevision-0.5b", "owner/model", "./nowhere", "nonsense", "/nowhere/at/all", "x" * 300]
 )
 def test_a_model_that_is_not_here(run: Run, clip: Path, name: str):
     result = run("ask", clip, "what happens", "--model", name)

@@ -107,8 +107,9 @@ def _folder(name: str, *, download: bool, revision: str | None) -> Path:
     if name == "nano":
         return nano_folder()
     path = Path(name).expanduser()
-    if name not in MODELS and (path.is_dir() or _looks_like_path(name)):
-        if not path.is_dir():
+    is_folder = os.path.isdir(path)  # False, not an error, for what cannot be a folder's name
+    if name not in MODELS and (is_folder or _looks_like_path(name)):
+        if not is_folder:
             raise ModelError(
                 name, "no such folder", "a checkpoint folder, a hub id, or: vidllava models list"
             )

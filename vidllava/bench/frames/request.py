@@ -134,7 +134,7 @@ def parse_numbers(flag: str, text: str | None, most: int = MOST_FRAMES) -> tuple
     """``2,4,8`` -> (2, 4, 8), each once and in order of size. None gives none. Raises UsageError."""
 
     def one(word: str) -> int:
-        if not (word.isascii() and word.isdigit() and 1 <= int(word) <= most):
+        if not (word.isascii() and word.isdigit() and len(word) < 20 and 1 <= int(word) <= most):
             raise UsageError(f"{flag} {word!r}", f"must be whole numbers from 1 to {most}", "2,4,8")
         return int(word)
 
