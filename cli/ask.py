@@ -124,9 +124,9 @@ def ask(
     words = [*(media or []), *([] if question is None else [question])]
     names, text = media_and_question(words, named, console, flagged=flagged or [])
     if contact_sheet is not None:
-        outputs.picture_format("--contact-sheet", contact_sheet)
         inputs = [*names, *([named[1:]] if named is not None and named.startswith("@") else [])]
         outputs.check_file("--contact-sheet", contact_sheet, overwrite=overwrite, inputs=inputs)
+        outputs.picture_format("--contact-sheet", contact_sheet)
         outputs.check_folder(contact_sheet.absolute().parent)
     asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
     to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream

@@ -60,11 +60,11 @@ class Device:
             Event=one.event,
             CUDAGraph=one.new_graph,
             graph=one.graph,
-            synchronize=lambda: None,
+            synchronize=lambda device=None: None,
             empty_cache=lambda: None,
-            memory_allocated=lambda: 100,
-            max_memory_allocated=lambda: 160,
-            reset_peak_memory_stats=lambda: None,
+            memory_allocated=lambda device=None: 100,
+            max_memory_allocated=lambda device=None: 160,
+            reset_peak_memory_stats=lambda device=None: None,
         )
         monkeypatch.setattr(torch, "cuda", fake)
         return one

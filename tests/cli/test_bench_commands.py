@@ -23,8 +23,8 @@ def test_bench_decode_writes_rows_and_shows_a_table(run: Run, clip: Path, tmp_pa
     assert row["wrong"] == 0
     assert f"{row['wall_s']:.2f} / {row['cpu_s']:.2f}" in done.err
     assert f"vidllava: {row['wall_s']:.2f} s, {row['cpu_s']:.2f} s of CPU" in done.err
-    assert "cells: wall seconds / CPU seconds of all threads" in done.err.splitlines()[-2]
-    assert "in brackets: CPU seconds as a share of decord's" in done.err.splitlines()[-1]
+    assert "cells: wall seconds / CPU seconds of all threads" in done.err.splitlines()[-3]
+    assert "in brackets: CPU seconds as a share of decord's" in done.err.splitlines()[-2]
     again = run(
         "bench", "decode", clip, "--num-frames", "4", "--reader", "vidllava", "--repeats", "1", "--json"
     )

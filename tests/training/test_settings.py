@@ -110,7 +110,7 @@ def test_how_samples_are_read_is_part_of_what_a_resumed_run_shares(tmp_path: Pat
 
     def state(**encode: Any) -> dict[str, Any]:
         job = Job(model="nano", data=("world:",), output_dir=tmp_path, encode=EncodeOptions(**encode))
-        return run_state(job, TrainingSettings(), mixture)
+        return run_state(job, TrainingSettings(), mixture, None)
 
     assert set(state()["encode"]) == set(EncodeOptions.__dataclass_fields__)
     for request in ({"num_frames": 3}, {"num_frames": 4}, {"fps": 1.0}, {"fps": 1.0, "max_frames": 9}):
