@@ -87,7 +87,8 @@ def export(
 
     vidllava models export out/adapter merged
     """
-    from vidllava.backbone.locate import is_adapter, locate
+    from vidllava.backbone.folders import is_adapter
+    from vidllava.backbone.locate import locate
     from vidllava.cli import outputs
 
     if not adapter.is_dir():
@@ -114,7 +115,7 @@ def _row(model: NamedModel) -> dict[str, Any]:
 
 
 def _folder(model: NamedModel) -> str | None:
-    from vidllava.backbone.locate import cached_folder, nano_folder
+    from vidllava.backbone.folders import cached_folder, nano_folder
 
     folder: Path | None = nano_folder() if model.hub_id is None else cached_folder(model.hub_id)
     return str(folder) if folder is not None and (folder / "config.json").is_file() else None

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_checkpoint
+from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.generate_options import GenerateOptions
-from vidllava.backbone.locate import nano_folder, weights_files, weights_identity
+from vidllava.backbone.locate import weights_files, weights_identity
 from vidllava.backbone.question import AskOptions
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec

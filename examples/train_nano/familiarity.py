@@ -26,8 +26,8 @@ from examples.train_nano.long_clips import long_clips
 from examples.train_nano.model import IMAGE_SIZE
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import World, frame_features
+from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
-from vidllava.backbone.locate import nano_folder
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.question import plan_question
 from vidllava.backbone.see import Sight, see

@@ -146,8 +146,87 @@ def test_what_it_changes_of_the_model_besides_weights_comes_back(base: Path, tmp
     assert torch.equal(logits(again), wanted)
 
 
+Q_AND_V = r".*language_model.*\.(q_proj|v_proj)"
+PEFT: dict[str, dict[str, object]] = {
+    "plain": {"target_modules": Q_AND_V},
+    "by name": {"target_modules": ["q_proj", "v_proj"]},
+    "rslora": {"target_modules": Q_AND_V, "use_rslora": True},
+    "dora": {"target_modules": Q_AND_V, "use_dora": True},
+    "all linear": {"target_modules": "all-linear"},
+    "patterns": {
+        "target_modules": Q_AND_V,
+        "rank_pattern": {".*layers.0.*q_proj": 8},
+        "alpha_pattern": {".*layers.0.*q_proj": 32},
+    },
+    "some layers": {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+    "projector": {"target_modules": Q_AND_V, "modules_to_save": ["multi_modal_projector"]},
+    "embeddings whole": {"target_modules": Q_AND_V, "modules_to_save": ["embed_tokens"]},
+    "bias": {"target_modules": Q_AND_V, "bias": "lora_only"},
+    "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
+    "single tokens": {"target_modules": Q_AND_V, "trainable_token_indices": [5, 6]},
+}
+NOT_SERVED = {
+    "bias": 'LoRA adapter with bias "lora_only"',
+    "embeddings": r"adds LoRA to the embeddings \(model.language_model.embed_tokens\)",
+    "single tokens": r"with trainable_token_indices \[5, 6\]",
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("kind", PEFT)
+def test_a_folder_as_peft_saves_it_is_served_or_refused_with_the_reason(
+    base: Path, tmp_path: Path, kind: str
+):
+    """Configuration, tokenizer and processor come from the base; logits are those of peft itself."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    hf = LlavaOnevisionForConditionalGeneration.from_pretrained(base)
+    made = get_peft_model(hf, LoraConfig(r=4, lora_alpha=8, **PEFT[kind])).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name or "lora_embedding_B" in name or "modules_to_save" in name:
+                parameter += 0.05 * torch.randn_like(parameter)
+    made.save_pretrained(str(tmp_path))
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".safetensors", ".md"}
+    assert not (tmp_path / "tokenizer.json").exists()
+    if kind in NOT_SERVED:
+        with pytest.raises(ModelError, match=NOT_SERVED[kind]):
+            load_backbone(str(tmp_path), device="cpu")
+        return
+    ids = torch.tensor([[10, 20, 30, 40]])
+    with torch.no_grad():
+        wanted = made(input_ids=ids).logits
+        found = load_backbone(str(tmp_path), device="cpu").hf(input_ids=ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_a_plain_adapter_exports_to_a_whole_model(base: Path, tmp_path: Path):
+    from vidllava.backbone.export import export
+
+    trained(base).save(tmp_path / "adapter")
+    for path in (tmp_path / "adapter").iterdir():
+        if not path.name.startswith("adapter_"):
+            path.unlink()
+    export(tmp_path / "adapter", tmp_path / "whole")
+    torch.testing.assert_close(
+        logits(load_backbone(str(tmp_path / "whole"), device="cpu")),
+        logits(load_backbone(str(tmp_path / "adapter"), device="cpu")),
+    )
+
+
 def _rename_weights(folder: Path) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "other.safetensors")
+
+
+def _pickle_weights(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+
+
+def _no_base(folder: Path) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
 
 
 def _other_kind(folder: Path) -> None:
@@ -170,11 +249,13 @@ def _other_rank(folder: Path) -> None:
     ("damage", "what"),
     [
         (_rename_weights, "adapter_model.safetensors: no such file"),
+        (_pickle_weights, "adapter_model.bin: is a pickle and is not loaded"),
+        (_no_base, "is an adapter that does not name its base"),
         (_other_kind, "is a IA3 adapter"),
         (_other_base, "nothing, which cannot be used: no such folder"),
         (_other_rank, r"has \(4, 48\) for base_model.model"),
     ],
-    ids=["weights", "kind", "base", "rank"],
+    ids=["weights", "pickle", "no base", "kind", "base", "rank"],
 )
 def test_an_adapter_that_is_not_whole_or_has_no_base_is_one_line(
     base: Path, tmp_path: Path, damage, what: str

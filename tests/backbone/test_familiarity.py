@@ -15,9 +15,9 @@ from examples.train_nano.familiarity import BLANK_LEVELS, fit, media, report, wr
 from vidllava.backbone.answer import Answer, answer_question
 from vidllava.backbone.familiarity import WEIGHTS_FILE, WORLD_FILE, World, frame_features, read_world
 from vidllava.backbone.feature_cache import FeatureCache
+from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
-from vidllava.backbone.locate import nano_folder
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.question import AskOptions, plan_question
 from vidllava.cache_folder import CacheFolder

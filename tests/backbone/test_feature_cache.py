@@ -388,7 +388,9 @@ def test_an_adapter_is_known_by_its_files_and_those_of_its_base(tmp_path: Path, 
     adapter.mkdir()
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(base / name, adapter / name)
-    (adapter / ADAPTER_CONFIG).write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    (adapter / ADAPTER_CONFIG).write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(base)})
+    )
     save_file({"a": torch.zeros(999)}, adapter / ADAPTER_WEIGHTS)
     shown = [path.name for path in weights_files(adapter) if path.parent == base]
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(shown)

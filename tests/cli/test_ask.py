@@ -153,7 +153,7 @@ def test_time_instruction_and_system_cost_text_tokens(run: Run, clip: Path):
 
 @pytest.mark.no_model
 def test_auto_says_what_nano_is(run: Run, clip: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vidllava.backbone.locate.nano_folder", lambda: model)
+    monkeypatch.setattr("vidllava.backbone.folders.nano_folder", lambda: model)
     result = run("ask", clip, "what happens", *SHORT)
     assert "vidllava models pull onevision-0.5b" in result.err
     assert "generated world" in result.err

@@ -137,7 +137,7 @@ def test_an_empty_answer_is_told_as_such_everywhere(
 ):
     """The first token ends it, or its tokens hold no text."""
     from vidllava.backbone import generate
-    from vidllava.backbone.locate import nano_folder
+    from vidllava.backbone.folders import nano_folder
     from vidllava.backbone.tokens import read_codec
 
     codec = read_codec(nano_folder())

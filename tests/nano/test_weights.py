@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 from examples.train_nano.make_examples import write_examples
 from examples.train_nano.tokenizer import build_tokenizer
 from vidllava.backbone.answer import answer_question
+from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
-from vidllava.backbone.locate import nano_folder
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.question import plan_question
 from vidllava.media.decode import decode

@@ -23,8 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vidllava.backbone.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from vidllava.backbone.settings import read_json
+from vidllava.backbone.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from vidllava.backbone.tower import freeze_unused
 from vidllava.errors import ModelError
 
@@ -101,10 +100,16 @@ def save_adapter(backbone: Backbone, folder: Path) -> None:
     tensors = {}
     for name, parameter in backbone.hf.named_parameters():
         if ".lora_" in name:
-            tensors[_PREFIX + name.replace(f".{_NAME}.", ".")] = parameter
+            tensors[_key(name)] = parameter
         elif _within(name, config.modules_to_save):
             tensors[_PREFIX + name] = parameter
     save_file({name: p.detach().cpu().contiguous() for name, p in tensors.items()}, folder / ADAPTER_WEIGHTS)
+
+
+def _key(name: str) -> str:
+    """What peft calls a parameter of an addition in the file."""
+    name = name.replace(f".{_NAME}.", ".").removesuffix(f".{_NAME}")
+    return _PREFIX + name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 
 
 def _learning_whole(hf: nn.Module) -> list[str]:
@@ -123,6 +128,13 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     Raises ModelError for an adapter of another kind or for another model.
     """
     config = _read_config(folder)
+    try:
+        saved = load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(
+            folder / ADAPTER_WEIGHTS, f"cannot be read: {fault}", "copy it again, or train it again"
+        ) from None
+    _check_embeddings(backbone, folder, saved)
     for name, parameter in backbone.hf.named_parameters():
         parameter.requires_grad_(_within(name, config.modules_to_save))
     try:
@@ -130,12 +142,6 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     except ValueError as fault:  # peft's, where no layer of the model has these names
         raise ModelError(
             folder, f"does not fit its base: {fault}", "use the base that it was trained on"
-        ) from None
-    try:
-        saved = load_file(folder / ADAPTER_WEIGHTS)
-    except (OSError, SafetensorError) as fault:
-        raise ModelError(
-            folder / ADAPTER_WEIGHTS, f"cannot be read: {fault}", "copy it again, or train it again"
         ) from None
     for key, parameter in _wanted(backbone.hf, config):
         value = saved.pop(key, None)
@@ -149,9 +155,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
 
 
 def _read_config(folder: Path) -> LoraConfig:
-    content = read_json(folder / ADAPTER_CONFIG)
-    if content.get("peft_type") != "LORA":
-        raise ModelError(folder, f"is a {content.get('peft_type')} adapter", "only LoRA is read")
+    """The adapter's settings, whose kind `locate` has checked."""
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (TypeError, ValueError, KeyError) as fault:
@@ -163,11 +167,31 @@ def _read_config(folder: Path) -> LoraConfig:
     return config
 
 
+def _check_embeddings(backbone: Backbone, folder: Path, saved: dict[str, torch.Tensor]) -> None:
+    """Refuse additions to the embeddings, and an output layer of its own for a base that ties the two.
+
+    An output layer that equals the embeddings saved beside it is what the base makes of them: it is left out.
+    """
+    merge = "merge it into its base with peft's merge_and_unload"
+    names = [name for name in saved if ".lora_embedding_" in name]
+    if names:
+        layer = names[0].removeprefix(_PREFIX).partition(".lora_")[0]
+        raise ModelError(folder, f"adds LoRA to the embeddings ({layer}), which is not supported", merge)
+    head, embeddings = _PREFIX + "lm_head.weight", backbone.hf.get_input_embeddings().weight
+    if head not in saved or backbone.hf.get_output_embeddings().weight is not embeddings:
+        return
+    beside = saved.get(_PREFIX + "model.language_model.embed_tokens.weight", embeddings)
+    if beside.shape != saved[head].shape or not torch.equal(saved[head].float(), beside.detach().float()):
+        what = "has an output layer (lm_head) of its own, and its base ties that to the embeddings"
+        raise ModelError(folder, what, merge)
+    del saved[head]
+
+
 def _wanted(hf: nn.Module, config: LoraConfig) -> Iterator[tuple[str, nn.Parameter]]:
     """Each parameter that an adapter of this config holds, by its name in the file."""
     for name, parameter in hf.named_parameters():
         if ".lora_" in name:
-            yield _PREFIX + name.replace(f".{_NAME}.", "."), parameter
+            yield _key(name), parameter
         elif _within(name, config.modules_to_save):
             # Where a module has both, its own weights lie under the addition.
             yield _PREFIX + name, parameter

@@ -18,9 +18,10 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from transformers.utils import logging as transformers_logging
 
 from vidllava.backbone.familiarity import read_world
-from vidllava.backbone.locate import bases, is_adapter, locate
+from vidllava.backbone.folders import config_path, is_adapter
+from vidllava.backbone.locate import bases, locate
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.settings import ModelSettings, config_path, read_settings
+from vidllava.backbone.settings import ModelSettings, read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.kernels import choose
@@ -167,6 +168,7 @@ def load_weights(
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # its own report of odd weights; ours is one line
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # reported then, with both shapes, instead of raised without
     if config_folder is not None and config_folder != folder:
         options["config"] = LlavaOnevisionConfig.from_pretrained(config_path(config_folder))
     try:
@@ -180,7 +182,10 @@ def load_weights(
             folder, f"cannot be loaded: {_first_line(fault)}", "download it again; --debug shows where"
         ) from fault
     hf, report = loaded
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+    for name, found, made in sorted(report["mismatched_keys"]):
+        what = f"{name} is {list(found)}, the configuration asks for {list(made)}"
+        raise ModelError(folder, what, "use the files of one checkpoint")
+    for what in ("missing_keys", "unexpected_keys"):
         names = sorted(str(key) for key in report[what])
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -26,8 +26,9 @@ from transformers.cache_utils import Cache
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from vidllava.backbone.familiarity import World
+from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
-from vidllava.backbone.settings import ADAPTER_MODEL_CONFIG, OWN_FILE, ModelSettings
+from vidllava.backbone.settings import OWN_FILE, ModelSettings
 from vidllava.backbone.splice import PackedBatch
 from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused, vision_tower
@@ -259,8 +260,9 @@ class Backbone(nn.Module):
             save_adapter(self, folder)
         source = self.settings.folder
         for name in COMPANION_FILES:
-            if source is not None and (source / name).is_file() and source != folder:
-                shutil.copyfile(source / name, folder / name)
+            companion = None if source is None else part_of(source, name)
+            if companion is not None and companion.is_file() and source != folder:
+                shutil.copyfile(companion, folder / name)
         if self.settings.pinpoints:
             write_grids(folder, self.settings.pinpoints)
         write_own_file(folder, self.settings.preset)

@@ -9,12 +9,12 @@ SigLIP's differ (mean and std 0.5).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from vidllava.backbone.folders import config_path, part_of, read_json
 from vidllava.backbone.presets import MODELS, PRESETS, Preset
 from vidllava.errors import ModelError
 from vidllava.media.timeline import Rule, Sampling
@@ -22,10 +22,6 @@ from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
 
 OWN_FILE = "vidllava.json"
 """Beside ``config.json``: what transformers has no field for (the preset, and what differs from it)."""
-
-ADAPTER_MODEL_CONFIG = "model_config.json"
-"""The whole model's configuration in an adapter's folder. Of the usual name, plain ``from_pretrained`` would
-take the folder for a whole model and not look for its base."""
 
 ROPE_TYPES = ("default", "linear")
 
@@ -73,7 +69,7 @@ def read_settings(folder: Path, name: str) -> ModelSettings:
         raise ModelError(folder, "config.json names remote code (auto_map)", "this checkpoint is refused")
     vision, text = _dict(config, "vision_config"), _dict(config, "text_config")
     picture = _picture_processor(folder)
-    preset = _preset(folder)
+    preset = preset_of(folder)
     image_size = int(vision.get("image_size", 384))
     return ModelSettings(
         name=name,
@@ -106,31 +102,6 @@ def named_settings(name: str) -> ModelSettings:
     )
 
 
-def config_path(folder: Path) -> Path:
-    """Where the configuration of the model or adapter in ``folder`` stands."""
-    of_adapter = folder / ADAPTER_MODEL_CONFIG
-    return of_adapter if of_adapter.exists() else folder / "config.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from ``path``, or ModelError naming the file and the place."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            path.parent, f"no {path.name}", "a checkpoint folder in transformers' format"
-        ) from None
-    except json.JSONDecodeError as fault:
-        what = f"not JSON: {fault.msg} at line {fault.lineno}"
-        raise ModelError(path, what, "download or save it again") from None
-    except (OSError, ValueError, RecursionError) as fault:
-        raise ModelError(path, f"cannot be read: {fault}", "download or save it again") from None
-    if not isinstance(data, dict):
-        what = f"holds a {type(data).__name__}, not an object"
-        raise ModelError(path, what, "download or save it again")
-    return data
-
-
 def _dict(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = config.get(key)
     return value if isinstance(value, dict) else {}
@@ -142,10 +113,10 @@ def _dicts(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _picture_processor(folder: Path) -> dict[str, Any]:
     """``preprocessor_config.json``, or its section in transformers 5's ``processor_config.json``."""
-    old, new = folder / "preprocessor_config.json", folder / "processor_config.json"
-    picture = (
-        read_json(old) if old.exists() else _dict(read_json(new), "image_processor") if new.exists() else {}
-    )
+    path = part_of(folder, "preprocessor_config.json", "processor_config.json")
+    picture = read_json(path) if path.is_file() else {}
+    if path.name == "processor_config.json":
+        picture = _dict(picture, "image_processor")
     if len(picture.get("image_mean") or ()) != 3 or len(picture.get("image_std") or ()) != 3:
         raise ModelError(
             folder,
@@ -168,8 +139,9 @@ def _pinpoints(folder: Path, config: Mapping[str, Any]) -> tuple[tuple[int, int]
     return pairs
 
 
-def _preset(folder: Path) -> Preset:
-    own = folder / OWN_FILE
+def preset_of(folder: Path) -> Preset:
+    """The preset that the model in ``folder`` names, with what it changes of it. Raises ModelError."""
+    own = part_of(folder, OWN_FILE)
     content = read_json(own) if own.exists() else {}
     name = content.pop("preset", "onevision")
     if name not in PRESETS:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from vidllava.backbone.folders import part_of
 from vidllava.errors import ModelError
 
 
@@ -65,7 +66,7 @@ class TextCodec:
 
 def read_codec(folder: Path) -> TextCodec:
     """The tokenizer of a checkpoint folder. Raises ModelError if it is missing or damaged."""
-    path = folder / "tokenizer.json"
+    path = part_of(folder, "tokenizer.json")
     if not path.is_file():
         raise ModelError(folder, "no tokenizer.json", "download the checkpoint again")
     try:

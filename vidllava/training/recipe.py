@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vidllava.backbone.settings import ModelSettings, config_path, read_json
+from vidllava.backbone.folders import config_path, read_json
+from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tuning import Tuning
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import UsageError

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from vidllava.backbone.locate import bases, locate, nano_folder, weights_identity
+from vidllava.backbone.folders import nano_folder
+from vidllava.backbone.locate import bases, locate, weights_identity
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tuning import Tuning
 from vidllava.data.load import Loading, Schemes, load_mixture, parts_of
