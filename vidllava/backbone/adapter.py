@@ -177,7 +177,8 @@ def _check_embeddings(backbone: Backbone, folder: Path, saved: dict[str, torch.T
     if names:
         layer = names[0].removeprefix(_PREFIX).partition(".lora_")[0]
         raise ModelError(folder, f"adds LoRA to the embeddings ({layer}), which is not supported", merge)
-    head, embeddings = _PREFIX + "lm_head.weight", backbone.hf.get_input_embeddings().weight
+    head = _PREFIX + "lm_head.weight"
+    embeddings: torch.Tensor = backbone.hf.get_input_embeddings().weight  # type: ignore[assignment]
     if head not in saved or backbone.hf.get_output_embeddings().weight is not embeddings:
         return
     beside = saved.get(_PREFIX + "model.language_model.embed_tokens.weight", embeddings)
