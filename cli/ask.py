@@ -132,9 +132,11 @@ def ask(
     to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream
     with open_media(names, reading.limits(), **reading.urls()) as intake:
         shown, planned = _plan(intake, text, asked, weights, folder, console)
+        from vidllava.backbone.memory import Workload
+
         answer, seconds = _answer(
             planned,
-            weights.load(shown),
+            weights.load(shown, Workload.of(planned, chosen.max_new_tokens)),
             chosen=chosen,
             before=lambda: weights.tell_stand_in(shown, console),
             stream_to=console if to_screen else None,

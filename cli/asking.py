@@ -17,6 +17,7 @@ from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.memory import Workload
     from vidllava.backbone.model import Backbone
     from vidllava.backbone.question import AskOptions
 
@@ -108,7 +109,7 @@ class Weights:
         if self.model == "auto" and shown == "nano":
             console.note(NANO_NOTICE)
 
-    def load(self, shown: str) -> tuple[Backbone, dict[str, float]]:
+    def load(self, shown: str, workload: Workload | None = None) -> tuple[Backbone, dict[str, float]]:
         """The model named ``shown``, and the wall seconds of importing and loading.
 
         Media unlike what it was trained on are refused where it was not asked for by name.
@@ -122,6 +123,7 @@ class Weights:
             dtype=self.dtype,
             attn_implementation=self.attn_implementation,
             pool_first=self.pool_first,
+            workload=workload,
         )
         backbone.asked_by_name = self.model != "auto"
         return backbone, seconds

@@ -42,11 +42,16 @@ def as_expected(fault: Exception, arguments: Sequence[str] = ()) -> VidllavaErro
         return UsageError(
             fault.filename or "path", "is too long a name for this file system", "a shorter name"
         )
-    # torch.OutOfMemoryError by name: this module must not import torch.
-    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+    if _is_allocation_failure(fault):
         return ResourceError("memory", "not enough for this model and these frames", _SMALLER)
     message = " ".join(str(fault).split()) or "no message"
     return VidllavaError(type(fault).__name__, message, "a fault of vidllava; --debug shows where")
+
+
+def _is_allocation_failure(fault: Exception) -> bool:
+    from vidllava.backbone.memory import is_allocation_failure
+
+    return is_allocation_failure(fault)
 
 
 def _wrong_usage(fault: TyperException, arguments: Sequence[str]) -> VidllavaError:

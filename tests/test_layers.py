@@ -53,6 +53,7 @@ LAYERS = {
     "vidllava.backbone.tokens": 3,
     "vidllava.backbone.visuals": 3,
     "vidllava.backbone.question": 4,
+    "vidllava.backbone.memory": 4,
     "vidllava.backbone": 5,
     "vidllava.backbone.answer": 6,
     "vidllava.backbone.chat": 6,

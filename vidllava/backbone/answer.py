@@ -18,11 +18,18 @@ from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, generate_after
+from vidllava.backbone.memory import (
+    SMALLER,
+    OutOfMemory,
+    Workload,
+    estimate,
+    is_allocation_failure,
+    require_fit,
+)
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.question import Question
 from vidllava.backbone.see import Seen, Sight, see
-from vidllava.errors import ResourceError
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import IN_PROCESS, Sampler
 
@@ -65,10 +72,11 @@ def answer_question(
 
     ``cache`` finds and keeps features; it never changes an answer. ``reuse_frames`` and ``keep_pixels``: see
     ``see``. Raises MediaError if a file turns out to be unusable while decoding (a question is never answered
-    without its media), UnfamiliarMedia before a first word (``check_familiar``), ResourceError if memory runs
-    out.
+    without its media), UnfamiliarMedia before a first word (``check_familiar``), OutOfMemory where memory
+    runs out or is known not to suffice.
     """
     clock = StageClock(backbone.device)
+    check_room(backbone, question, options)
     with memory_told(backbone, question):
         sight = see(
             backbone,
@@ -148,18 +156,25 @@ def stage_seconds(clock: StageClock) -> dict[str, float]:
     return seconds | {stage: spent.get(stage, 0.0) for stage in ("prefill", "generate")}
 
 
+def check_room(backbone: Backbone, question: Question, options: GenerateOptions | None = None) -> None:
+    """Raises OutOfMemory where ``question`` (vision, prompt, cache) cannot fit beside the loaded model."""
+    work = Workload.of(question, (options or GenerateOptions()).max_new_tokens)
+    attention = backbone.hf.config.text_config._attn_implementation
+    itemsize = backbone.dtype.itemsize
+    need = estimate(backbone.hf.config, 0, itemsize=itemsize, workload=work, attn_implementation=attention)
+    require_fit("this question", need, str(backbone.device))
+
+
 @contextmanager
 def memory_told(backbone: Backbone, question: Question) -> Iterator[None]:
     """Where the device's memory runs out, one line that says what would help."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as fault:
+        if not is_allocation_failure(fault):
+            raise
         counted = question.budget.total_tokens - question.budget.reserve_tokens
-        raise ResourceError(
-            str(backbone.device),
-            f"out of memory at {counted} tokens",
-            "fewer --num-frames, a larger --pool-stride, or a smaller model",
-        ) from None
+        raise OutOfMemory(str(backbone.device), f"out of memory at {counted} tokens", SMALLER) from None
 
 
 def _within_limit(options: GenerateOptions, question: Question) -> GenerateOptions:

@@ -20,7 +20,9 @@ from transformers.utils import logging as transformers_logging
 from vidllava.backbone.familiarity import read_world
 from vidllava.backbone.folders import config_path, is_adapter
 from vidllava.backbone.locate import bases, locate
+from vidllava.backbone.memory import Workload, estimate, is_allocation_failure, num_elements, require_fit
 from vidllava.backbone.model import Backbone
+from vidllava.backbone.parts import read_tensors
 from vidllava.backbone.settings import ModelSettings, read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
@@ -31,6 +33,7 @@ FLASH = {
     "flash_attention_2": is_flash_attn_2_available,
     "flash_attention_3": is_flash_attn_3_available,
 }
+_SMALLER_WEIGHTS = "--dtype bfloat16, a smaller model, or fewer frames"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -100,15 +103,17 @@ def load_backbone(
     revision: str | None = None,
     pool_first: bool = False,
     merge: bool = True,
+    workload: Workload | None = None,
 ) -> Backbone:
     """Load the model called ``name`` (a short name, a hub id, a folder, or ``auto``), ready for inference.
 
     ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only. A LoRA
     adapter's folder is its base with the adapter merged, or beside it where ``merge`` is False. Of ``auto``,
-    media unlike what the model was trained on are refused (``check_familiar``).
+    media unlike what the model was trained on are refused (``check_familiar``). ``workload``: what will
+    be asked, which must fit beside the weights.
 
     Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
-    for a device or type that is not here, ResourceError if memory runs out.
+    for a device or type that is not here, OutOfMemory before anything is allocated that cannot fit.
     """
     place, _ = choose_device(device)
     weights_dtype, _ = choose_dtype(dtype, place)
@@ -118,6 +123,7 @@ def load_backbone(
     settings = read_settings(folder, shown)
     codec = read_codec(folder)
     over = [folder, *bases(folder, download=download)] if is_adapter(folder) else [folder]
+    _check_memory(shown, over[-1], folder, weights_dtype, place, attn_implementation, workload)
     hf = load_weights(
         over[-1], dtype=weights_dtype, attn_implementation=attn_implementation, config_folder=folder
     )
@@ -134,6 +140,30 @@ def load_backbone(
         return backbone.to(place).eval()
     except torch.OutOfMemoryError:
         raise ResourceError(shown, f"does not fit in the memory of {place}", "a smaller model") from None
+
+
+def _check_memory(
+    name: str,
+    weights: Path,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attn_implementation: str,
+    workload: Workload | None,
+) -> None:
+    """Raises OutOfMemory. Weights pass through main memory on their way to a GPU."""
+    size = num_elements(tensor.shape for tensor in read_tensors(weights).values()) * dtype.itemsize
+    config = LlavaOnevisionConfig.from_pretrained(config_path(folder))
+    if device.type == "cuda":
+        require_fit(name, estimate(config, size, itemsize=dtype.itemsize), "cpu", _SMALLER_WEIGHTS)
+    need = estimate(
+        config,
+        size,
+        itemsize=dtype.itemsize,
+        workload=workload,
+        attn_implementation=attn_implementation,
+    )
+    require_fit(name, need, str(device), _SMALLER_WEIGHTS)
 
 
 def check_attention(name: str) -> None:
@@ -175,9 +205,9 @@ def load_weights(
         loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation=attn_implementation, **options
         )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as fault:  # whatever a checkpoint that is not whole makes transformers raise
+        if is_allocation_failure(fault):
+            raise
         raise ModelError(
             folder, f"cannot be loaded: {_first_line(fault)}", "download it again; --debug shows where"
         ) from fault
@@ -202,10 +232,19 @@ def random_backbone(folder: Path, *, device: str = "cpu", dtype: str = "auto", s
     weights_dtype, _ = choose_dtype(dtype, place)
     settings: ModelSettings = read_settings(folder, folder.name)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    check_random(folder.name, config, weights_dtype, place)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         hf = LlavaOnevisionForConditionalGeneration._from_config(config, dtype=weights_dtype)
     return Backbone(hf, settings, read_codec(folder)).to(place).eval()
+
+
+def check_random(name: str, config: LlavaOnevisionConfig, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises OutOfMemory where a model of ``config`` with random weights cannot fit on ``device``."""
+    with torch.device("meta"):
+        hf = LlavaOnevisionForConditionalGeneration._from_config(config, dtype=dtype)
+    size = sum(parameter.numel() for parameter in hf.parameters()) * dtype.itemsize
+    require_fit(name, estimate(config, size, itemsize=dtype.itemsize), str(device), _SMALLER_WEIGHTS)
 
 
 def _first_line(fault: BaseException) -> str:

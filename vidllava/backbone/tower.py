@@ -10,12 +10,10 @@ from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
+from vidllava.backbone.memory import CELLS_PER_CHUNK
 from vidllava.backbone.settings import ModelSettings
 from vidllava.errors import ModelError
 from vidllava.media.pixels import normalise
-
-# 16 frames of OneVision: enough to fill a GPU's matrix units, about 200 MB of MLP activations in bf16.
-CELLS_PER_CHUNK = 16 * 729
 
 
 def encode(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vidllava.backbone.load import DTYPES, choose_dtype, choose_kernels
+from vidllava.backbone.memory import free_bytes, is_allocation_failure
 from vidllava.bench import cuda_clock
 from vidllava.bench.baselines import Baseline, baselines
 from vidllava.bench.byte_model import bytes_moved
@@ -25,7 +26,7 @@ from vidllava.bench.clock import Times, time_on_cpu
 from vidllava.bench.conditions import conditions, moment
 from vidllava.bench.kernel_request import KernelRequest
 from vidllava.bench.kernel_rows import Measured, Row, Subject, to_row
-from vidllava.bench.memory import free_bytes, why_skipped
+from vidllava.bench.memory import why_skipped
 from vidllava.bench.paths import Constants, Inputs, call_of, make_constants, make_inputs, our_path
 from vidllava.bench.prefill import Prefills
 from vidllava.bench.shapes import Case, cases
@@ -82,8 +83,8 @@ class KernelBench:
             for subject, measured in self._measure_case(case, DTYPES[dtype], subjects):
                 yield subject, measured
                 done += 1
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
-            if isinstance(fault, RuntimeError) and "memory" not in str(fault):
+        except (MemoryError, RuntimeError) as fault:
+            if not is_allocation_failure(fault):
                 raise
             for subject in subjects[done:]:
                 yield subject, _skipped("memory ran out")
@@ -95,7 +96,7 @@ class KernelBench:
             case,
             element_bytes=dtype.itemsize,
             num_sets=self._num_sets(case, dtype),
-            free=free_bytes(self.device),
+            free=free_bytes(str(self.device)),
         )
         if why is not None:
             yield from ((subject, _skipped(why)) for subject in subjects)

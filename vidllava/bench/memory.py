@@ -1,10 +1,6 @@
-"""Does a shape fit in memory? What is free on a device, and what a case will need there."""
+"""The memory that a shape of a kernel needs on a device, about."""
 
 from __future__ import annotations
-
-import os
-
-import torch
 
 from vidllava.bench.shapes import Case
 
@@ -28,21 +24,3 @@ def bytes_needed(case: Case, *, element_bytes: int, num_sets: int) -> int:
         cells = case.layout.num_grids * case.side**2
         elements = case.batch_size * case.channels * (cells + case.length)
     return elements * element_bytes * (TIMES_INPUTS + 4 * (num_sets - 1))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that a process may still take on ``device``."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        # What can be had without swapping, file cache included.
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError):
-        return 8 << 30

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
-from vidllava.backbone.load import choose_device, choose_dtype, load_backbone, random_backbone
+from vidllava.backbone.load import check_random, choose_device, choose_dtype, load_backbone, random_backbone
 from vidllava.backbone.locate import locate
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.settings import named_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.bench.shapes import MODELS, ModelSizes
-from vidllava.errors import ModelError, ResourceError, UsageError
+from vidllava.errors import ModelError, UsageError
 
 Weights = Literal["checkpoint", "random"]
 # Named models whose sizes are known here without their checkpoint.
@@ -68,17 +68,15 @@ def _without_checkpoint(name: str, device: str, dtype: str, attn_implementation:
     place, _ = choose_device(device)
     kind, _ = choose_dtype(dtype, place)
     config = published_config(SIZES[name])
+    check_random(name, config, kind, place)
     _, nano = locate("nano")
     settings = replace(named_settings(name), folder=None)
-    try:
-        with torch.random.fork_rng(), torch.device(place):
-            torch.manual_seed(0)
-            hf = LlavaOnevisionForConditionalGeneration._from_config(
-                config, dtype=kind, attn_implementation=attn_implementation
-            )
-        return Backbone(hf, settings, read_codec(nano)).to(place).eval()
-    except (torch.OutOfMemoryError, MemoryError):
-        raise ResourceError(name, f"does not fit in the memory of {place}", "a smaller model") from None
+    with torch.random.fork_rng(), torch.device(place):
+        torch.manual_seed(0)
+        hf = LlavaOnevisionForConditionalGeneration._from_config(
+            config, dtype=kind, attn_implementation=attn_implementation
+        )
+    return Backbone(hf, settings, read_codec(nano)).to(place).eval()
 
 
 def published_config(size: str) -> LlavaOnevisionConfig:

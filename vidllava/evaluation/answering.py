@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vidllava.backbone.answer import empty_note, stage_seconds
+from vidllava.backbone.answer import check_room, empty_note, stage_seconds
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_after, generate_together
+from vidllava.backbone.memory import SMALLER, OutOfMemory, is_allocation_failure
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.question import Question
@@ -31,10 +32,6 @@ from vidllava.evaluation.plan import Planner
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.budget import OverBudget
-
-
-class OutOfMemory(ResourceError):
-    """One question alone does not fit in the device's memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +135,7 @@ class Answerer:
     def _open(self, place: int, one: Ready) -> _Open:
         """Look, and read the prompt; of a conversation, hold it up to the last question."""
         backbone, clock = self._backbone, StageClock(self._backbone.device)
+        check_room(backbone, one.question, self._options)
         sight = see(
             backbone,
             one.question.items,
@@ -221,9 +219,7 @@ def _out_of_memory_told() -> Iterator[None]:
     """One fault for the three ways in which memory runs out."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
-        is_it = isinstance(fault, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(fault)
-        if not is_it:
+    except (MemoryError, RuntimeError) as fault:
+        if not is_allocation_failure(fault):
             raise
-        hint = "fewer --num-frames, a larger --pool-stride, or a smaller model"
-        raise OutOfMemory("memory", "is not enough for this question", hint) from None
+        raise OutOfMemory("memory", "is not enough for this question", SMALLER) from None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from vidllava.backbone.memory import OutOfMemory
 from vidllava.backbone.question import MediaItem
 from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, UsageError, VidllavaError
-from vidllava.evaluation.answering import OutOfMemory, Reply
+from vidllava.evaluation.answering import Reply
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
 from vidllava.evaluation.texts import said as free_answer

@@ -17,11 +17,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-
-from vidllava.backbone.answer import Answer, answer_seen
+from vidllava.backbone.answer import Answer, answer_seen, check_room
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.generate_options import GenerateOptions
+from vidllava.backbone.memory import OutOfMemory, is_allocation_failure
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.question import AskOptions, visual_rules
@@ -188,6 +187,7 @@ class Sweep:
         seeing = True
         try:
             with PeakMemory(backbone.device) as memory:
+                check_room(backbone, question, chosen)
                 sight = self._sight(plan, shared, clock)
                 seeing = False
                 answer = answer_seen(backbone, question, sight, PromptMemory(backbone), clock, chosen)
@@ -272,7 +272,7 @@ def _failed(failure: Failure) -> Row:
 
 def _failure(fault: Exception, *, seeing: bool) -> Failure:
     """The status of an expected fault; any other is a fault of ours and goes on."""
-    if isinstance(fault, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(fault):
+    if isinstance(fault, OutOfMemory) or is_allocation_failure(fault):
         return Failure("oom", str(fault).splitlines()[0] if str(fault) else "out of memory")
     if isinstance(fault, MediaError):
         return Failure("decode_error", str(fault))
