@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from vidllava.backbone.memory import free_bytes
 from vidllava.bench.clock import quantile
 from vidllava.bench.shapes import MODELS, Case, ModelSizes
 
@@ -135,10 +136,8 @@ class Prefills:
 
     def _too_large(self, sizes: ModelSizes, dtype: torch.dtype) -> bool:
         """Would the weights of one layer take more than a quarter of the memory that is free?"""
-        from vidllava.bench.memory import free_bytes
-
         weights = _layer_weights(sizes) * dtype.itemsize
-        return 4 * weights > free_bytes(self._device)
+        return 4 * weights > free_bytes(str(self._device))
 
 
 def language_flops(sizes: ModelSizes, batch_size: int, length: int) -> float:
