@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -159,7 +160,8 @@ def stage_seconds(clock: StageClock) -> dict[str, float]:
 def check_room(backbone: Backbone, question: Question, options: GenerateOptions | None = None) -> None:
     """Raises OutOfMemory where ``question`` (vision, prompt, cache) cannot fit beside the loaded model."""
     work = Workload.of(question, (options or GenerateOptions()).max_new_tokens)
-    attention = backbone.hf.config.text_config._attn_implementation
+    text: Any = backbone.hf.config.text_config
+    attention = text._attn_implementation
     itemsize = backbone.dtype.itemsize
     need = estimate(backbone.hf.config, 0, itemsize=itemsize, workload=work, attn_implementation=attention)
     require_fit("this question", need, str(backbone.device))
