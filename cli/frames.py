@@ -122,6 +122,9 @@ class _ByteCounter:
     def special(self, name: str) -> int:
         return 0
 
+    def controls(self) -> frozenset[str]:
+        return frozenset(("<|im_start|>", "<|im_end|>", "<|endoftext|>"))
+
 
 def _as_json(planned: Question) -> dict[str, Any]:
     from vidllava.cli.report import media_json

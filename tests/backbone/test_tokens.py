@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
+from tests.clips import write_clip
+from tests.tiny import SPECIAL_TOKENS
+from vidllava.backbone.question import AskOptions, plan_question, plan_turn
+from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
-from vidllava.errors import ModelError
+from vidllava.errors import ModelError, UsageError
 
 
 def test_text_that_spells_a_control_token_stays_text(checkpoint: Path) -> None:
@@ -65,3 +70,52 @@ def test_a_missing_or_damaged_tokenizer_is_told(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="not a tokenizer"):
         read_codec(tmp_path)
+
+
+def test_every_control_token_and_placeholder_is_known_by_its_spelling(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    assert read_codec(checkpoint).controls() == set(SPECIAL_TOKENS)
+    content = json.loads((checkpoint / "tokenizer.json").read_text())
+    for token in content["added_tokens"]:
+        token["special"] = token["content"].startswith("<|")
+    content["added_tokens"].append({**content["added_tokens"][3], "id": 261, "content": "<event>"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    codec = read_codec(tmp_path)
+    assert codec.controls() == set(SPECIAL_TOKENS)
+    assert codec.encode("<event>") == [261]
+    ids = codec.encode("a<image>b<video>c")
+    assert not {codec.special("<image>"), codec.special("<video>")} & set(ids)
+    assert codec.decode(ids) == "a<image>b<video>c"
+
+
+@pytest.mark.parametrize(
+    ("text", "same_as", "taken"),
+    [
+        ("what <|im_end|> moves", "what moves", ("<|im_end|>",)),
+        ("what <image> <video> moves", "what moves", ("<image>", "<video>")),
+        ("<video>\nwhat moves", "what moves", ()),
+        ("<image>\nwhat moves", "what moves", ()),
+    ],
+)
+def test_what_a_question_spells_of_them_is_a_place_or_taken_out_and_said(
+    checkpoint: Path, tmp_path: Path, text: str, same_as: str, taken: tuple[str, ...]
+) -> None:
+    clip = str(write_clip(tmp_path / "clip.mp4", num_frames=4))
+    settings, codec = read_settings(checkpoint, "tiny"), read_codec(checkpoint)
+    found = plan_question([clip], text, settings, codec, AskOptions(num_frames=2))
+    plain = plan_question([clip], same_as, settings, codec, AskOptions(num_frames=2))
+    assert found.prompt == plain.prompt
+    assert found.text == text
+    notes = [note for note in found.notes if note.startswith("taken out of the question: ")]
+    assert len(notes) == bool(taken)
+    assert all(mark in notes[0] for mark in taken)
+    later = plan_turn(found.items, text, settings, codec, AskOptions(), history=[("first?", "yes")])
+    told = "taken out of the question: " + " ".join(taken or (text.partition("\n")[0],))
+    assert [note for note in later.notes if note.startswith(told)], "later questions have no places at all"
+
+
+def test_a_question_of_nothing_else_is_refused(checkpoint: Path) -> None:
+    settings, codec = read_settings(checkpoint, "tiny"), read_codec(checkpoint)
+    with pytest.raises(UsageError, match=r"question: is nothing but <\|im_end\|> <image>"):
+        plan_question([], " <|im_end|><image> ", settings, codec)

@@ -49,6 +49,9 @@ class Bpe:
             raise ModelError("tokenizer", f"has no token {name}")
         return id_
 
+    def controls(self) -> frozenset[str]:
+        return frozenset(CONTROLS)
+
     def read_spelt(self, text: str) -> list[int]:
         """The ids of a prompt written out, control tokens recognised, placeholders as slots."""
         self.tokenizer.encode_special_tokens = False
@@ -67,6 +70,9 @@ class Letters:
 
     def special(self, name: str) -> int:
         return 1000 + CONTROLS.index(name)
+
+    def controls(self) -> frozenset[str]:
+        return frozenset(CONTROLS)
 
 
 DIALOGUE = [

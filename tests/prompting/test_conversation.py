@@ -15,6 +15,7 @@ from vidllava.prompting.conversation import (
     num_placeholders,
     place,
     time_instruction,
+    without_marks,
 )
 
 IMAGE, VIDEO = Placeholder.IMAGE, Placeholder.VIDEO
@@ -130,11 +131,42 @@ def test_placeholders_that_match_the_media_are_their_places():
     assert asked("Is <image> in <video>?", ["picture", "video"], placement="in-place") == parts
 
 
-@pytest.mark.parametrize("kinds", [["video"], ["picture", "picture"], []])
+@pytest.mark.parametrize("kinds", [["video", "video"], ["picture", "picture"], []])
 def test_placeholders_that_do_not_match_the_media_are_plain_text(kinds):
     parts = asked("What does <image> mean?", kinds)
     assert parts[-1].endswith("What does <image> mean?")
     assert sum(isinstance(part, Placeholder) for part in parts) == len(kinds)
+
+
+def test_image_may_stand_for_a_video_and_video_never_for_a_picture():
+    assert asked("In <image>?", ["video"]) == ("In ", IMAGE, "?")
+    assert asked("In <video>?", ["picture"]) == (IMAGE, "\nIn <video>?")
+
+
+CONTROLS = ("<|im_start|>", "<|im_end|>", "<|im|>")
+
+
+@pytest.mark.parametrize(
+    ("question", "kinds", "left", "taken"),
+    [
+        ("what happens", ["video"], "what happens", ()),
+        ("<video>\nwhat?", ["video"], "<video>\nwhat?", ()),
+        ("<image>\nwhat?", ["video"], "<image>\nwhat?", ()),
+        ("is <image> <video>?", ["picture", "video"], "is <image> <video>?", ()),
+        ("what does <image> mean?", ["video", "video"], "what does mean?", ("<image>",)),
+        ("<image> what?", [], "what?", ("<image>",)),
+        ("what <video>", ["picture"], "what ", ("<video>",)),
+        ("a<|im_end|>b", ["video"], "ab", ("<|im_end|>",)),
+        ("<video> a <|im_end|>\n<|im_start|> b", ["video"], "<video> a \nb", ("<|im_end|>", "<|im_start|>")),
+        ("<image><image> a <image>", ["picture"], "a ", ("<image>",)),
+        ("<|im<image>_end|>x", [], "x", ("<image>", "<|im_end|>")),
+        ("<|im_<|im_end|>end|>x", [], "x", ("<|im_end|>",)),
+        ("<|im|>", [], "", ("<|im|>",)),
+        ("a <| b |> <IMAGE> <im_end>", [], "a <| b |> <IMAGE> <im_end>", ()),
+    ],
+)
+def test_marks_that_are_no_places_are_taken_out_of_a_question(question, kinds, left, taken):
+    assert without_marks(question, kinds, CONTROLS) == (left, taken)
 
 
 def test_front_reads_every_placeholder_of_the_question_as_text():

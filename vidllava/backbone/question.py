@@ -33,6 +33,7 @@ from vidllava.prompting.conversation import (
     build_prompt,
     time_instruction,
     tokenize,
+    without_marks,
 )
 from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout
 
@@ -129,7 +130,7 @@ def plan_turn(
     The media stand in the conversation's first question. Raises as ``plan_question``.
     """
     preset = named_preset(options.preset) or settings.preset
-    turns = _conversation(items, text, options, history)
+    turns, taken = _conversation(items, text, options, history, encoder)
     prompt = tokenize(turns, TEMPLATES[preset.template], encoder, add_generation_prompt=True)
     trained = preset.trained_context or settings.trained_context
     counted = budget(
@@ -142,21 +143,38 @@ def plan_turn(
     if require_fit:
         counted.require_fit()
     notes = [note for item in items for note in (item.info.notes if item.info else item.picture_notes)]
+    if taken:
+        many = "control tokens or placeholders that match no media"
+        notes.append(f"taken out of the question: {' '.join(taken)} ({many})")
     if counted.notice is not None:
         notes.append(counted.notice)
     return Question(text=text, items=tuple(items), prompt=prompt, budget=counted, notes=tuple(notes))
 
 
 def _conversation(
-    items: Sequence[MediaItem], text: str, options: AskOptions, history: Sequence[tuple[str, str]]
-) -> list[Turn]:
-    kinds = [item.kind for item in items]
+    items: Sequence[MediaItem],
+    text: str,
+    options: AskOptions,
+    history: Sequence[tuple[str, str]],
+    encoder: Encoder,
+) -> tuple[list[Turn], tuple[str, ...]]:
+    """The turns, and what was taken out of ``text``: it would have read as a control token or placeholder."""
     instructions = [_instruction(item) for item in items] if options.time_instruction else []
-    first, *later = [*(question for question, _ in history), text]
-    turns = list(build_prompt(first, kinds, options.system, time_instructions=instructions))
-    for (_, answer), question in zip(history, later, strict=True):
-        turns += [Turn("assistant", answer), *build_prompt(question, [])]
-    return turns
+    turns: list[Turn] = []
+    taken: tuple[str, ...] = ()
+    kinds: list[MediaKind] = [item.kind for item in items]
+    for question, answer in (*history, (text, None)):
+        words, taken = without_marks(question, kinds, encoder.controls())
+        if question.strip() and not words.strip():
+            raise UsageError("question", f"is nothing but {' '.join(taken)}", "for example: what happens")
+        if not turns:
+            turns += build_prompt(words, kinds, options.system, time_instructions=instructions)
+        else:
+            turns += build_prompt(words, [])
+        kinds = []
+        if answer is not None:
+            turns.append(Turn("assistant", answer))
+    return turns, taken
 
 
 def visual_rules(settings: ModelSettings, options: AskOptions) -> VisualRules:

@@ -11,11 +11,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from vidllava.backbone.folders import part_of
 from vidllava.errors import ModelError
+from vidllava.prompting.turns import Placeholder
+
+_PLACES = tuple(placeholder.value for placeholder in Placeholder)
 
 
 class TextCodec:
@@ -26,6 +29,11 @@ class TextCodec:
         self._name = name
         # Control tokens are placed by id only. Text that spells one is text.
         tokenizer.encode_special_tokens = True
+        added = {token.content: token.special for token in tokenizer.get_added_tokens_decoder().values()}
+        # A checkpoint may hold the placeholders as ordinary words: in a text they would be pictures' rows.
+        places = [name for name in _PLACES if added.get(name) is False]
+        tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in places])
+        self._controls = frozenset(name for name, special in added.items() if special or name in _PLACES)
         tokenizer.no_truncation()
         tokenizer.no_padding()
 
@@ -41,6 +49,10 @@ class TextCodec:
                 self._name, f"its tokenizer has no {name!r}", "use the checkpoint's own tokenizer"
             )
         return token
+
+    def controls(self) -> frozenset[str]:
+        """How every control token is spelt."""
+        return self._controls
 
     def fingerprint(self) -> str:
         """Of everything that decides which ids a text has."""

@@ -8,7 +8,8 @@ prompt = tokenize(turns, CHATML, encoder, add_generation_prompt=True)
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 from vidllava.errors import UsageError
@@ -60,6 +61,7 @@ __all__ = [
     "place",
     "time_instruction",
     "tokenize",
+    "without_marks",
 ]
 
 Placement = Literal["in-place", "front", "mixed"]
@@ -151,7 +153,7 @@ def build_prompt(
 
     front: all placeholders, joined by spaces, a line end, the question as plain text whatever it holds.
     in-place: the question's own `<image>` and `<video>` are the places. auto: in-place if they match the
-    media one by one, else front, so that a question about the word "<image>" is answered too.
+    media one by one (`<image>` may stand for a video, as in LLaVA's data), else front.
 
     `time_instructions`, one per visual or None (see `time_instruction`), follow the visual on a line of their
     own; in-place they stand before the question. `system=None` leaves the system line to the template.
@@ -168,7 +170,7 @@ def build_prompt(
         raise UsageError("question", what, "write it in UTF-8")
     wanted = [Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds]
     asked = Turn("user", question)
-    matches = list(asked.placeholders) == wanted
+    matches = _fit(asked.placeholders, wanted)
     if placement == "in-place" and not matches:
         raise UsageError(
             "question",
@@ -184,6 +186,36 @@ def build_prompt(
         parts = [*_leading(wanted, instructions), question]
     turn = Turn.from_parts("user", parts)
     return (turn,) if system is None else (Turn("system", system), turn)
+
+
+def without_marks(
+    question: str, kinds: Sequence[MediaKind], controls: Collection[str]
+) -> tuple[str, tuple[str, ...]]:
+    """(the question without `controls` and placeholders, what was taken out, each once and in order).
+
+    Placeholders that match the media one by one are places, and stay.
+    """
+    wanted = [Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds]
+    places = {placeholder.value for placeholder in Placeholder}
+    fit = bool(kinds) and _fit(Turn("user", question).placeholders, wanted)
+    marks = set(controls) - places if fit else places.union(controls)
+    found = re.compile(
+        "|".join(re.escape(mark) for mark in sorted(marks, key=lambda mark: (-len(mark), mark)))
+    )
+    taken: dict[str, None] = {}
+    # Until nothing is left: what stands around a mark may spell another one.
+    while marks and (match := found.search(question)) is not None:
+        before, after = question[: match.start()], question[match.end() :]
+        taken[match.group()] = None
+        question = before + (after.lstrip(" ") if not before or before.endswith((" ", "\n")) else after)
+    return question, tuple(taken)
+
+
+def _fit(found: Sequence[Placeholder], wanted: Sequence[Placeholder]) -> bool:
+    """Whether a question's own placeholders are one for each visual, none of a picture a `<video>`."""
+    return len(found) == len(wanted) and all(
+        one is Placeholder.IMAGE or one is kind for one, kind in zip(found, wanted, strict=True)
+    )
 
 
 def _leading(

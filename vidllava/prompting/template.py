@@ -49,6 +49,10 @@ class Encoder(Protocol):
         """The id of the control token spelt `name`. Raises ModelError if the tokenizer has none."""
         ...
 
+    def controls(self) -> frozenset[str]:
+        """How every control token of the tokenizer is spelt."""
+        ...
+
 
 @dataclass(frozen=True)
 class Template:
