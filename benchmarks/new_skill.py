@@ -113,7 +113,7 @@ def skill(backbone: Backbone, folder: Path, num_scenes: int) -> dict[str, dict[s
     """Exact answers to what names the new colour, in unseen scenes; by kind and over all."""
     from vidllava.backbone.answer import answer_question
     from vidllava.backbone.generate import GenerateOptions
-    from vidllava.backbone.question import plan_question
+    from vidllava.visuals.question import plan_question
 
     folder.mkdir(parents=True, exist_ok=True)
     right: dict[str, list[bool]] = defaultdict(list)

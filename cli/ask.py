@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
     from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.model import Backbone
-    from vidllava.backbone.question import AskOptions, Question
+    from vidllava.visuals.question import AskOptions, Question
 
 
 @spread
@@ -170,10 +170,10 @@ def _plan(
 
     The worker decodes from then on.
     """
-    from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
     from vidllava.media.probe import media_kind
+    from vidllava.visuals.question import plan_question
 
     for (
         path

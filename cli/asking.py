@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.memory import Workload
     from vidllava.backbone.model import Backbone
-    from vidllava.backbone.question import AskOptions
+    from vidllava.visuals.question import AskOptions
 
 NANO_NOTICE = (
     "nano answers: it knows only its generated world of moving shapes. "
@@ -50,9 +50,9 @@ class Asking:
 
     def checked(self) -> AskOptions:
         """In the form in which a question is planned. Raises UsageError."""
-        from vidllava.backbone.question import AskOptions
         from vidllava.media.timeline import parse_time
         from vidllava.prompting.budget import parse_rope_factor
+        from vidllava.visuals.question import AskOptions
 
         others = {name: value for name, value in vars(self).items() if name not in _PARSED}
         return AskOptions(

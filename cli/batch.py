@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from vidllava.backbone.ahead import Plan, Prepared
     from vidllava.backbone.answer import Answer
     from vidllava.backbone.generate_options import GenerateOptions
-    from vidllava.backbone.question import AskOptions, Question
     from vidllava.media.sampler import Sampler
+    from vidllava.visuals.question import AskOptions, Question
 
 DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one
 MAX_WORKERS = 4
@@ -71,8 +71,8 @@ def answer_batch(command: Command, single: Sequence[str], console: Console) -> N
     shown, checkpoint = command.weights.locate(asked)
     command.weights.tell_stand_in(shown, console)
     from vidllava.backbone.locate import weights_files
-    from vidllava.backbone.question import check_options
     from vidllava.backbone.settings import read_settings
+    from vidllava.visuals.question import check_options
 
     check_options(read_settings(checkpoint, shown), asked)
     if ignored:
@@ -183,9 +183,9 @@ def _run(
 
 def _planner(shown: str, checkpoint: Path, asked: AskOptions) -> Plan[Row]:
     """Plans a row as ``ask`` would plan it, with the row's own options before the flags."""
-    from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
+    from vidllava.visuals.question import plan_question
 
     settings, codec = read_settings(checkpoint, shown), read_codec(checkpoint)
 

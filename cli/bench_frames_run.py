@@ -22,11 +22,11 @@ from vidllava.prompting.layout import NewlineMode, pooled_side
 
 if TYPE_CHECKING:
     from vidllava.backbone.model import Backbone
-    from vidllava.backbone.question import AskOptions
-    from vidllava.backbone.settings import ModelSettings
     from vidllava.bench.frames.measure import Sweep
     from vidllava.evaluation.item import EvalItem
     from vidllava.media.timeline import Sampling
+    from vidllava.visuals.question import AskOptions
+    from vidllava.visuals.rules import ModelSettings
 
 ROWS = "rows.jsonl"
 _STANDING = ("ok", "unparsed", "over_budget")  # a file that could not be read is tried again
@@ -102,7 +102,7 @@ class Planning:
 
     def options(self) -> AskOptions:
         """As a question takes them."""
-        from vidllava.backbone.question import AskOptions
+        from vidllava.visuals.question import AskOptions
 
         return AskOptions(**vars(self))
 
@@ -153,7 +153,7 @@ def _settings(weights: Weights, kind: str, base: AskOptions, console: Console) -
         shown, folder = weights.locate(base)
         weights.tell_stand_in(shown, console)
     except ModelError:
-        from vidllava.backbone.presets import MODELS
+        from vidllava.visuals.presets import MODELS
 
         if kind == "random" and weights.model in MODELS:
             return weights.model, named_settings(weights.model)
@@ -163,7 +163,7 @@ def _settings(weights: Weights, kind: str, base: AskOptions, console: Console) -
 
 def _checked(request: FramesRequest, settings: ModelSettings, base: AskOptions) -> FramesRequest:
     """The request, with the model's own pooling where none is named. Raises UsageError."""
-    from vidllava.backbone.question import visual_rules
+    from vidllava.visuals.question import visual_rules
 
     rules = visual_rules(settings, base)
     request = request.completed(pool_stride=rules.pool_stride, pool_mode=rules.pool_mode)

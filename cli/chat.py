@@ -22,9 +22,9 @@ from vidllava.errors import UsageError
 from vidllava.media.sources import is_url
 
 if TYPE_CHECKING:
-    from vidllava.backbone.question import AskOptions, MediaItem
-    from vidllava.backbone.settings import ModelSettings
     from vidllava.cache_folder import CacheFolder
+    from vidllava.visuals.question import AskOptions, MediaItem
+    from vidllava.visuals.rules import ModelSettings
 
 
 @spread
@@ -115,10 +115,10 @@ def _plan(
 
     The worker decodes from then on.
     """
-    from vidllava.backbone.question import plan_question
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
     from vidllava.media.probe import media_kind
+    from vidllava.visuals.question import plan_question
 
     for path in intake.paths:  # before the model, as in ask
         media_kind(path)

@@ -23,8 +23,8 @@ from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
-    from vidllava.backbone.question import AskOptions
     from vidllava.evaluation.run import Batch
+    from vidllava.visuals.question import AskOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +129,8 @@ def _checked(command: Command, console: Console) -> Checked:
     shown, checkpoint = command.weights.locate(asked)
     command.weights.tell_stand_in(shown, console)
     from vidllava.backbone.locate import weights_files
-    from vidllava.backbone.question import check_options
     from vidllava.backbone.settings import read_settings
+    from vidllava.visuals.question import check_options
 
     check_options(read_settings(checkpoint, shown), asked)
     media = [path for item in found.items for path in (*item.paths, item.subtitles) if path]

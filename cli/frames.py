@@ -21,10 +21,10 @@ from vidllava.cli.words import named_question
 from vidllava.errors import ModelError
 
 if TYPE_CHECKING:
-    from vidllava.backbone.question import MediaItem, Question
-    from vidllava.backbone.settings import ModelSettings
     from vidllava.media.sampler import Sampler
     from vidllava.prompting.conversation import Encoder
+    from vidllava.visuals.question import MediaItem, Question
+    from vidllava.visuals.rules import ModelSettings
 
 # Decoded at full size and held together while saving: so many bytes, or so many frames if they are large.
 BYTES_AT_ONCE, FRAMES_AT_ONCE = 64 << 20, 8
@@ -73,8 +73,8 @@ def frames(
     question = named_question(question)
     with open_media([media], reading.limits(), **reading.urls()) as intake:
         asked = asking.checked()
-        from vidllava.backbone.question import plan_question
         from vidllava.media.probe import media_kind
+        from vidllava.visuals.question import plan_question
 
         media_kind(intake.paths[0])  # before the model: a wrong path is the likelier slip
         settings, encoder = known_settings(model, revision, console)
@@ -99,9 +99,9 @@ def frames(
 def known_settings(name: str, revision: str | None, console: Console) -> tuple[ModelSettings, Encoder]:
     """A model's sizes and tokenizer; for a named model that is not here, a stand-in that counts bytes."""
     from vidllava.backbone.locate import locate
-    from vidllava.backbone.presets import MODELS
     from vidllava.backbone.settings import named_settings, read_settings
     from vidllava.backbone.tokens import read_codec
+    from vidllava.visuals.presets import MODELS
 
     try:
         shown, folder = locate(name, revision=revision)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vidllava.backbone.presets import MODELS, NamedModel
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import ModelError, UsageError
+from vidllava.visuals.presets import MODELS, NamedModel
 
 app = typer.Typer()
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
-    from vidllava.backbone.question import MediaItem
     from vidllava.media.frames import FramePlan
+    from vidllava.visuals.question import MediaItem
 
 PICTURE_BACKEND = "pillow"
 

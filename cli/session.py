@@ -19,8 +19,8 @@ from vidllava.files.writing import write_json
 
 if TYPE_CHECKING:
     from vidllava.backbone.chat import Conversation, Exchange
-    from vidllava.backbone.question import AskOptions
-    from vidllava.backbone.settings import ModelSettings
+    from vidllava.visuals.question import AskOptions
+    from vidllava.visuals.rules import ModelSettings
 
 HELP = """\
 /frames             the frames that are looked at
@@ -155,7 +155,7 @@ class Session:
 
     def _look(self, options: AskOptions) -> None:
         """Plan the media anew; where that cannot be, all stays as it was."""
-        from vidllava.backbone.question import plan_media, visual_rules
+        from vidllava.visuals.question import plan_media, visual_rules
 
         rules = visual_rules(self._settings, options)
         items = plan_media(self._intake.paths, rules, options, self._intake.sampler)

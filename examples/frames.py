@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from vidllava.backbone.settings import named_settings
-from vidllava.backbone.visuals import VisualRules
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.prompting.budget import budget
+from vidllava.visuals.rules import VisualRules
 
 CLIP = str(Path(__file__).with_name("clip.mp4"))
 

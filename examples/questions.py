@@ -13,8 +13,8 @@ from pathlib import Path
 from vidllava.backbone.answer import answer_question
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
-from vidllava.backbone.question import plan_question
 from vidllava.nano.score import same_answer
+from vidllava.visuals.question import plan_question
 
 FOLDER = Path(__file__).parent
 

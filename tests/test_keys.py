@@ -20,7 +20,6 @@ from tests.tiny import tiny_checkpoint
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.locate import weights_files, weights_identity
-from vidllava.backbone.question import AskOptions
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.bench.frames.measure import _IN_KEY, Sweep
@@ -38,6 +37,7 @@ from vidllava.files.identity import content_hash, media_identity
 from vidllava.media.timeline import SamplingRequest
 from vidllava.training.run import Job, run_state
 from vidllava.training.settings import FIXED, TrainingSettings
+from vidllava.visuals.question import AskOptions
 
 _LARGE = 400_000
 """Bytes of a file whose middle lies far from both ends."""

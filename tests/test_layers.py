@@ -44,16 +44,15 @@ LAYERS = {
     "vidllava.media.worker": 3,
     "vidllava.media.worker_child": 3,
     "vidllava.media.worker_process": 3,
-    "vidllava.backbone.presets": 2,
+    "vidllava.visuals.presets": 2,
     "vidllava.backbone.generate_options": 2,
     "vidllava.backbone.folders": 3,
     "vidllava.backbone.parts": 3,
     "vidllava.backbone.settings": 3,
     "vidllava.backbone.locate": 3,
     "vidllava.backbone.tokens": 3,
-    "vidllava.backbone.visuals": 3,
-    "vidllava.backbone.question": 4,
-    "vidllava.backbone.memory": 4,
+    "vidllava.visuals.rules": 2,
+    "vidllava.visuals": 4,
     "vidllava.backbone": 5,
     "vidllava.backbone.answer": 6,
     "vidllava.backbone.chat": 6,
@@ -89,7 +88,7 @@ PURE = (
     "vidllava.prompting",
     "vidllava.media.timeline",
     "vidllava.media.frames",
-    "vidllava.backbone.presets",
+    "vidllava.visuals.presets",
     "vidllava.backbone.generate_options",
 )
 # All that a question needs before its weights: must be told in well under a second.
@@ -103,8 +102,7 @@ LIGHT = (
     "vidllava.backbone.settings",
     "vidllava.backbone.locate",
     "vidllava.backbone.tokens",
-    "vidllava.backbone.visuals",
-    "vidllava.backbone.question",
+    "vidllava.visuals",
     # A data set is checked and counted before anything is trained.
     "vidllava.data.check",
     "vidllava.data.load",
@@ -229,7 +227,7 @@ def test_heavy_libraries_are_imported_where_the_design_says():
         ("vidllava.errors", "import vidllava.media.frames"),
         ("vidllava.prompting.budget", "def late():\n    from vidllava.cli import main"),
         ("vidllava.media.decode", "import importlib\nimportlib.import_module('vidllava.training.loop')"),
-        ("vidllava.backbone.presets", "from vidllava.backbone.load import load_backbone"),
+        ("vidllava.visuals.presets", "from vidllava.backbone.load import load_backbone"),
         ("vidllava.prompting.layout", "from vidllava.media.timeline import parse_time"),
     ],
 )
@@ -246,7 +244,7 @@ def test_an_upward_import_is_seen(module: str, line: str):
         ("vidllava.training.checkpoint", "import pickle"),
         ("vidllava.kernels.splice", "from vidllava.errors import UsageError"),
         ("vidllava.data.load", "def late():\n    import transformers"),
-        ("vidllava.backbone.question", "def late():\n    import torch"),
+        ("vidllava.visuals.question", "def late():\n    import torch"),
     ],
 )
 def test_a_misplaced_library_is_seen(module: str, line: str):

@@ -29,7 +29,6 @@ from vidllava.backbone.familiarity import World, frame_features
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import plan_question
 from vidllava.backbone.see import Sight, see
 from vidllava.errors import VidllavaError
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
@@ -39,6 +38,7 @@ from vidllava.nano.compose import still_scene, tinted
 from vidllava.nano.draw import draw, to_bytes, weather
 from vidllava.nano.lessons import SETTINGS, Exhibit, make_lesson, write_exhibit
 from vidllava.nano.words import Split, generator
+from vidllava.visuals.question import plan_question
 
 CARD = nano_folder() / "MODEL_CARD.md"
 EXAMPLES = Path(__file__).resolve().parents[1]

@@ -18,9 +18,9 @@ from vidllava.backbone.locate import locate
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import PackedBatch, SampleInput, VisualInput, collate
 from vidllava.backbone.tuning import Tuning
-from vidllava.backbone.visuals import VisualRules
 from vidllava.errors import ModelError, UsageError
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
+from vidllava.visuals.rules import VisualRules
 
 OPTIONS = LoraOptions(modules=("llm",), rank=4, alpha=8.0, dropout=0.0)
 

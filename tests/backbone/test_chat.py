@@ -14,9 +14,9 @@ from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory, segments
-from vidllava.backbone.question import AskOptions, Question, plan_media, plan_turn, visual_rules
 from vidllava.prompting.budget import OverBudget
 from vidllava.prompting.conversation import SLOT
+from vidllava.visuals.question import AskOptions, Question, plan_media, plan_turn, visual_rules
 
 CLIP = str(Path(__file__).resolve().parents[2] / "examples" / "clip.mp4")
 QUESTIONS = ("what happens", "Which way does the red circle move?", "What colour is the circle?")

@@ -23,9 +23,9 @@ from vidllava.backbone.feature_cache import Entry, FeatureCache, Key, pack, unpa
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weights_files, weights_identity
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import AskOptions, MediaItem, plan_media, visual_rules
-from vidllava.backbone.settings import ModelSettings
 from vidllava.cache_folder import CacheFolder
+from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_rules
+from vidllava.visuals.rules import ModelSettings
 
 ENTRY = Entry(torch.randn(2, 8), (0, 1, 0), (0, 3, 5), (0.0, 0.1, 0.2), ("a note",))
 KEY = Key('{"content": "ab"}', "clip.mp4", None)

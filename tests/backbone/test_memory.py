@@ -24,8 +24,8 @@ from vidllava.backbone.memory import (
     num_elements,
     require_fit,
 )
-from vidllava.backbone.question import plan_question
 from vidllava.bench.models import published_config
+from vidllava.visuals.question import plan_question
 
 GB = 1_000_000_000
 

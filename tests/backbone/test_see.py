@@ -19,7 +19,6 @@ from vidllava.backbone.clock import StageClock, overlap
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import AskOptions, MediaItem, plan_media, visual_rules
 from vidllava.backbone.see import Sight, see
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
@@ -27,6 +26,7 @@ from vidllava.media.decode import OnReady
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import InProcess
+from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_rules
 
 NUM_FRAMES, CHUNK = 10, 4
 

@@ -9,9 +9,9 @@ import pytest
 from tests.clips import write_clip
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import AskOptions
 from vidllava.bench import ask
 from vidllava.errors import UsageError
+from vidllava.visuals.question import AskOptions
 
 QUESTIONS = ("what happens", "how many things are there")
 

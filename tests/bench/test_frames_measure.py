@@ -17,7 +17,6 @@ from vidllava.backbone.clock import StageClock
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import AskOptions, plan_question, visual_rules
 from vidllava.backbone.see import see
 from vidllava.bench.frames.measure import BLIND, Sweep
 from vidllava.bench.frames.memory import PeakMemory, method
@@ -26,6 +25,7 @@ from vidllava.bench.frames.sharing import ProbedOnce, see_once
 from vidllava.evaluation.item import EvalItem
 from vidllava.media.frames import FrameBatch
 from vidllava.media.sampler import IN_PROCESS, InProcess
+from vidllava.visuals.question import AskOptions, plan_question, visual_rules
 
 REQUEST = FramesRequest(
     num_frames=(2, 8, 32),

@@ -10,7 +10,7 @@ import pytest
 
 import vidllava
 from tests.cli.conftest import Run
-from vidllava.backbone.presets import MODELS
+from vidllava.visuals.presets import MODELS
 
 
 def cache_model(name: str, model: Path) -> Path:

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from tests.worlds import World
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.batches import ReadAhead, Share, StepBatch, StepBatches
 from vidllava.data.encode import SampleEncoder
@@ -24,6 +23,7 @@ from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
 from vidllava.data.source import Sample
 from vidllava.errors import DatasetError, ResourceError
+from vidllava.visuals.rules import ModelSettings
 
 WHOLE = Share()
 EVERYTHING = ("text", "picture", "pictures", "video")

@@ -12,7 +12,6 @@ from PIL import Image
 
 from tests.clips import read_number, write_clip
 from tests.worlds import World, frames
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.options import EncodeOptions
@@ -20,6 +19,7 @@ from vidllava.data.source import Sample, Visual
 from vidllava.errors import DatasetError, UsageError
 from vidllava.media.timeline import SamplingRequest
 from vidllava.prompting.conversation import IGNORE, SLOT, Turn
+from vidllava.visuals.rules import ModelSettings
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tests.clips import write_clip
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.headers import Headers
@@ -27,6 +26,7 @@ from vidllava.media.limits import Limits
 from vidllava.media.picture import load_picture, picture_size
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest
+from vidllava.visuals.rules import ModelSettings
 
 
 def row(question: str, **more: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.batches import StepBatches
 from vidllava.data.encode import SampleEncoder
@@ -24,6 +23,7 @@ from vidllava.data.records import RecordSource
 from vidllava.data.sampler_pool import SamplerPool
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media.limits import Limits
+from vidllava.visuals.rules import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("faulty_decoder")
 LIMITS = Limits(decode_seconds=59)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.formats import parse_row
 from vidllava.data.media_root import MediaRoot
@@ -19,6 +18,7 @@ from vidllava.data.source import Sample
 from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import DatasetError
 from vidllava.prompting.template import IGNORE
+from vidllava.visuals.rules import ModelSettings
 
 
 def talk(

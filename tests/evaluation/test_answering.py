@@ -13,7 +13,6 @@ from vidllava.backbone.answer import answer_question
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import AskOptions
 from vidllava.errors import ModelError
 from vidllava.evaluation import answering
 from vidllava.evaluation.answering import Answerer, OutOfMemory, Ready, Reply
@@ -21,6 +20,7 @@ from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.plan import Planner
 from vidllava.evaluation.record import status_of
 from vidllava.media.sampler import IN_PROCESS
+from vidllava.visuals.question import AskOptions
 
 LENGTHS = (3, 1, 6, 2, 4)
 

@@ -17,13 +17,13 @@ from vidllava.backbone.answer import answer_question
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import plan_question
 from vidllava.media.decode import decode
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.nano.draw import draw
 from vidllava.nano.lessons import make_lesson, write_exhibit
 from vidllava.nano.score import Asked, ask_held_out, same_answer, summary, table
+from vidllava.visuals.question import plan_question
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SIZE_LIMIT_BYTES = 20_000_000

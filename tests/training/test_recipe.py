@@ -14,13 +14,14 @@ from tests.tiny import PINPOINTS
 from tests.training.conftest import Heard, Run, metrics
 from tests.worlds import World
 from vidllava.backbone.load import load_backbone
-from vidllava.backbone.settings import ModelSettings, named_settings, read_settings
+from vidllava.backbone.settings import named_settings, read_settings
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import UsageError
 from vidllava.media.timeline import SamplingRequest
 from vidllava.training import stages
 from vidllava.training.recipe import Resolved, llm_parameters, resolve
 from vidllava.training.settings import TrainingSettings
+from vidllava.visuals.rules import ModelSettings
 
 ONEVISION = named_settings("onevision-0.5b")
 SIX_BY_SIX = tuple((rows * 384, columns * 384) for rows in range(1, 7) for columns in range(1, 7))

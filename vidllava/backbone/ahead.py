@@ -22,12 +22,12 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vidllava.backbone.question import MediaItem, Question
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import Limits
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import Sampler
 from vidllava.media.worker import WorkerSampler
+from vidllava.visuals.question import MediaItem, Question
 
 Row = TypeVar("Row")
 Plan = Callable[[Row, Sampler], Question]

@@ -29,10 +29,10 @@ from vidllava.backbone.memory import (
 )
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.question import Question
 from vidllava.backbone.see import Seen, Sight, see
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import IN_PROCESS, Sampler
+from vidllava.visuals.question import Question
 
 
 @dataclass(frozen=True, eq=False)

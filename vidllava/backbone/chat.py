@@ -18,9 +18,9 @@ from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.question import AskOptions, MediaItem, Question, plan_turn
 from vidllava.backbone.see import Sight, see
 from vidllava.media.sampler import IN_PROCESS, Sampler
+from vidllava.visuals.question import AskOptions, MediaItem, Question, plan_turn
 
 
 @dataclass(frozen=True, eq=False)

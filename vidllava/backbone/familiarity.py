@@ -25,8 +25,8 @@ from vidllava.files.identity import media_identity
 
 if TYPE_CHECKING:
     from vidllava.backbone.model import Backbone
-    from vidllava.backbone.question import MediaItem
     from vidllava.backbone.see import Sight
+    from vidllava.visuals.question import MediaItem
 
 WORLD_FILE = "world.safetensors"
 WEIGHTS_FILE = "model.safetensors"

@@ -27,12 +27,12 @@ from safetensors.torch import load, save
 import vidllava
 from vidllava.backbone.locate import weights_identity
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import MediaItem
 from vidllava.backbone.tower import vision_tower
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
 from vidllava.files.identity import FileStamp, content_hash
 from vidllava.media.container import decoder_versions
+from vidllava.visuals.question import MediaItem
 
 # Raise it with every change of ours to what the tower sees or does.
 FORMAT = 2

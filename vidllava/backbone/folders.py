@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vidllava.backbone.presets import MODELS
 from vidllava.errors import ModelError
+from vidllava.visuals.presets import MODELS
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

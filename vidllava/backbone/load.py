@@ -23,10 +23,11 @@ from vidllava.backbone.locate import bases, locate
 from vidllava.backbone.memory import Workload, estimate, is_allocation_failure, num_elements, require_fit
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.parts import read_tensors
-from vidllava.backbone.settings import ModelSettings, read_settings
+from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.kernels import choose
+from vidllava.visuals.rules import ModelSettings
 
 SMALL_MODEL_PARAMETERS = 50_000_000
 FLASH = {

@@ -23,9 +23,9 @@ from vidllava.backbone.folders import (
     read_json,
 )
 from vidllava.backbone.parts import Tensor, check_parts, read_header, read_tensors
-from vidllava.backbone.presets import MODELS
 from vidllava.errors import ModelError, UsageError
 from vidllava.files.identity import files_identity
+from vidllava.visuals.presets import MODELS
 
 AUTO_MODEL = "onevision-0.5b"
 # What makes a folder one or the other: both at once would be read as something else.

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidllava.backbone.question import Question
 from vidllava.errors import ResourceError
+from vidllava.visuals.question import Question
 
 CELLS_PER_CHUNK = 16 * 729
 """Cells that the vision tower reads at once: 16 frames of OneVision fill a GPU's matrix units, and take about

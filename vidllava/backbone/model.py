@@ -28,12 +28,13 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
-from vidllava.backbone.settings import OWN_FILE, ModelSettings
+from vidllava.backbone.settings import OWN_FILE
 from vidllava.backbone.splice import PackedBatch
 from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused, vision_tower
 from vidllava.backbone.tuning import Tuning, write_grids, write_own_file
 from vidllava.kernels import SplicePlan, splice
+from vidllava.visuals.rules import ModelSettings
 
 if TYPE_CHECKING:
     from vidllava.backbone.adapter import Adapter

@@ -22,7 +22,6 @@ from einops import rearrange
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry, FeatureCache
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import MediaItem
 from vidllava.backbone.relay import Abandoned, Relay
 from vidllava.backbone.splice import VisualInput
 from vidllava.backbone.tower import grids_per_chunk
@@ -30,6 +29,7 @@ from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.pixels import padded_square, picture_tiles
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.prompting.layout import VisualLayout
+from vidllava.visuals.question import MediaItem
 
 
 @dataclass(frozen=True, eq=False)

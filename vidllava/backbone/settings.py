@@ -10,46 +10,21 @@ SigLIP's differ (mean and std 0.5).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from vidllava.backbone.folders import config_path, part_of, read_json
-from vidllava.backbone.presets import MODELS, PRESETS, Preset
 from vidllava.errors import ModelError
 from vidllava.media.timeline import Rule, Sampling
 from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
+from vidllava.visuals.presets import MODELS, PRESETS, Preset
+from vidllava.visuals.rules import ModelSettings
 
 OWN_FILE = "vidllava.json"
 """Beside ``config.json``: what transformers has no field for (the preset, and what differs from it)."""
 
 ROPE_TYPES = ("default", "linear")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """What is needed to count tokens and prepare pixels for one model."""
-
-    name: str
-    folder: Path | None
-    """None for a named model whose checkpoint is not on this machine."""
-    preset: Preset
-    image_size: int
-    """Pixels on each side of a frame or tile."""
-    patch_size: int
-    """Pixels on each side of a patch."""
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-    pinpoints: tuple[tuple[int, int], ...]
-    """AnyRes canvases, (height, width) in pixels."""
-    max_tiles: int
-    trained_context: int
-    """Longest trained sequence, in tokens."""
-
-    @property
-    def side(self) -> int:
-        """Cells on each side of a frame's token map."""
-        return self.image_size // self.patch_size
 
 
 def read_settings(folder: Path, name: str) -> ModelSettings:

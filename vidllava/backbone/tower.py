@@ -11,9 +11,9 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
 from vidllava.backbone.memory import CELLS_PER_CHUNK
-from vidllava.backbone.settings import ModelSettings
 from vidllava.errors import ModelError
 from vidllava.media.pixels import normalise
+from vidllava.visuals.rules import ModelSettings
 
 
 def encode(

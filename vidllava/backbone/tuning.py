@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from vidllava.backbone.presets import PRESETS, Preset
-from vidllava.backbone.settings import OWN_FILE, ModelSettings
+from vidllava.backbone.settings import OWN_FILE
 from vidllava.prompting.layout import NewlineMode, PoolMode
+from vidllava.visuals.presets import PRESETS, Preset
+from vidllava.visuals.rules import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)

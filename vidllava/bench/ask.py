@@ -25,7 +25,11 @@ from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import stop_ids
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import (
+from vidllava.errors import UsageError
+from vidllava.media.pixels import normalise
+from vidllava.media.sampler import IN_PROCESS
+from vidllava.prompting.conversation import SLOT
+from vidllava.visuals.question import (
     AskOptions,
     Question,
     plan_media,
@@ -33,10 +37,6 @@ from vidllava.backbone.question import (
     plan_turn,
     visual_rules,
 )
-from vidllava.errors import UsageError
-from vidllava.media.pixels import normalise
-from vidllava.media.sampler import IN_PROCESS
-from vidllava.prompting.conversation import SLOT
 
 Row = dict[str, Any]
 STAGES = ("decode", "vision", "prefill", "generate")

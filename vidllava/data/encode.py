@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.splice import SampleInput, VisualInput
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.options import EncodeOptions
@@ -21,6 +20,7 @@ from vidllava.media.decode import choose_backend
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.prompting.conversation import TokenizedPrompt
+from vidllava.visuals.rules import ModelSettings
 
 
 class SampleEncoder:

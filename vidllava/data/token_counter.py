@@ -13,8 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidllava.backbone.settings import ModelSettings
-from vidllava.backbone.visuals import VisualRules
 from vidllava.data.headers import Headers
 from vidllava.data.options import EncodeOptions
 from vidllava.data.source import Sample, Visual, modality_of
@@ -36,6 +34,7 @@ from vidllava.prompting.conversation import (
 from vidllava.prompting.formatting import formatting_prompt, with_format
 from vidllava.prompting.layout import VisualLayout
 from vidllava.prompting.plain import tokenize_plain
+from vidllava.visuals.rules import ModelSettings, VisualRules
 
 
 class TokenCounter:

@@ -23,7 +23,6 @@ from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_aft
 from vidllava.backbone.memory import SMALLER, OutOfMemory, is_allocation_failure
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.question import Question
 from vidllava.backbone.see import Sight, see
 from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError
 from vidllava.evaluation.item import EvalItem
@@ -32,6 +31,7 @@ from vidllava.evaluation.plan import Planner
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.budget import OverBudget
+from vidllava.visuals.question import Question
 
 
 @dataclass(frozen=True, eq=False)

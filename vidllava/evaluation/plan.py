@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vidllava.backbone.question import AskOptions, MediaItem, Question, plan_media, plan_turn, visual_rules
-from vidllava.backbone.settings import ModelSettings
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.subtitles import preface
 from vidllava.media.files import media_kind
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.conversation import Encoder
+from vidllava.visuals.question import AskOptions, MediaItem, Question, plan_media, plan_turn, visual_rules
+from vidllava.visuals.rules import ModelSettings
 
 _NO_CLIP: dict[str, Any] = dict.fromkeys(
     ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds")

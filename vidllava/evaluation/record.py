@@ -10,7 +10,6 @@ import os
 from typing import Any
 
 from vidllava.backbone.memory import OutOfMemory
-from vidllava.backbone.question import MediaItem
 from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, UsageError, VidllavaError
 from vidllava.evaluation.answering import Reply
 from vidllava.evaluation.item import EvalItem
@@ -19,6 +18,7 @@ from vidllava.evaluation.texts import said as free_answer
 from vidllava.evaluation.texts import same
 from vidllava.media.frames import FramePlan
 from vidllava.prompting.budget import OverBudget
+from vidllava.visuals.question import MediaItem
 
 Record = dict[str, Any]
 # What two runs may differ in: measured, not computed.

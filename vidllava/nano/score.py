@@ -97,7 +97,7 @@ def ask_held_out(
     """Ask about ``lessons`` clips per split, and a share of that of each other setting, from real files."""
     from vidllava.backbone.answer import answer_question
     from vidllava.backbone.generate import GenerateOptions
-    from vidllava.backbone.question import plan_question
+    from vidllava.visuals.question import plan_question
 
     options = GenerateOptions(max_new_tokens=64)
     with tempfile.TemporaryDirectory() as folder:

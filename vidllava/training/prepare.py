@@ -5,10 +5,10 @@ from __future__ import annotations
 from vidllava.backbone.load import check_compiler
 from vidllava.backbone.locate import locate
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.presets import MODELS
 from vidllava.training import parameters
 from vidllava.training.run import Job
 from vidllava.training.settings import TrainingSettings
+from vidllava.visuals.presets import MODELS
 
 
 def prepare(backbone: Backbone, job: Job, settings: TrainingSettings, *, fresh: bool) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidllava.backbone.folders import config_path, read_json
-from vidllava.backbone.settings import ModelSettings
 from vidllava.backbone.tuning import Tuning
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import UsageError
@@ -22,6 +21,7 @@ from vidllava.media.timeline import SamplingRequest
 from vidllava.prompting.layout import parse_pinpoints
 from vidllava.training import stages
 from vidllava.training.settings import TrainingSettings
+from vidllava.visuals.rules import ModelSettings
 
 Row = tuple[str, str, str]
 """A setting's name, its value, and where it comes from."""

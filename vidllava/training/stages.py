@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from vidllava.backbone.presets import PRESETS, Preset
 from vidllava.prompting.conversation import Placement
 from vidllava.training.settings import Module, RecipeName, StageName
+from vidllava.visuals.presets import PRESETS, Preset
 
 AnyRes = str
 """Grids of tiles as `prompting.layout.parse_pinpoints` reads them, or WHOLE."""

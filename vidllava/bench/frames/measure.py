@@ -23,7 +23,6 @@ from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.memory import OutOfMemory, is_allocation_failure
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.question import AskOptions, visual_rules
 from vidllava.backbone.see import Sight, see
 from vidllava.bench.frames.memory import PeakMemory
 from vidllava.bench.frames.planning import Failure, Planned, plan_cell
@@ -34,6 +33,7 @@ from vidllava.errors import MediaError, ResourceError
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
 from vidllava.media.sampler import IN_PROCESS, Sampler
+from vidllava.visuals.question import AskOptions, visual_rules
 
 BLIND = "blind"
 # Conditions that change a result or its time; the commit does not, on its own.

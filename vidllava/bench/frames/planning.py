@@ -11,12 +11,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import AskOptions, Question, plan_question
 from vidllava.bench.frames.request import Cell, FramesRequest
 from vidllava.errors import VidllavaError
 from vidllava.evaluation.item import EvalItem
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.budget import OverBudget, TokenBudget
+from vidllava.visuals.question import AskOptions, Question, plan_question
 
 # What a cell decides, whatever a row of the data says of itself.
 DECIDED = frozenset({"num_frames", "fps", "max_frames", "pool_stride", "pool_mode", "rope_factor"})

@@ -19,13 +19,13 @@ import torch
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.question import MediaItem
 from vidllava.backbone.see import Seen, Sight, see
-from vidllava.backbone.visuals import VisualRules
 from vidllava.errors import MediaError
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import Sampler
+from vidllava.visuals.question import MediaItem
+from vidllava.visuals.rules import VisualRules
 
 Media = tuple[MediaItem, ...]
 """What one cell shows the model."""

@@ -1,4 +1,4 @@
-"""From a video or a picture to its rows: the model's sizes and the chosen pooling, in one place.
+"""The rules by which visuals become rows: the sizes of the model and the chosen pooling.
 
 rules = VisualRules.of(settings, pool_stride=4)
 rules.video(32).num_tokens
@@ -7,9 +7,8 @@ rules.video(32).num_tokens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from vidllava.backbone.presets import PRESETS, Preset
-from vidllava.backbone.settings import ModelSettings
 from vidllava.errors import UsageError
 from vidllava.prompting.layout import (
     NewlineMode,
@@ -20,6 +19,33 @@ from vidllava.prompting.layout import (
     video_layout,
     whole_layout,
 )
+from vidllava.visuals.presets import PRESETS, Preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What is needed to count tokens and prepare pixels for one model."""
+
+    name: str
+    folder: Path | None
+    """None for a named model whose checkpoint is not on this machine."""
+    preset: Preset
+    image_size: int
+    """Pixels on each side of a frame or tile."""
+    patch_size: int
+    """Pixels on each side of a patch."""
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    pinpoints: tuple[tuple[int, int], ...]
+    """AnyRes canvases, (height, width) in pixels."""
+    max_tiles: int
+    trained_context: int
+    """Longest trained sequence, in tokens."""
+
+    @property
+    def side(self) -> int:
+        """Cells on each side of a frame's token map."""
+        return self.image_size // self.patch_size
 
 
 @dataclass(frozen=True, kw_only=True)

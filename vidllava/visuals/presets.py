@@ -1,4 +1,4 @@
-"""The settings of each source system, and the models that have names here.
+"""Presets (the settings of each source system) and the models that have names here.
 
 A preset says how frames become tokens; a model says where weights come from and which preset they were
 trained with. Figures and sources: LLaVA-NeXT-Video blog (pooling, 4096 tokens), LLaVA-NeXT-Interleave blog

@@ -1,4 +1,4 @@
-"""What will be asked: media, frames, token ids and budget, all known before any weight is touched.
+"""Questions planned: media, frames, token ids and budget, all known before any weight is touched.
 
     question = plan_question(["clip.mp4"], "what happens", settings, codec, AskOptions(num_frames=16))
     question.budget.rope_factor, question.items[0].plan
@@ -15,8 +15,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vidllava.backbone.settings import ModelSettings
-from vidllava.backbone.visuals import VisualRules, named_preset
 from vidllava.errors import UsageError
 from vidllava.media.decode import choose_backend
 from vidllava.media.frames import FramePlan
@@ -36,6 +34,7 @@ from vidllava.prompting.conversation import (
     without_marks,
 )
 from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout
+from vidllava.visuals.rules import ModelSettings, VisualRules, named_preset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The one planner: from media and words to frames, tiles, layout, prompt and budget, without torch."""
