@@ -38,6 +38,7 @@ class Asking:
     keyframes: options.Keyframes = None
     start: options.Start = None
     end: options.End = None
+    frame_rate: options.FrameRate = None
     video_backend: options.VideoBackend = None
     preset: options.Preset = None
     pool_stride: options.PoolStride = None

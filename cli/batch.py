@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,15 +185,13 @@ def _planner(shown: str, checkpoint: Path, asked: AskOptions) -> Plan[Row]:
     """Plans a row as ``ask`` would plan it, with the row's own options before the flags."""
     from vidllava.backbone.settings import read_settings
     from vidllava.backbone.tokens import read_codec
-    from vidllava.visuals.question import plan_question
+    from vidllava.visuals.question import plan_question, row_options
 
     settings, codec = read_settings(checkpoint, shown), read_codec(checkpoint)
 
     def plan(row: Row, sampler: Sampler) -> Question:
-        own = dict(row.own)
-        if "num_frames" in own or "fps" in own:
-            own = {"num_frames": None, "fps": None, **own}
-        return plan_question(row.paths, row.question, settings, codec, replace(asked, **own), sampler=sampler)
+        options = row_options(asked, dict(row.own), row.paths)
+        return plan_question(row.paths, row.question, settings, codec, options, sampler=sampler)
 
     return plan
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.own_frames import NUMBERS, TIMES, WORDS, own_frames
+from vidllava.data.own_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
 from vidllava.errors import DatasetError
 from vidllava.files.identity import media_identity
@@ -26,7 +26,7 @@ from vidllava.media.sources import is_descriptor
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 _NAME_CHARACTERS = 50
 _MEDIA = ("media", "video", "image")
-_KNOWN = {"id", "question", *_MEDIA, *NUMBERS, *TIMES, *WORDS}
+_KNOWN = {"id", "question", *_MEDIA, *NUMBERS, *TIMES, *WORDS, RATE}
 
 
 class OutsideRoot(RowFault):

@@ -233,7 +233,7 @@ def _measure(sweep: Sweep, file: RowFile, output_dir: Path, console: Console) ->
     finally:
         wanted = [found[key] for key in keys if key in found]
         _tell(sweep, wanted, output_dir, console)
-    unread = {row["id"] for row in wanted if row["status"] == "decode_error"}
+    unread = {row["id"] for row in wanted if row["status"] in ("decode_error", "usage_error")}
     if unread:
         what = f"{counted(len(unread), 'question')} of {len(sweep.items)} could not be asked in some cell"
         raise PartialFailure(

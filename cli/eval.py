@@ -106,10 +106,10 @@ def evaluate(
 ) -> None:
     """Score a model on labelled questions.
 
-    Each question gets a status: ok, unparsed, decode_error, unfamiliar, over_budget or oom. What could
-    not be read or does not fit is never answered, and is a column of the result. Accuracy has a 95 %
-    interval, in all, by category and by duration. Under torchrun or accelerate launch the questions are
-    shared out; the result is the same.
+    Each question gets a status: ok, unparsed, decode_error, usage_error, unfamiliar, over_budget or oom.
+    What could not be read or does not fit is never answered, and is a column of the result. Accuracy has
+    a 95 % interval, in all, by category and by duration. Flags on frames are for the rows that they fit.
+    Under torchrun or accelerate launch the questions are shared out; the result is the same.
 
     \b
     vidllava eval --data long.jsonl --output results.jsonl --blind

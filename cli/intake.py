@@ -6,6 +6,7 @@ with open_media(["clip.mp4", "-"], limits) as intake:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ class Intake:
         from vidllava.files.identity import FileStamp
 
         for item in question.items:
-            if item.info is None or item.plan is None:
+            if item.info is None or item.plan is None or os.path.isdir(item.path):
                 continue
             # A file that was read for the cache before may need no decoding at all.
             if folder is None or folder.read(FileStamp.of(item.path).memo) is None:

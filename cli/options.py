@@ -21,6 +21,12 @@ def _rate(text: str) -> float:
     return parse_rate(text)
 
 
+def _frame_rate(text: str) -> float:
+    from vidllava.media.timeline import parse_rate
+
+    return parse_rate(text, "--frame-rate")
+
+
 # Frames: which of them does the model see?
 NumFrames = Annotated[
     int | None,
@@ -34,6 +40,15 @@ Fps = Annotated[
         metavar="RATE",
         parser=_rate,
         help="So many frames for each second of the clip: 2, 0.5, 30000/1001. Excludes --num-frames.",
+        rich_help_panel=_FRAMES,
+    ),
+]
+FrameRate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE",
+        parser=_frame_rate,
+        help="Of a folder of pictures: so many of them make a second.",
         rich_help_panel=_FRAMES,
     ),
 ]

@@ -139,8 +139,14 @@ def test_one_byte_of_a_model_is_another_key(
 
 ASKED: dict[str, object] = {
     **{"num_frames": 3, "fps": 2.0, "max_frames": 9, "sampling": "index", "keyframes": "nearest"},
-    **{"start_seconds": 1.0, "end_seconds": 2.0, "video_backend": "pyav", "preset": "onevision"},
-    **{"pool_stride": 4, "pool_mode": "max", "newline_mode": "grid", "rope_factor": 2.0},
+    **{"start_seconds": 1.0, "end_seconds": 2.0, "frame_rate": 3.0, "video_backend": "pyav"},
+    **{
+        "preset": "onevision",
+        "pool_stride": 4,
+        "pool_mode": "max",
+        "newline_mode": "grid",
+        "rope_factor": 2.0,
+    },
     **{"context_limit": 99, "time_instruction": True, "system": "be brief"},
 }
 CHOSEN: dict[str, object] = {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 3}

@@ -32,6 +32,7 @@ LAYERS = {
     "vidllava.media": 2,
     "vidllava.media.decode": 3,
     "vidllava.media.pixels": 3,
+    "vidllava.media.picture_folder": 3,
     "vidllava.media.decord_reader": 3,
     "vidllava.media.pyav_reader": 3,
     "vidllava.media.packets": 1,

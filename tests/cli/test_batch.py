@@ -72,6 +72,16 @@ def test_rows_are_answered_as_single_questions_are(run: Run, folder: Path, write
             assert row[key] == single[key], key
 
 
+def test_flags_are_for_the_rows_that_they_fit(run: Run, folder: Path, write: Write):
+    data = write(
+        ROWS[2], {**ROWS[2], "id": "own", "num_frames": 2}, {"video": "clip.mp4", "question": "what?"}
+    )
+    flags = ("--num-frames", 2, "--start", 0, "--frame-rate", 3)
+    run("ask", "--batch", data, "-o", folder / "answers.jsonl", *flags, *SHORT)
+    assert [row["status"] for row in answers(folder)] == ["ok", "usage_error", "ok"]
+    assert len(answers(folder)[2]["media"][0]["frames"]) == 2
+
+
 def test_half_a_surrogate_is_the_fault_of_its_row(run: Run, folder: Path, write: Write):
     """JSON can spell what UTF-8 cannot hold: in the question, the id, a file's name, a key."""
     questions = write(

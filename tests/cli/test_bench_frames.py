@@ -99,6 +99,26 @@ def test_a_clip_that_cannot_be_read_is_told_at_the_end_and_tried_again(
     assert run(*words).code == 0
 
 
+def test_a_picture_is_asked_as_it_is_and_a_range_beyond_a_clip_is_the_rows_fault(
+    run: Run, data: Path, picture: Path
+) -> None:
+    shutil.copyfile(picture, data.parent / "picture.png")
+    rows = [
+        {"id": "clip", "video": "clip.mp4", "question": "what is it?", "answer": "red"},
+        {"id": "picture", "image": "picture.png", "question": "what is it?", "answer": "red"},
+        {"id": "beyond", "video": "clip.mp4", "start": 90, "question": "what is it?", "answer": "red"},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    out = data.parent / "out"
+    done = run("bench", "frames", "--data", data, *CELLS, "--timing-clips", "0", "--output-dir", out)
+    assert done.code == 10
+    found = [row for row in rows_of(out) if row["cell"] != "blind"]
+    by_id = {name: [row for row in found if row["id"] == name] for name in ("clip", "picture", "beyond")}
+    assert {row["status"] for row in by_id["clip"] + by_id["picture"]} <= {"ok", "unparsed"}
+    assert {row["frames_planned"] for row in by_id["picture"]} == {0}
+    assert {row["status"] for row in by_id["beyond"]} == {"usage_error"}
+
+
 @pytest.mark.no_model
 def test_random_weights_measure_cost_alone(run: Run, clip: Path, tmp_path: Path) -> None:
     words = ("--model", "nano", "--weights", "random", "--num-frames", "2", "--max-new-tokens", "2")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Run, start
 from tests.clips import write_clip
@@ -128,6 +129,67 @@ def test_a_line_for_each_question_and_a_column_for_each_failure(run: Run, folder
     assert whole["groups"]["category"]["odd"]["decode_error"] == 2
     assert re.search(r"^questions +6 +\d +\d +2 +0 +0 ", result.err, re.MULTILINE)
     assert re.search(r"^  odd +3 +\d +\d +2 +0 +0 ", result.err, re.MULTILINE)
+
+
+def test_flags_are_for_the_rows_that_they_fit_and_a_rows_own_faults_have_a_status(
+    run: Run, folder: Path, write: Write
+):
+    write_frames(folder / "frames", 6)
+    beyond, picture = {"start": 90, "end": 95}, {"video": None, "image": "picture.png"}
+    data = write(
+        row(0, **picture),
+        row(1, video="frames", frame_rate=3),
+        row(2, **beyond),
+        row(3, **picture, num_frames=2),
+        row(4, **picture, start=1),
+        row(5, frame_rate=3),
+        row(6, video="frames"),
+        row(7, media=["clip.mp4", "picture.png"], video=None),
+    )
+    out = folder / "out.jsonl"
+    flags = ("--num-frames", 3, "--max-frames", 8, "--sampling", "index", "--end", 5, "--max-new-tokens", 4)
+    assert run("eval", "--data", data, "-o", out, *flags, "--max-failed", 1).code == 0
+    found = lines(out)
+    failed = [line["status"] == "usage_error" for line in found]
+    assert failed == [False, False, True, True, True, True, True, False]
+    assert "frames" not in found[0]["plan"]["media"][0]
+    assert found[1]["plan"]["media"][0]["frames"] == [0, 2, 5]
+    for line, words in zip(
+        found[2:7], ("clip.mp4", "--num-frames", "--start", "--frame-rate", "frames"), strict=True
+    ):
+        assert line["error"].startswith(f"{words}: ")
+    assert summary(out)["usage_error"] == 5
+    assert summary(out)["decode_error"] == 0
+
+
+def write_frames(folder: Path, count: int) -> None:
+    """Numbered pictures, each of its own grey."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("RGB", (96, 64), (10 * number,) * 3).save(folder / f"{number + 1:05}.png")
+
+
+def test_mvbenchs_folders_of_frames_are_clips_of_three_a_second(run: Run, folder: Path):
+    write_frames(folder / "mv" / "tvqa" / "frames_fps3_hq" / "ep1", 18)
+    (folder / "mv" / "json").mkdir()
+    asked = {"video": "ep1", "question": "Which colour?", "candidates": OPTIONS, "answer": "blue"}
+    rows = [
+        {**asked, "start": 2.0, "end": 3.0},
+        {**asked, "start": 90.0, "end": 95.0},
+        {**asked, "video": "ep2"},
+    ]
+    (folder / "mv" / "json" / "episodic_reasoning.json").write_text(json.dumps(rows))
+    out = folder / "out.jsonl"
+    flags = ("--media-root", folder / "mv", "--max-failed", 1, "--max-new-tokens", 4)
+    assert run("eval", "--data", folder / "mv" / "json", "-o", out, *flags).code == 0
+    one, beyond, missing = lines(out)
+    assert one["status"] in ("ok", "unparsed")
+    assert one["plan"]["media"][0]["frames"] == [6, 7, 8]  # the pictures 7 to 9
+    assert one["plan"]["media"][0]["timestamps_seconds"] == [2.0, 2.333333, 2.666667]
+    assert (beyond["status"], missing["status"]) == ("usage_error", "decode_error")
+    (folder / "mv" / "tvqa" / "frames_fps3_hq" / "ep1" / "00008.png").write_bytes(b"")
+    assert run("eval", "--data", folder / "mv" / "json", "-o", out, *flags).code == 0
+    assert lines(out)[0]["status"] == "decode_error"  # its content has changed: it is asked again
 
 
 def test_the_answers_are_those_of_ask(run: Run, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch):

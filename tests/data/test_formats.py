@@ -12,11 +12,12 @@ from PIL import Image
 
 from vidllava.cli.data_help import HELP
 from vidllava.data.formats import FORMATS, detect, parse_row
-from vidllava.data.media_root import MediaRoot, natural
+from vidllava.data.media_root import MediaRoot
 from vidllava.data.records import RecordSource
 from vidllava.data.row import RowContext, RowFault
 from vidllava.data.source import Sample
 from vidllava.errors import DatasetError
+from vidllava.media.files import natural
 from vidllava.media.timeline import SamplingRequest
 
 

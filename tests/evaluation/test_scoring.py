@@ -67,6 +67,20 @@ def test_rouge_l_is_the_longest_common_subsequence():
     )
 
 
+def test_the_answers_that_were_scored_the_wrong_way_round():
+    scored = [
+        (("red", "blue"), "A", "It is not red.", 0.0),
+        (("red", "blue"), "A", "(A) is wrong, (B) is right", 0.0),
+        (("2", "4"), "A", "2.5", 0.0),
+        (("A circle", "A Star"), "A", "The answer is A Star.", 0.0),
+        (("red", "blue"), "B", "<think>The answer is A?</think> B", 1.0),
+        (("red", "blue"), "B", "**Answer**: B", 1.0),
+        (("red", "blue"), "B", "B\nThe red one leaves.", 1.0),
+    ]
+    found = [score(item("choice", label, options=options), said).score for options, label, said, _ in scored]
+    assert found == [expected for *_, expected in scored]
+
+
 REASONED = "<think>Is it the gunman? The police then killed him.</think> "
 
 

@@ -30,8 +30,9 @@ from vidllava.backbone.model import Backbone
 from vidllava.backbone.tower import vision_tower
 from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
-from vidllava.files.identity import FileStamp, content_hash
+from vidllava.files.identity import FileStamp, content_hash, media_identity
 from vidllava.media.container import decoder_versions
+from vidllava.media.picture_folder import CONTAINER
 from vidllava.visuals.question import MediaItem
 
 # Raise it with every change of ours to what the tower sees or does.
@@ -93,8 +94,11 @@ class FeatureCache:
             # Sizes too: the same bytes may be another picture.
             read: dict[str, Any] = {"shape": item.picture.shape, "pinpoints": item.pinpoints}
         else:
-            stamp = FileStamp.of(item.path)
-            content = content_hash(item.path, self._folder)
+            if item.info is not None and item.info.container == CONTAINER:
+                content = media_identity(item.path, self._folder)
+            else:
+                stamp = FileStamp.of(item.path)
+                content = content_hash(item.path, self._folder)
             read = _reading(item)
         if content is None:
             return None
@@ -205,7 +209,7 @@ def _reading(item: MediaItem) -> dict[str, Any]:
     assert plan is not None
     ticks = None if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
     versions = decoder_versions()
-    if item.backend in ("decord", "torchcodec"):
+    if item.backend in ("decord", "torchcodec", "pillow"):
         versions[item.backend] = importlib.metadata.version(item.backend)
     return {
         "indices": plan.indices,

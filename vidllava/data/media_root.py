@@ -8,20 +8,17 @@ root.pictures("clip_frames")    # the pictures of a folder, 2.png before 10.png
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 from urllib.parse import unquote
 
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
-from vidllava.media.files import is_file_name
+from vidllava.media.files import is_file_name, picture_names
 
-PICTURE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 _SCHEMES = ("data:", "concat:", "subfile,", "pipe:")
 _MAX_FOLDERS = 1 << 16
 _SHOWN_CHARACTERS = 80
-_NUMBER = re.compile(r"(\d+)")
 
 
 class MediaRoot:
@@ -51,13 +48,12 @@ class MediaRoot:
         """The picture files of a folder in natural order. Raises RowFault where it has none."""
         folder, _ = self._find(name)
         try:
-            with os.scandir(folder) as listed:
-                names = [each.name for each in listed if _is_picture(each.name)]
+            names = picture_names(folder)
         except OSError as error:
             raise RowFault(f"{_short(name)}: {error.strerror}") from None
         if not names:
             raise RowFault(f"{_short(name)} is a folder without pictures")
-        return tuple(self.file(os.path.join(folder, each)) for each in sorted(names, key=natural))
+        return tuple(self.file(os.path.join(folder, each)) for each in names)
 
     def _find(self, name: str) -> tuple[str, int]:
         name = _local(name)
@@ -79,16 +75,6 @@ class MediaRoot:
                 self._real_folders.clear()
             self._real_folders[folder] = os.path.realpath(folder)
         return os.path.join(self._real_folders[folder], name)
-
-
-def natural(name: str) -> tuple[object, ...]:
-    """A key that sorts numbers by value: 2.png before 10.png."""
-    parts = _NUMBER.split(name)
-    return (*(int(part) if odd % 2 else part for odd, part in enumerate(parts)), name)
-
-
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_ENDINGS
 
 
 def _local(name: str) -> str:

@@ -11,10 +11,12 @@ from vidllava.media.timeline import SamplingRequest, parse_rate, parse_time
 NUMBERS = ("num_frames", "fps", "max_frames")
 TIMES = {"start": "start_seconds", "end": "end_seconds"}
 WORDS = ("sampling",)
+RATE = "frame_rate"
+"""Pictures a second of a folder of pictures."""
 
 
 def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Pairs of a ``SamplingRequest``'s field and its value, checked together. Raises RowFault."""
+    """Pairs of an option of a question and its value, checked together. Raises RowFault."""
     own: dict[str, Any] = {}
     for key in NUMBERS:
         value = record.get(key)
@@ -25,6 +27,7 @@ def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         own[key] = value
     own.update({key: record[key] for key in WORDS if record.get(key) is not None})
     try:
+        rate = None if record.get(RATE) is None else parse_rate(record[RATE], f"`{RATE}`")
         if "fps" in own:
             own["fps"] = parse_rate(own["fps"], "`fps`")
         for key, field in TIMES.items():
@@ -40,4 +43,4 @@ def own_frames(record: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         raise RowFault(str(fault)) from None
     except OverflowError:
         raise RowFault("`start` or `end` is more seconds than can be counted") from None
-    return tuple(own.items())
+    return (*own.items(), *([] if rate is None else [(RATE, rate)]))

@@ -35,14 +35,29 @@ class MediaFinder:
         self._real = os.path.realpath(folder)
         self._by_name: dict[str, list[str]] | None = None
 
-    def find(self, name: str, *, endings: Sequence[str] = VIDEO_ENDINGS, folders: Sequence[str] = ()) -> str:
-        """The path of ``name``, looked for in ``folders`` first, then anywhere. Raises RowFault."""
+    def find(
+        self,
+        name: str,
+        *,
+        endings: Sequence[str] = VIDEO_ENDINGS,
+        folders: Sequence[str] = (),
+        of_pictures: bool = False,
+    ) -> str:
+        """The path of ``name``, looked for in ``folders`` first, then anywhere. Raises RowFault.
+
+        ``of_pictures``: where there is no file, a folder of that name will do: it may hold a clip's pictures.
+        """
         if "://" in name or not is_file_name(name):
             raise RowFault(f"{_short(name)} is no local file name")
         for folder in (*folders, ""):
             for ending in ("", *endings):
                 path = os.path.join(self.folder, folder, name + ending)
                 if os.path.isfile(path):
+                    return self._inside(path, name)
+        if of_pictures:
+            for folder in (*folders, ""):
+                path = os.path.join(self.folder, folder, name)
+                if os.path.isdir(path):
                     return self._inside(path, name)
         found = self._anywhere(name, endings)
         return self._inside(found or os.path.join(self.folder, name), name)

@@ -58,7 +58,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             id=_identity(record, context.number),
             row=context.number,
             media=media,
-            paths=tuple(context.finder.find(name, endings=()) for name in media),
+            paths=tuple(context.finder.find(name, endings=(), of_pictures=True) for name in media),
             question=question,
             prompt=f"{question}\n{lettered(options)}\n{INSTRUCTION}" if options else question,
             scoring=_scoring(record, options),

@@ -7,20 +7,22 @@ planner.blind(item, question)       # the same words, and no media
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.subtitles import preface
-from vidllava.media.files import media_kind
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.conversation import Encoder
-from vidllava.visuals.question import AskOptions, MediaItem, Question, plan_media, plan_turn, visual_rules
-from vidllava.visuals.rules import ModelSettings
-
-_NO_CLIP: dict[str, Any] = dict.fromkeys(
-    ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds")
+from vidllava.visuals.question import (
+    AskOptions,
+    MediaItem,
+    Question,
+    plan_media,
+    plan_turn,
+    row_options,
+    visual_rules,
 )
+from vidllava.visuals.rules import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,7 @@ class Planner:
 
     def options(self, item: EvalItem) -> AskOptions:
         """The flags' options with the question's own before them."""
-        own = dict(item.own)
-        if "num_frames" in own or "fps" in own:
-            own = {"num_frames": None, "fps": None, **own}
-        if not any(media_kind(path) == "video" for path in item.paths):
-            # The flags speak of the clips of a set, which may hold pictures too.
-            own = {**_NO_CLIP, **own}
-        return replace(self.asked, **own)
+        return row_options(self.asked, dict(item.own), item.paths)
 
     def plan(self, item: EvalItem, sampler: Sampler) -> Question:
         """The question, or the first of a conversation. Raises MediaError, UsageError and OverBudget."""

@@ -79,8 +79,11 @@ def status_of(fault: VidllavaError) -> str:
         return "oom"
     if isinstance(fault, UnfamiliarMedia):
         return "unfamiliar"
-    # A range outside the clip, a limit on its size or its decoding time: there are no frames to show.
-    if isinstance(fault, MediaError | ResourceError | UsageError):
+    # Asked for what the media do not have: a range beyond the clip, frames of a picture.
+    if isinstance(fault, UsageError):
+        return "usage_error"
+    # A limit on size or decoding time, too: there are no frames to show.
+    if isinstance(fault, MediaError | ResourceError):
         return "decode_error"
     raise fault
 

@@ -3,7 +3,7 @@
 Records: video, question, candidates, answer (a candidate's text), and start and end where the question is on
 a part. Files json/<task>.json of OpenGVLab/MVBench; prompt of lmms_eval/tasks/mvbench; 16 new tokens. The
 folders are those of the data set's own archives. A clip that is cut already (folder ``..._segment``) is used
-as it is.
+as it is; one that is a folder of pictures has three of them a second (episodic_reasoning).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from vidllava.evaluation.tables import Record
 from vidllava.evaluation.task import Context, Task, name_of, text_of, texts_of
 
 _CLEVRER, _PERCEPTION = ("clevrer/video_validation",), ("perception/videos",)
+# Of tvqa/frames_fps3_hq: as the name says.
+PICTURES_PER_SECOND = 3.0
 _STAR = ("star/Charades_segment", "star/Charades_v1_480")
 FOLDERS: dict[str, tuple[str, ...]] = {
     "action_sequence": _STAR,
@@ -57,7 +59,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
     answer = record.get("answer")
     if not isinstance(answer, str) or options.count(answer.strip()) != 1:
         raise RowFault("`answer` is not one of the `candidates`")
-    path = context.finder.find(video, folders=FOLDERS.get(task, ()))
+    path = context.finder.find(video, folders=FOLDERS.get(task, ()), of_pictures=True)
     shown = lettered(options, "({letter}) {option}")
     return [
         EvalItem(
@@ -71,7 +73,10 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             answer=LETTERS[options.index(answer.strip())],
             scoring="choice",
             groups=(("task", task),),
-            own=() if "_segment" in os.path.basename(os.path.dirname(path)) else _range(record),
+            own=(
+                *(() if "_segment" in os.path.basename(os.path.dirname(path)) else _range(record)),
+                *((("frame_rate", PICTURES_PER_SECOND),) if os.path.isdir(path) else ()),
+            ),
             max_new_tokens=16,
         )
     ]

@@ -7,6 +7,7 @@ picture from a video and name the usual impostors (an HTML page, a Git LFS point
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ from typing import BinaryIO, Literal
 from vidllava.errors import MediaError
 from vidllava.media.structure import is_motion_jpeg
 
+PICTURE_ENDINGS = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
+)
+NUMBER = re.compile(r"(\d+)")
 _HEAD_BYTES = 4096
 
 _NOT_REGULAR: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -230,14 +235,41 @@ def picture_format(head: bytes) -> str | None:
     return None
 
 
+def natural(name: str) -> tuple[object, ...]:
+    """A key that sorts numbers by value: 2.png before 10.png."""
+    parts = NUMBER.split(name)
+    return (*(int(part) if odd % 2 else part for odd, part in enumerate(parts)), name)
+
+
+def picture_names(folder: str) -> list[str]:
+    """Names of the picture files of a folder, by their endings, in natural order. Raises OSError."""
+    with os.scandir(folder) as listed:
+        names = [each.name for each in listed if not each.name.startswith(".")]
+    return sorted((one for one in names if os.path.splitext(one)[1].lower() in PICTURE_ENDINGS), key=natural)
+
+
+def picture_paths(folder: str) -> list[str]:
+    """Paths of the pictures of a folder. Raises MediaError where there are none."""
+    try:
+        names = picture_names(folder)
+    except OSError as fault:
+        raise MediaError(folder, f"cannot be listed: {fault.strerror}", "check its permissions") from None
+    if not names:
+        raise MediaError(folder, "is a directory without pictures", "give a video or picture file")
+    return [os.path.join(folder, name) for name in names]
+
+
 def media_kind(path: str | Path) -> Literal["video", "picture"]:
     """Which of the two a file is, by content and never by name.
 
     An animated GIF or PNG is a video, and so are JPEGs in a row (raw motion JPEG); one with a single frame is
-    a picture. A file of no known kind counts as a video, for ``probe`` to judge. Raises MediaError for a path
-    that is no readable file, and where the first bytes prove that the file is something else (a web page, an
-    archive, a playlist).
+    a picture. A folder of pictures counts as a video; so does a file of unknown kind, for ``probe`` to judge.
+    Raises MediaError for a path that is no readable file, and where the first bytes prove that the file is
+    something else (a web page, an archive, a playlist).
     """
+    if os.path.isdir(path):
+        picture_paths(os.fspath(path))
+        return "video"
     check_file(path)
     head = read_head(path)
     found = impostor(head)

@@ -17,6 +17,7 @@ from vidllava.media import decode as decoding
 from vidllava.media import probe as probing
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
+from vidllava.media.picture_folder import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
 
 
@@ -89,6 +90,9 @@ class InProcess:
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``."""
+        if info.container == CONTAINER:
+            decoding.check_plan(info, plan, size)
+            return decode_folder(info, plan, picture=self.picture, size=size, on_ready=on_ready)
         return decoding.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
 
 

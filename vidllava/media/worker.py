@@ -29,6 +29,7 @@ from vidllava.errors import MediaError, ResourceError, VidllavaError
 from vidllava.media.decode import check_plan
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
+from vidllava.media.picture_folder import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
 from vidllava.media.wire import Array, new_region, unpack, unpack_error
 from vidllava.media.worker_process import WorkerProcess
@@ -98,7 +99,12 @@ class WorkerSampler:
     def begin(
         self, info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: int | None = None
     ) -> None:
-        """Let the child decode from now on; ``decode`` with the same arguments collects the frames."""
+        """Let the child decode from now on; ``decode`` with the same arguments collects the frames.
+
+        A folder of pictures is not begun: they are asked for one by one.
+        """
+        if info.container == CONTAINER:
+            return
         with self._lock, self._ended_if_cut_off():
             self._begin(info, plan, backend, size)
 
@@ -112,6 +118,9 @@ class WorkerSampler:
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``; also raises ResourceError where it is waited for longer than the limit."""
+        if info.container == CONTAINER:
+            check_plan(info, plan, size)
+            return decode_folder(info, plan, picture=self.picture, size=size, on_ready=on_ready)
         with self._lock, self._ended_if_cut_off():
             wanted = (info.path, plan, backend, size)
             number = next((key for key, one in self._begun.items() if one.wanted == wanted), None)

@@ -8,9 +8,10 @@ Imports neither torch nor transformers, so that a wrong path or a range outside 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from vidllava.errors import UsageError
 from vidllava.media.decode import choose_backend
 from vidllava.media.frames import FramePlan
+from vidllava.media.picture_folder import CONTAINER, folder_info
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.media.timeline import Sampling, SamplingRequest, plan_frames
@@ -36,6 +38,9 @@ from vidllava.prompting.conversation import (
 from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout
 from vidllava.visuals.rules import ModelSettings, VisualRules, named_preset
 
+# Options that choose frames of a clip, and say nothing of pictures.
+_OF_CLIPS = ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AskOptions:
@@ -50,6 +55,8 @@ class AskOptions:
     """The key frame nearest to each instant: cheap to decode, and not quite the frame asked for."""
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frame_rate: float | None = None
+    """Pictures a second of a folder of pictures."""
     video_backend: str | None = None
     preset: str | None = None
     """The settings of a source system, where they should differ from the model's own."""
@@ -203,14 +210,33 @@ def plan_media(
     kinds = [media_kind(path) for path in media]
     alone = len(media) == 1
     items = tuple(
-        _plan_clip(path, request, rules, backend, sampler)
+        _plan_clip(path, request, rules, backend, sampler, options.frame_rate)
         if kind == "video"
         else _plan_picture(path, rules, alone, sampler)
         for path, kind in zip(media, kinds, strict=True)
     )
     if "video" not in kinds and media:  # last: that a picture is damaged matters more
         _refuse_frame_options(options)
+    if options.frame_rate is not None and media and not any(map(os.path.isdir, media)):
+        what = "is for folders of pictures, and there is none among the media"
+        raise UsageError("--frame-rate", what, "leave out --frame-rate")
     return items
+
+
+def row_options(asked: AskOptions, own: Mapping[str, Any], media: Sequence[str]) -> AskOptions:
+    """The options of one row of many: its ``own``, and those asked for all that its media can follow.
+
+    How frames are chosen says nothing of a row without a clip, and a frame rate nothing of one without a
+    folder of pictures; where the row itself says so, ``plan_media`` refuses it. Raises MediaError.
+    """
+    own = dict(own)
+    if "num_frames" in own or "fps" in own:
+        own = {"num_frames": None, "fps": None, **own}
+    if media and not any(media_kind(path) == "video" for path in media):
+        own = {**dict.fromkeys(_OF_CLIPS), **own}
+    if not any(map(os.path.isdir, media)):
+        own = {"frame_rate": None, **own}
+    return replace(asked, **own)
 
 
 def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
@@ -230,16 +256,21 @@ def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
 
 
 def _refuse_frame_options(options: AskOptions) -> None:
-    for name in ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds"):
+    for name in _OF_CLIPS:
         if getattr(options, name) is not None:
             flag = "--" + name.removesuffix("_seconds").replace("_", "-")
             raise UsageError(flag, "is for videos, and there is none among the media", f"leave out {flag}")
 
 
 def _plan_clip(
-    path: str, request: SamplingRequest, rules: VisualRules, backend: str, sampler: Sampler
+    path: str,
+    request: SamplingRequest,
+    rules: VisualRules,
+    backend: str,
+    sampler: Sampler,
+    frame_rate: float | None,
 ) -> MediaItem:
-    info = sampler.probe(path)
+    info = folder_info(path, frame_rate, sampler) if os.path.isdir(path) else sampler.probe(path)
     plan = plan_frames(
         info.frame_times,
         request,
@@ -255,7 +286,7 @@ def _plan_clip(
         layout=rules.video(len(plan)),
         info=info,
         plan=plan,
-        backend=backend,
+        backend="pillow" if info.container == CONTAINER else backend,
     )
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from vidllava.backbone.model import Backbone
 from vidllava.bench.frames.request import Cell, FramesRequest
-from vidllava.errors import VidllavaError
+from vidllava.errors import UsageError, VidllavaError
 from vidllava.evaluation.item import EvalItem
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.budget import OverBudget, TokenBudget
-from vidllava.visuals.question import AskOptions, Question, plan_question
+from vidllava.visuals.question import AskOptions, Question, plan_question, row_options
 
 # What a cell decides, whatever a row of the data says of itself.
 DECIDED = frozenset({"num_frames", "fps", "max_frames", "pool_stride", "pool_mode", "rope_factor"})
@@ -64,7 +64,8 @@ def plan_cell(
         if cell is None:
             blind = AskOptions(preset=base.preset, context_limit=base.context_limit, system=base.system)
             return _fitting(plan_question([], item.prompt, backbone.settings, backbone.codec, blind))
-        options = replace(base, **own, **cell.to_json(), max_frames=request.max_frames)
+        asked = replace(base, **cell.to_json(), max_frames=request.max_frames)
+        options = row_options(asked, own, item.paths)
         question = plan_question(
             item.paths,
             item.prompt,
@@ -79,7 +80,9 @@ def plan_cell(
         return _fitting(question)
     except OverBudget as fault:
         return Failure("over_budget", str(fault))
-    except VidllavaError as fault:  # a file that cannot be used, a range outside of the clip
+    except UsageError as fault:  # a range outside of the clip, frames of a picture
+        return Failure("usage_error", str(fault))
+    except VidllavaError as fault:  # a file that cannot be used
         return Failure("decode_error", str(fault))
 
 

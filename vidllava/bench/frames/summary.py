@@ -19,7 +19,7 @@ from typing import Any
 from vidllava.bench.clock import quantile
 from vidllava.bench.frames.request import Cell, factor_word
 from vidllava.bench.row_file import Row
-from vidllava.evaluation.summary import Outcome, Share, Summary, summarise
+from vidllava.evaluation.summary import ANSWERED, Outcome, Share, Summary, summarise
 from vidllava.evaluation.texts import same
 
 MEASURES = ("accuracy", "agreement")
@@ -59,7 +59,8 @@ class CellSummary:
     @property
     def failed(self) -> int:
         """Questions without an answer."""
-        return sum(self.summary.overall.statuses[name] for name in ("decode_error", "over_budget", "oom"))
+        cell = self.summary.overall
+        return cell.total - sum(cell.statuses[name] for name in ANSWERED)
 
     @cached_property
     def factors(self) -> tuple[float, ...]:
