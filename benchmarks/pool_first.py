@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vidllava.backbone.splice import SampleInput, VisualInput, collate
+from vidllava.backbone.splice import pack
 from vidllava.kernels import SplicePlan, splice
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 from vidllava.prompting.layout import video_layout
@@ -34,11 +34,8 @@ SIDE, TOWER_WIDTH, NUM_WORDS, HEAD_DIM = 27, 1152, 64, 64
 def batch(num_frames: int, *, pool_first: bool) -> tuple[SplicePlan | None, SplicePlan]:
     """Plans of a clip and 64 words, as `ask` packs them."""
     layout = video_layout(num_frames, side=SIDE, stride=2, mode="bilinear", newline="one_token")
-    visual = VisualInput(torch.empty(num_frames, 3, 0, 0, dtype=torch.uint8), layout)
     ids = (SLOT, *range(NUM_WORDS))
-    packed = collate(
-        [SampleInput(TokenizedPrompt(ids, (IGNORE,) * len(ids)), (visual,))], pool_first=pool_first
-    )
+    packed = pack([(TokenizedPrompt(ids, (IGNORE,) * len(ids)), (layout,))], pool_first=pool_first)
     return packed.pooling, packed.plan
 
 

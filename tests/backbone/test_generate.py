@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache
 
 from tests.backbone.test_parity import picture, sample, video
-from vidllava.backbone.generate import GenerateOptions, choose_token, generate, generate_batch
+from vidllava.backbone.generate import (
+    GenerateOptions,
+    ReadPrompt,
+    choose_token,
+    generate_after,
+    generate_together,
+)
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import SampleInput, collate
@@ -20,6 +28,29 @@ from vidllava.prompting.conversation import IGNORE, TokenizedPrompt
 @pytest.fixture(scope="module")
 def backbone(checkpoint: Path) -> Backbone:
     return load_backbone(str(checkpoint))
+
+
+def read(backbone: Backbone, item: SampleInput, factor: float) -> ReadPrompt:
+    cache = DynamicCache(config=backbone.hf.config.text_config)
+    with torch.inference_mode():
+        logits = backbone.next_token_logits(collate([item]), rope_factor=factor, cache=cache)
+    return ReadPrompt(logits, cache, item.num_tokens)
+
+
+def generate(
+    backbone: Backbone, item: SampleInput, *, rope_factor: float, options: GenerateOptions
+) -> Iterator[int]:
+    prompt = read(backbone, item, rope_factor)
+    return generate_after(
+        backbone, prompt.logits, prompt.cache, prompt.num_rows, rope_factor=rope_factor, options=options
+    )
+
+
+def generate_batch(
+    backbone: Backbone, items: list[SampleInput], *, rope_factor: float, options: GenerateOptions
+) -> Iterator[list[int | None]]:
+    prompts = [read(backbone, item, rope_factor) for item in items]
+    return generate_together(backbone, prompts, rope_factor=rope_factor, options=options)
 
 
 def greedy_without_cache(backbone: Backbone, item: SampleInput, count: int, factor: float) -> list[int]:
@@ -41,9 +72,7 @@ def test_the_cache_changes_nothing(
 ) -> None:
     monkeypatch.setattr("vidllava.backbone.generate.stop_ids", lambda _: frozenset())
     item = sample(10, video(3), 11, 12)
-    tokens = list(
-        generate(backbone, collate([item]), rope_factor=factor, options=GenerateOptions(max_new_tokens=8))
-    )
+    tokens = list(generate(backbone, item, rope_factor=factor, options=GenerateOptions(max_new_tokens=8)))
     assert tokens == greedy_without_cache(backbone, item, 8, factor)
 
 
@@ -64,7 +93,7 @@ def test_a_batch_answers_as_its_samples_do_alone_and_an_ended_one_stays_silent(
     lengths = [next((n for n, token in enumerate(one) if token in ends), 8) for one in alone]
     assert lengths == [6, 8, 2]
     options = GenerateOptions(max_new_tokens=8)
-    steps = list(generate_batch(backbone, collate(items), rope_factor=factor, options=options))
+    steps = list(generate_batch(backbone, items, rope_factor=factor, options=options))
     for number, (one, length) in enumerate(zip(alone, lengths, strict=True)):
         assert [step[number] for step in steps] == [*one[:length], *[None] * (8 - length)]
 
@@ -74,7 +103,7 @@ def test_a_batch_stops_when_all_have_ended(backbone: Backbone, monkeypatch: pyte
     alone = [greedy_without_cache(backbone, item, 6, 1.0) for item in items]
     ends_at(backbone, [alone[0][1], alone[1][3]], monkeypatch)
     options = GenerateOptions(max_new_tokens=6)
-    steps = list(generate_batch(backbone, collate(items), rope_factor=1.0, options=options))
+    steps = list(generate_batch(backbone, items, rope_factor=1.0, options=options))
     assert steps == [[alone[0][0], alone[1][0]], [None, alone[1][1]], [None, alone[1][2]]]
 
 
@@ -85,9 +114,7 @@ def test_the_checkpoints_own_end_ends_an_answer(
     item = sample(5, 6, 7)
     endless = greedy_without_cache(backbone, item, 6, 1.0)
     ends_at(backbone, [endless[3]] if as_list else endless[3], monkeypatch)
-    tokens = list(
-        generate(backbone, collate([item]), rope_factor=1.0, options=GenerateOptions(max_new_tokens=6))
-    )
+    tokens = list(generate(backbone, item, rope_factor=1.0, options=GenerateOptions(max_new_tokens=6)))
     assert tokens == endless[:3]
 
 
@@ -99,9 +126,7 @@ def test_the_end_of_a_turn_ends_an_answer_whatever_the_checkpoint_lists(
     endless = greedy_without_cache(backbone, item, 6, 1.0)
     ends_at(backbone, ends, monkeypatch)
     monkeypatch.setattr(backbone.codec, "special", lambda name: {"<|im_end|>": endless[2]}[name])
-    tokens = list(
-        generate(backbone, collate([item]), rope_factor=1.0, options=GenerateOptions(max_new_tokens=6))
-    )
+    tokens = list(generate(backbone, item, rope_factor=1.0, options=GenerateOptions(max_new_tokens=6)))
     assert tokens == endless[:2]
 
 
@@ -119,9 +144,7 @@ def test_the_model_is_run_for_no_token_that_nobody_takes(
         return steps(*arguments, **options)
 
     monkeypatch.setattr(backbone, "step_logits", counted)
-    tokens = list(
-        generate(backbone, collate([item]), rope_factor=1.0, options=GenerateOptions(max_new_tokens=most))
-    )
+    tokens = list(generate(backbone, item, rope_factor=1.0, options=GenerateOptions(max_new_tokens=most)))
     assert tokens == endless[: min(most, 5)]
     assert len(calls) == runs
 
@@ -129,7 +152,7 @@ def test_the_model_is_run_for_no_token_that_nobody_takes(
 def test_the_seed_decides_a_sampled_answer(backbone: Backbone) -> None:
     def draw(seed: int) -> list[int]:
         options = GenerateOptions(max_new_tokens=12, temperature=50.0, seed=seed)
-        return list(generate(backbone, collate([sample(10, 11)]), rope_factor=1.0, options=options))
+        return list(generate(backbone, sample(10, 11), rope_factor=1.0, options=options))
 
     assert draw(1) == draw(1)
     assert any(draw(1) != draw(seed) for seed in range(2, 6))
@@ -163,7 +186,7 @@ def test_a_model_that_computes_nan_is_told_apart_from_one_with_nothing_to_say(ch
     broken = load_backbone(str(checkpoint))
     torch.nn.init.constant_(broken.hf.lm_head.weight, float("nan"))
     with pytest.raises(ModelError, match="computes NaN or Inf"):
-        list(generate(broken, collate([sample(10, 11)]), rope_factor=1.0, options=GenerateOptions()))
+        list(generate(broken, sample(10, 11), rope_factor=1.0, options=GenerateOptions()))
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -185,7 +208,7 @@ def test_nan_after_the_first_token_is_told(
     options = GenerateOptions(max_new_tokens=9, temperature=temperature)
     said = []
     with pytest.raises(ModelError, match="computes NaN or Inf at token 3 of the answer"):
-        said.extend(generate(backbone, collate([sample(5, 6, 7)]), rope_factor=1.0, options=options))
+        said.extend(generate(backbone, sample(5, 6, 7), rope_factor=1.0, options=options))
     assert len(calls) == 2
 
 
@@ -206,7 +229,7 @@ def test_what_an_ended_sample_computes_disturbs_nobody(
 
     monkeypatch.setattr(backbone, "step_logits", breaking)
     options = GenerateOptions(max_new_tokens=5)
-    found = list(generate_batch(backbone, collate(items), rope_factor=1.0, options=options))
+    found = list(generate_batch(backbone, items, rope_factor=1.0, options=options))
     assert [step[1] for step in found] == alone[1]
     assert [step[0] for step in found] == [alone[0][0], None, None, None, None]
 

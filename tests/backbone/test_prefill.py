@@ -43,7 +43,7 @@ def features_of(backbone: Backbone) -> torch.Tensor:
 def read(
     memory: PromptMemory, prompt: TokenizedPrompt, features: torch.Tensor, factor: float = 1.0
 ) -> torch.Tensor:
-    return memory.read(prompt, [CLIP], features, rope_factor=factor)
+    return memory.read(prompt, [CLIP.layout], features, rope_factor=factor)
 
 
 def watched(memory: PromptMemory, monkeypatch: pytest.MonkeyPatch) -> list[int]:

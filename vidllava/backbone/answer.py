@@ -111,12 +111,12 @@ def answer_seen(
     options = _within_limit(options or GenerateOptions(), question)
     factor = question.budget.rope_factor
     unfamiliar = check_familiar(backbone, question.items, sight)
-    visuals = [seen.visual for seen in sight.visuals]
+    layouts = [seen.layout for seen in sight.visuals]
     pieces: list[str] = []
     tokens = _Counted()
     with memory_told(backbone, question):
         with clock.stage("prefill"):
-            logits = memory.read(question.prompt, visuals, sight.features, rope_factor=factor)
+            logits = memory.read(question.prompt, layouts, sight.features, rope_factor=factor)
         prompt_tokens = memory.num_rows
         steps = generate_after(
             backbone, logits, memory.cache, prompt_tokens, rope_factor=factor, options=options

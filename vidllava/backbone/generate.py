@@ -1,6 +1,6 @@
-"""The decode loop: one prefill, then a token at a time from the KV cache.
+"""The decode loop: after a prefill, a token at a time from the KV cache, for one prompt or several.
 
-    for token in generate(backbone, batch, rope_factor=1.0, options=GenerateOptions()):
+    for token in generate_after(backbone, logits, cache, num_rows, rope_factor=1.0, options=options):
         ...
 
 Ours rather than transformers' ``generate``: that one cannot start from spliced rows with a RoPE factor per
@@ -20,7 +20,6 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.splice import PackedBatch
 from vidllava.errors import ModelError
 
 
@@ -29,27 +28,6 @@ def stop_ids(backbone: Backbone) -> frozenset[int]:
     listed = backbone.hf.generation_config.eos_token_id
     ids = set(listed if isinstance(listed, list) else [] if listed is None else [listed])
     return frozenset(ids | {backbone.codec.special("<|im_end|>")})
-
-
-@torch.inference_mode()
-def generate_batch(
-    backbone: Backbone,
-    batch: PackedBatch,
-    *,
-    rope_factor: float,
-    options: GenerateOptions,
-    features: torch.Tensor | None = None,
-) -> Iterator[list[int | None]]:
-    """Yield one token per sample and step; None for a sample that has ended. Stops when all have.
-
-    Samples of different lengths are right-padded; each continues at its own position, and attends to its own
-    rows only.
-    """
-    cache = DynamicCache(config=cast(PretrainedConfig, backbone.hf.config.text_config))
-    logits = backbone.next_token_logits(batch, rope_factor=rope_factor, features=features, cache=cache)
-    lengths = torch.tensor(batch.lengths, device=logits.device)
-    mask = _prefix_mask(lengths, batch.length)
-    yield from _steps(backbone, logits, cache, lengths, rope_factor=rope_factor, options=options, mask=mask)
 
 
 @torch.inference_mode()
@@ -88,8 +66,11 @@ class ReadPrompt:
 def generate_together(
     backbone: Backbone, prompts: Sequence[ReadPrompt], *, rope_factor: float, options: GenerateOptions
 ) -> Iterator[list[int | None]]:
-    """As ``generate_batch``, after prompts that were read one by one: their first tokens do not depend on the
-    batch. Uses the caches up."""
+    """Yield one token per prompt and step; None for one whose answer has ended. Stops when all have.
+
+    The prompts were read one by one, so that their first tokens do not depend on the batch. Each continues at
+    its own position and attends to its own rows only. Uses the caches up.
+    """
     lengths = [prompt.num_rows for prompt in prompts]
     rows = torch.tensor(lengths, device=prompts[0].logits.device)
     logits = torch.cat([prompt.logits for prompt in prompts])
@@ -156,23 +137,6 @@ def _steps(
         if not any(alive):
             return
         yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]
-
-
-def generate(
-    backbone: Backbone,
-    batch: PackedBatch,
-    *,
-    rope_factor: float,
-    options: GenerateOptions,
-    features: torch.Tensor | None = None,
-) -> Iterator[int]:
-    """Yield the tokens of the answer to a batch of one."""
-    if len(batch.lengths) != 1:
-        raise ValueError(f"a batch of one was expected, not {len(batch.lengths)}")
-    steps = generate_batch(backbone, batch, rope_factor=rope_factor, options=options, features=features)
-    for (token,) in steps:
-        if token is not None:
-            yield token
 
 
 def _prefix_mask(lengths: torch.Tensor, length: int) -> torch.Tensor | None:

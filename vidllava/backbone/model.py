@@ -29,7 +29,7 @@ from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import OWN_FILE
-from vidllava.backbone.splice import PackedBatch
+from vidllava.backbone.splice import PackedBatch, PackedRows
 from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused, vision_tower
 from vidllava.backbone.tuning import Tuning, write_grids, write_own_file
@@ -110,7 +110,7 @@ class Backbone(nn.Module):
 
     def hidden_states(
         self,
-        batch: PackedBatch,
+        batch: PackedRows,
         *,
         rope_factor: float,
         features: torch.Tensor | None = None,
@@ -133,7 +133,7 @@ class Backbone(nn.Module):
             factor=rope_factor,
             attention_scaling=self.rotary.attention_scaling,
         )
-        if self.training and (batch.pixels.shape[0] == 0 or batch.plan.newlines.numel() == 0):
+        if self.training and (_has_no_pixels(batch) or batch.plan.newlines.numel() == 0):
             # Every rank must give every trained parameter a gradient in every step, or DDP waits for ever.
             # The sum of nothing is 0 whatever the values are; 0 times an Inf or NaN would be NaN.
             rows = rows + features[:0].sum() + newline[:0].sum()
@@ -142,7 +142,9 @@ class Backbone(nn.Module):
         with self.rotary.using(rope_factor, tables):
             return self._language_model(rows.view(shape), cache=cache)
 
-    def _features(self, batch: PackedBatch) -> torch.Tensor:
+    def _features(self, batch: PackedRows) -> torch.Tensor:
+        if not isinstance(batch, PackedBatch):
+            raise ValueError("a batch without pixels needs the features of its visuals")
         pixels = batch.pixels
         if pixels.shape[0] == 0 and self.training:
             size = self.settings.image_size
@@ -185,7 +187,7 @@ class Backbone(nn.Module):
 
     def next_token_logits(
         self,
-        batch: PackedBatch,
+        batch: PackedRows,
         *,
         rope_factor: float = 1.0,
         features: torch.Tensor | None = None,
@@ -269,3 +271,7 @@ class Backbone(nn.Module):
         write_own_file(folder, self.settings.preset)
         for weights in folder.glob("*.safetensors"):
             shutil.copymode(folder / OWN_FILE, weights)  # safetensors writes for the owner alone
+
+
+def _has_no_pixels(batch: PackedRows) -> bool:
+    return isinstance(batch, PackedBatch) and batch.pixels.shape[0] == 0

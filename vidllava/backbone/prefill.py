@@ -1,7 +1,7 @@
 """The prompt into the KV cache, segment by segment; what an earlier prompt began with is not read again.
 
     memory = PromptMemory(backbone)
-    logits = memory.read(question.prompt, visuals, features, rope_factor=1.0)
+    logits = memory.read(question.prompt, layouts, features, rope_factor=1.0)
 
 A prompt is cut after its last visual and before each earlier answer. The pieces, and so the bits, are the
 same whether a conversation is read from its start or continued: a later turn reads only the last answer, as
@@ -19,8 +19,9 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.splice import SampleInput, VisualInput, collate
+from vidllava.backbone.splice import pack
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
+from vidllava.prompting.layout import VisualLayout
 
 Segment = tuple[int, ...]
 
@@ -62,7 +63,7 @@ class PromptMemory:
     def read(
         self,
         prompt: TokenizedPrompt,
-        visuals: Sequence[VisualInput],
+        layouts: Sequence[VisualLayout],
         features: torch.Tensor,
         *,
         rope_factor: float,
@@ -82,8 +83,8 @@ class PromptMemory:
             if SLOT in segment:
                 if start:
                     raise ValueError("a visual stands after the first segment")
-                logits = self._read_visuals(segment, visuals)
-                rows = len(segment) + sum(visual.layout.num_tokens - 1 for visual in visuals)
+                logits = self._read_visuals(segment, layouts)
+                rows = len(segment) + sum(layout.num_tokens - 1 for layout in layouts)
             else:
                 logits = self._read_text(segment, start)
                 rows = len(segment)
@@ -118,9 +119,9 @@ class PromptMemory:
             layer.keys = layer.keys[..., : self.num_rows, :]
             layer.values = layer.values[..., : self.num_rows, :]
 
-    def _read_visuals(self, segment: Segment, visuals: Sequence[VisualInput]) -> torch.Tensor:
+    def _read_visuals(self, segment: Segment, layouts: Sequence[VisualLayout]) -> torch.Tensor:
         part = TokenizedPrompt(segment, (IGNORE,) * len(segment))
-        batch = collate([SampleInput(part, tuple(visuals))], pool_first=self._backbone.pool_first)
+        batch = pack([(part, layouts)], pool_first=self._backbone.pool_first)
         batch = batch.to(self._backbone.device)
         return self._backbone.next_token_logits(
             batch, rope_factor=self._rope_factor, features=self._features, cache=self.cache

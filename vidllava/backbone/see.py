@@ -23,7 +23,6 @@ from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry, FeatureCache
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.relay import Abandoned, Relay
-from vidllava.backbone.splice import VisualInput
 from vidllava.backbone.tower import grids_per_chunk
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.pixels import padded_square, picture_tiles
@@ -55,11 +54,6 @@ class Seen:
         """Grids whose features are those of an earlier one with the same pixels."""
         source = self.entry.source
         return len(source) - len(set(source))
-
-    @property
-    def visual(self) -> VisualInput:
-        """The visual for the splice, which reads features and no pixels."""
-        return VisualInput(torch.empty(self.layout.num_grids, 3, 0, 0, dtype=torch.uint8), self.layout)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,18 @@
-"""Samples -> one packed batch: where every row of the language model's input comes from.
+"""Prompts and layouts packed into one batch: where every row of the language model's input comes from.
 
 The table is built here, on the CPU, while tokenising: the kernel scans no ids, needs no mask and waits for
 nothing. Samples may mix videos, pictures and text, with different frame counts.
 
-    batch = collate([sample, other])        # rows of sample b are b * length ... b * length + its own length
+    rows = pack([(prompt, layouts)])        # rows of sample b are b * length ... b * length + its own length
+    batch = collate([sample, other])        # the same with the pixels that the tower is to read
     output = backbone(batch.to(device))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 
@@ -42,22 +44,23 @@ class SampleInput:
     visuals: tuple[VisualInput, ...]
 
     def __post_init__(self) -> None:
-        slots = sum(token == SLOT for token in self.prompt.ids)
-        if slots != len(self.visuals):
-            raise ValueError(f"the prompt has {slots} slots for {len(self.visuals)} visuals")
+        _check_slots(self.prompt, self.visuals)
 
     @property
     def num_tokens(self) -> int:
         """Rows in the language model's input."""
-        text = len(self.prompt.ids) - len(self.visuals)
-        return text + sum(visual.layout.num_tokens for visual in self.visuals)
+        return _num_rows(self.prompt, self.layouts)
+
+    @property
+    def layouts(self) -> tuple[VisualLayout, ...]:
+        """The rows of each visual: all that the splice needs of it."""
+        return tuple(visual.layout for visual in self.visuals)
 
 
-@dataclass(frozen=True, eq=False)
-class PackedBatch:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PackedRows:
     """B samples, padded on the right to a common length S and packed into B * S rows.
 
-    pixels       uint8 [N, 3, S', S']: all frames and tiles of all samples, for ONE call of the tower
     plan         where each row comes from
     pooling      with ``pool_first``: the plan that pools features into the rows that ``plan`` then places
     lengths      rows of each sample that are not padding
@@ -66,7 +69,6 @@ class PackedBatch:
     label_ids    int64 [L]: those labels
     """
 
-    pixels: torch.Tensor
     plan: SplicePlan
     lengths: tuple[int, ...]
     length: int
@@ -74,16 +76,23 @@ class PackedBatch:
     label_ids: torch.Tensor
     pooling: SplicePlan | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch on another device."""
-        return replace(
-            self,
-            pixels=self.pixels.to(device, non_blocking=non_blocking),
-            plan=self.plan.to(device, non_blocking=non_blocking),
-            pooling=self.pooling and self.pooling.to(device, non_blocking=non_blocking),
-            label_rows=self.label_rows.to(device, non_blocking=non_blocking),
-            label_ids=self.label_ids.to(device, non_blocking=non_blocking),
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor | SplicePlan)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PackedBatch(PackedRows):
+    """Packed rows with the ``pixels`` of their visuals: uint8 [N, 3, S', S'], all frames and tiles of all
+    samples, for ONE call of the tower."""
+
+    pixels: torch.Tensor
 
 
 class _Rows:
@@ -140,19 +149,38 @@ class _Rows:
 def collate(
     samples: Sequence[SampleInput], *, pad_to_multiple: int = 1, pool_first: bool = False
 ) -> PackedBatch:
-    """Pack samples into one batch. Positions count 0, 1, 2, ... in every sample, padding included.
+    """Pack samples with their pixels into one batch. See ``pack``."""
+    packed = pack(
+        [(sample.prompt, sample.layouts) for sample in samples],
+        pad_to_multiple=pad_to_multiple,
+        pool_first=pool_first,
+    )
+    pixels = _stack([visual.pixels for sample in samples for visual in sample.visuals])
+    return PackedBatch(**vars(packed), pixels=pixels)
+
+
+def pack(
+    samples: Sequence[tuple[TokenizedPrompt, Sequence[VisualLayout]]],
+    *,
+    pad_to_multiple: int = 1,
+    pool_first: bool = False,
+) -> PackedRows:
+    """Pack prompts, each with the layouts of its visuals. Positions count 0, 1, 2, ... in every sample,
+    padding included.
 
     Padding stands on the right, so causal attention never reads it and no mask is needed in a prefill or a
     training step. ``pool_first`` is the backbone's own (see ``pool_first``).
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
-    lengths = tuple(sample.num_tokens for sample in samples)
+    for prompt, layouts in samples:
+        _check_slots(prompt, layouts)
+    lengths = tuple(_num_rows(prompt, layouts) for prompt, layouts in samples)
     length = -(-max(lengths) // pad_to_multiple) * pad_to_multiple
     rows = _Rows()
-    for number, sample in enumerate(samples):
+    for number, (prompt, layouts) in enumerate(samples):
         start = number * length
-        _place_sample(rows, sample, start)
+        _place_sample(rows, prompt, layouts, start)
         rows.padding.extend(range(start + lengths[number], start + length))
     plan = SplicePlan(
         blocks=_int32(rows.blocks, 14),
@@ -163,8 +191,7 @@ def collate(
         num_rows=len(samples) * length,
     )
     pooling, plan = split(plan) if pool_first else (None, plan)
-    return PackedBatch(
-        pixels=_stack([visual.pixels for sample in samples for visual in sample.visuals]),
+    return PackedRows(
         plan=plan,
         lengths=lengths,
         length=length,
@@ -174,12 +201,22 @@ def collate(
     )
 
 
-def _place_sample(rows: _Rows, sample: SampleInput, start: int) -> None:
-    visuals: Iterator[VisualInput] = iter(sample.visuals)
+def _check_slots(prompt: TokenizedPrompt, visuals: Sequence[object]) -> None:
+    slots = prompt.ids.count(SLOT)
+    if slots != len(visuals):
+        raise ValueError(f"the prompt has {slots} slots for {len(visuals)} visuals")
+
+
+def _num_rows(prompt: TokenizedPrompt, layouts: Sequence[VisualLayout]) -> int:
+    return len(prompt.ids) - len(layouts) + sum(layout.num_tokens for layout in layouts)
+
+
+def _place_sample(rows: _Rows, prompt: TokenizedPrompt, layouts: Sequence[VisualLayout], start: int) -> None:
+    waiting: Iterator[VisualLayout] = iter(layouts)
     row = start
-    for token, label in zip(sample.prompt.ids, sample.prompt.labels, strict=True):
+    for token, label in zip(prompt.ids, prompt.labels, strict=True):
         if token == SLOT:
-            row = rows.place_visual(next(visuals).layout, row)
+            row = rows.place_visual(next(waiting), row)
             continue
         rows.text.append((row, token))
         # The row before a labelled token predicts it; the first row of a sample has none before it.

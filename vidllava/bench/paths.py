@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vidllava.backbone.splice import SampleInput, VisualInput, collate
+from vidllava.backbone.splice import pack
 from vidllava.bench.kernel_request import Direction
 from vidllava.bench.shapes import TEXT_AFTER, TEXT_BEFORE, VOCABULARY_ROWS, Case
 from vidllava.kernels import SplicePlan, rotary_tables, rotate, splice
@@ -89,9 +89,7 @@ def _plan(case: Case, ids: tuple[int, ...]) -> SplicePlan:
     """As a batch of questions gives it."""
     words = [*ids[:TEXT_BEFORE], SLOT, *ids[TEXT_BEFORE:]]
     prompt = TokenizedPrompt(tuple(words), (IGNORE,) * len(words))
-    pixels = torch.empty(case.layout.num_grids, 3, 1, 1, dtype=torch.uint8)
-    sample = SampleInput(prompt, (VisualInput(pixels, case.layout),))
-    plan = collate([sample] * case.batch_size).plan
+    plan = pack([(prompt, (case.layout,))] * case.batch_size).plan
     assert plan.num_rows == case.batch_size * case.length
     return plan
 

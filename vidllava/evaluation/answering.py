@@ -149,11 +149,11 @@ class Answerer:
         notes = (*seen_notes, *check_familiar(backbone, one.question.items, sight))
         memory, question = PromptMemory(backbone), one.question
         said: list[tuple[str, str]] = []
-        visuals = [seen.visual for seen in sight.visuals]
+        layouts = [seen.layout for seen in sight.visuals]
         while True:
             factor = question.budget.rope_factor
             with clock.stage("prefill"):
-                logits = memory.read(question.prompt, visuals, sight.features, rope_factor=factor)
+                logits = memory.read(question.prompt, layouts, sight.features, rope_factor=factor)
             limit = self._limit(one.item, question)
             if len(said) == len(one.item.earlier):
                 prompt = ReadPrompt(logits, memory.cache, memory.num_rows)
