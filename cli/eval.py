@@ -106,7 +106,7 @@ def evaluate(
 ) -> None:
     """Score a model on labelled questions.
 
-    Each question gets a status: ok, unparsed, decode_error, usage_error, unfamiliar, over_budget or oom.
+    Each question gets a status: ok, unparsed, decode_error, usage_error, over_budget or oom.
     What could not be read or does not fit is never answered, and is a column of the result. Accuracy has
     a 95 % interval, in all, by category and by duration. Flags on frames are for the rows that they fit.
     Under torchrun or accelerate launch the questions are shared out; the result is the same.

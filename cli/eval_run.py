@@ -256,6 +256,8 @@ def _ask(
     ) as ahead:
         weights = replace(command.weights, device=ranks.device(command.weights.device))
         backbone, _ = weights.load(checked.shown)
+        # A set is measured whatever it shows; rows and the end say where the model knows nothing of it.
+        backbone.asked_by_name = True
         from vidllava.backbone.feature_cache import FeatureCache
         from vidllava.evaluation.answering import Answerer
         from vidllava.evaluation.run import evaluate
@@ -269,6 +271,7 @@ def _ask(
             reuse_frames=not command.seeing.no_reuse_frames,
         )
 
+        unfamiliar: list[str] = []
         evaluate(
             items,
             batches,
@@ -277,18 +280,26 @@ def _ask(
             answers=answers,
             done=done,
             planner=planner if command.blind else None,
-            on_done=_telling(BatchProgress(console, num_missing), console),
+            on_done=_telling(BatchProgress(console, num_missing), console, unfamiliar),
         )
+        if unfamiliar:
+            what = f"are about media that look like nothing that {checked.shown} was trained on"
+            console.warn(f"{len(unfamiliar)} of {num_missing} questions {what}: do not rely on their answers")
         if answerer.largest is not None:
             console.warn(f"memory ran out: at most {answerer.largest} questions were answered together")
 
 
-def _telling(progress: BatchProgress, console: Console) -> Callable[[dict[str, Any]], None]:
-    """Says of each line that it is on disk."""
+def _telling(
+    progress: BatchProgress, console: Console, unfamiliar: list[str]
+) -> Callable[[dict[str, Any]], None]:
+    """Says of each line that it is on disk; ids of those about unfamiliar media go into ``unfamiliar``."""
+    from vidllava.backbone.familiarity import UNFAMILIAR
 
     def told(record: dict[str, Any]) -> None:
         progress.done("ok" if record["status"] in ANSWERED else "failed")
         if record["error"] is not None:
             console.detail(f"{record['id']}: {record['error']}")
+        if any(UNFAMILIAR in note for note in record.get("notes") or ()):
+            unfamiliar.append(record["id"])
 
     return told

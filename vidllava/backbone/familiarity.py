@@ -90,6 +90,10 @@ def frame_features(backbone: Backbone, features: torch.Tensor) -> torch.Tensor:
     return frames
 
 
+UNFAMILIAR = "does not look like anything that"
+"""In every fault and note about media unlike those that a model was trained on."""
+
+
 @torch.inference_mode()
 def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight) -> tuple[str, ...]:
     """A note for each medium that is far from what the model was trained on; none where that is not known.
@@ -109,11 +113,11 @@ def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight)
         name = backbone.settings.name
         figures = f"distance {distance:.1f}, at most {world.threshold:.1f} for media of its world"
         if not backbone.asked_by_name:
-            what = f"does not look like anything that {name} was trained on: {figures}"
+            what = f"{UNFAMILIAR} {name} was trained on: {figures}"
             raise UnfamiliarMedia(item.path, what, f"{REAL_MODEL}; or --model {name}")
         which = item.kind if len(items) == 1 else f"{item.kind} at place {number}"
         notes.append(
-            f"the {which} does not look like anything that {name} was trained on ({figures}): "
+            f"the {which} {UNFAMILIAR} {name} was trained on ({figures}): "
             f"do not rely on the answer; {REAL_MODEL}"
         )
     return tuple(notes)

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from vidllava.backbone.memory import OutOfMemory
-from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, UsageError, VidllavaError
+from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
 from vidllava.evaluation.answering import Reply
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
@@ -77,8 +77,6 @@ def status_of(fault: VidllavaError) -> str:
         return "over_budget"
     if isinstance(fault, OutOfMemory):
         return "oom"
-    if isinstance(fault, UnfamiliarMedia):
-        return "unfamiliar"
     # Asked for what the media do not have: a range beyond the clip, frames of a picture.
     if isinstance(fault, UsageError):
         return "usage_error"

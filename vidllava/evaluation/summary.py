@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STATUSES = ("ok", "unparsed", "decode_error", "usage_error", "unfamiliar", "over_budget", "oom")
+STATUSES = ("ok", "unparsed", "decode_error", "usage_error", "over_budget", "oom")
 ANSWERED = ("ok", "unparsed")
 NONE = "(none)"
 MAX_VALUES = 60  # of a group: more are no groups but measurements
