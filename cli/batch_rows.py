@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.own_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
+from vidllava.data.row_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.errors import DatasetError
 from vidllava.files.identity import media_identity
 from vidllava.media.files import is_file_name

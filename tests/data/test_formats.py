@@ -249,7 +249,10 @@ FAULTY: dict[str, tuple[Any, str]] = {
     "fps nan": (llava("<video>", video="clip.mp4", fps=float("nan")), "NaN is no number"),
     "end before start": (llava("<video>", video="clip.mp4", video_start=3, video_end=2), "must be after"),
     "frames 0": (llava("<video>", video="clip.mp4", num_frames=0), "`num_frames`: must be a whole number"),
-    "frames is a truth value": (llava("<video>", video="clip.mp4", num_frames=True), "must be a number"),
+    "frames is a truth value": (
+        llava("<video>", video="clip.mp4", num_frames=True),
+        "must be a whole number",
+    ),
     "half a surrogate": (llava("hi \ud800"), "not valid Unicode"),
     "nothing": (None, "must be an object, not nothing"),
 }

@@ -98,6 +98,9 @@ def test_a_range_is_spelt_as_in_a_batch_of_questions_too(media: Path):
         request = parsed(clip_row(**dict(zip(names, (0.2, 0.8), strict=True))), media).visuals[0].request
         assert request is not None
         assert (request.start_seconds, request.end_seconds) == (0.2, 0.8)
+    words = parsed(clip_row(start="0:00.2", end="0.8"), media).visuals[0].request
+    assert words is not None
+    assert (words.start_seconds, words.end_seconds) == (0.2, 0.8)
     same = parsed(clip_row(start=1, video_start=1.0), media).visuals[0].request
     assert same is not None
     assert same.start_seconds == 1
@@ -106,7 +109,8 @@ def test_a_range_is_spelt_as_in_a_batch_of_questions_too(media: Path):
 @pytest.mark.parametrize(
     ("wanted", "what"),
     [
-        ({"start": "0:01"}, "`start` must be a number of seconds, not a text"),
+        ({"start": "soon"}, "`start`: soon: is not a time"),
+        ({"start": [1]}, "`start` must be seconds or mm:ss, not a list"),
         ({"start": 1, "video_start": 2}, "`video_start` and `start` say different things"),
         ({"fps": -1}, "`fps`: must be a number above 0, got -1"),
         ({"start": 3, "end": 2}, "`end`: 2 s must be after `start` 3 s"),

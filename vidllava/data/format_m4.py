@@ -10,7 +10,8 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from vidllava.data.row import RowContext, kind_of, sample_of_texts, text_turn, turns_of
+from vidllava.data.keys import kind_of
+from vidllava.data.row import RowContext, sample_of_texts, text_turn, turns_of
 from vidllava.data.source import RowFault, Sample
 from vidllava.prompting.turns import Turn
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vidllava.data.keys import CLIPS, PICTURES, is_given, one_of
+from vidllava.data.keys import CLIPS, PICTURES, is_given, kind_of, one_of
 from vidllava.data.row import (
     Clip,
     RowContext,
     clip_visual,
     clips_named,
-    kind_of,
     media_of,
     picture_visuals,
     pictures_named,
-    refuse_frame_keys,
     sample_of,
     turns_of,
-    wanted_frames,
 )
+from vidllava.data.row_frames import refuse_frame_keys, wanted_frames
 from vidllava.data.source import RowFault, Sample, Visual
 from vidllava.prompting.turns import Placeholder, Role, Turn
 

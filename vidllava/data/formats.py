@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from vidllava.data import format_llava, format_m4, format_messages, format_swift
-from vidllava.data.keys import check_row
-from vidllava.data.row import RowContext, kind_of
+from vidllava.data.keys import check_row, kind_of
+from vidllava.data.row import RowContext
 from vidllava.data.source import RowFault, Sample
 
 

@@ -8,6 +8,7 @@ collected, and told once per file. A key whose value is null, or an empty text, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -142,3 +143,14 @@ def _unknown(item: Mapping[str, Any], known: frozenset[str], where: str) -> set[
 
 def _objects(items: object) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def shown(value: object) -> str:
+    """A JSON value in a message: itself where it is short, else what it is."""
+    return json.dumps(value) if isinstance(value, bool | int | float) else kind_of(value)
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words."""
+    names = {type(None): "nothing", bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object")

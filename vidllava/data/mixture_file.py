@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.row import kind_of
+from vidllava.data.keys import kind_of
 from vidllava.data.subset import parse_strategy
 from vidllava.errors import DatasetError, UsageError
 

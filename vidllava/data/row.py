@@ -5,18 +5,18 @@ A format file turns its own spelling into these pieces; ``sample_of`` puts them 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
-from vidllava.data.keys import CLIPS, FRAMES, MEDIA, PICTURES, SAMPLING, is_given, one_of
+from vidllava.data.keys import CLIPS, FRAMES, MEDIA, PICTURES, is_given, kind_of, one_of, shown
 from vidllava.data.media_root import MediaRoot
+from vidllava.data.row_frames import RANGE, refuse_frame_keys, wanted_frames
 from vidllava.data.source import RowFault, Sample, Visual
 from vidllava.errors import DatasetError, MediaError, UsageError
 from vidllava.media.files import media_kind
-from vidllava.media.timeline import Sampling, SamplingRequest, parse_rate
+from vidllava.media.timeline import SamplingRequest
 from vidllava.prompting.turns import MediaKind, Placeholder, Role, Turn, check_turns
 
 ROLES: dict[str, Role] = {
@@ -27,20 +27,7 @@ ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
 }
-_REQUEST_KEYS = {
-    "num_frames": "num_frames",
-    "nframes": "num_frames",
-    "fps": "fps",
-    "max_frames": "max_frames",
-    "sampling": "sampling",
-    "video_start": "start_seconds",
-    "video_end": "end_seconds",
-    "start": "start_seconds",
-    "end": "end_seconds",
-}
 _PAIR: tuple[Role, Role] = ("user", "assistant")
-_WHOLE = ("num_frames", "max_frames")
-_RANGE = ("start_seconds", "end_seconds")
 _ENTRY_KEYS = ("path", "url", "bytes", "detail")
 _FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 Clip = str | list[str]
@@ -177,7 +164,7 @@ def clip_visual(clip: Clip, wanted: Mapping[str, Any], root: MediaRoot) -> Visua
         if not pictures:
             raise RowFault("a video is an empty list of pictures")
         others = {name: value for name, value in wanted.items() if name != "fps"}
-        if "fps" not in wanted and any(name in others for name in _RANGE):
+        if "fps" not in wanted and any(name in others for name in RANGE):
             raise RowFault("a range of a folder of pictures needs `fps`, its pictures per second")
         SamplingRequest(fps=wanted.get("fps"))  # checks it
         request = SamplingRequest(**others) if others else None
@@ -195,57 +182,6 @@ def _in_a_row(error: UsageError) -> str:
 
 def _key(flag: re.Match[str]) -> str:
     return f"`{flag[1].replace('-', '_')}`"
-
-
-def wanted_frames(*records: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a ``SamplingRequest`` that the row sets; a later record goes before an earlier one."""
-    wanted: dict[str, Any] = {}
-    for record in records:
-        named: dict[str, str] = {}
-        record = _with_range(record)
-        for key, field in _REQUEST_KEYS.items():
-            value = record.get(key)
-            if value is None:
-                continue
-            if field == "fps":
-                value = rate_of(value, key)
-            elif field == "sampling":
-                if value not in get_args(Sampling):
-                    raise RowFault(f"`{key}` must be {' or '.join(get_args(Sampling))}, not {shown(value)}")
-            elif isinstance(value, bool) or not isinstance(value, int if field in _WHOLE else int | float):
-                unit = " of seconds" if field in _RANGE else ""
-                raise RowFault(f"`{key}` must be a number{unit}, not {kind_of(value)}")
-            if named.setdefault(field, key) != key and wanted[field] != value:
-                raise RowFault(f"`{named[field]}` and `{key}` say different things")
-            wanted[field] = value
-    return wanted
-
-
-def rate_of(value: object, key: str) -> float:
-    """Frames a second, by the parser of ``--fps``. Raises RowFault."""
-    try:
-        return parse_rate(value, f"`{key}`")
-    except UsageError as fault:
-        raise RowFault(str(fault)) from None
-
-
-def _with_range(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """InternVL's `clip`, [start, end] in seconds, as two keys."""
-    pair = record.get("clip")
-    if not is_given(pair):
-        return record
-    if not isinstance(pair, list) or len(pair) != 2:
-        raise RowFault("`clip` must be [start, end] in seconds; a file is named as `video`")
-    if any(record.get(key) is not None for key in ("start", "end")):
-        raise RowFault("`clip` and `start` or `end` both give a range; give one")
-    return {**record, "start": pair[0], "end": pair[1]}
-
-
-def refuse_frame_keys(record: Mapping[str, Any], where: str = "") -> None:
-    """Raises RowFault for keys that choose frames, of a row or part that names no clip."""
-    for key in SAMPLING:
-        if is_given(record.get(key)):
-            raise RowFault(f"{where}`{key}` is for videos, and none is named; leave it out")
 
 
 def pictures_named(value: object, key: str) -> list[str]:
@@ -349,14 +285,3 @@ def id_of(record: object) -> str | None:
         return None
     identity = record.get("id", record.get("sample_id"))
     return None if identity is None else str(identity)
-
-
-def shown(value: object) -> str:
-    """A JSON value in a message: itself where it is short, else what it is."""
-    return json.dumps(value) if isinstance(value, bool | int | float) else kind_of(value)
-
-
-def kind_of(value: object) -> str:
-    """What a JSON value is, in words."""
-    names = {type(None): "nothing", bool: "a truth value", int: "a number", float: "a number", str: "a text"}
-    return names.get(type(value), "a list" if isinstance(value, list) else "an object")

@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.own_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.row import RowFault
+from vidllava.data.row_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.evaluation.item import EvalItem, Groups, Scoring, lettered
 from vidllava.evaluation.tables import Record
 from vidllava.evaluation.task import Context, Task, label_of, scalar, text_of, texts_of, unlettered
