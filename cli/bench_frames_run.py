@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vidllava.bench.frames.measure import Sweep
     from vidllava.evaluation.item import EvalItem
     from vidllava.media.timeline import Sampling
+    from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import AskOptions
-    from vidllava.visuals.rules import ModelSettings
 
 ROWS = "rows.jsonl"
 _STANDING = ("ok", "unparsed", "over_budget")  # a file that could not be read is tried again
@@ -163,10 +163,10 @@ def _settings(weights: Weights, kind: str, base: AskOptions, console: Console) -
 
 def _checked(request: FramesRequest, settings: ModelSettings, base: AskOptions) -> FramesRequest:
     """The request, with the model's own pooling where none is named. Raises UsageError."""
-    from vidllava.visuals.question import visual_rules
+    from vidllava.visuals.question import visual_planner
 
-    rules = visual_rules(settings, base)
-    request = request.completed(pool_stride=rules.pool_stride, pool_mode=rules.pool_mode)
+    pooling = visual_planner(settings, base).pooling
+    request = request.completed(pool_stride=pooling.stride, pool_mode=pooling.mode)
     for cell in request.cells:
         pooled_side(settings.side, stride=cell.pool_stride, mode=cell.pool_mode)
     return request

@@ -23,8 +23,8 @@ from vidllava.media.sources import is_url
 
 if TYPE_CHECKING:
     from vidllava.cache_folder import CacheFolder
+    from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import AskOptions, MediaItem
-    from vidllava.visuals.rules import ModelSettings
 
 
 @spread

@@ -23,8 +23,8 @@ from vidllava.errors import ModelError
 if TYPE_CHECKING:
     from vidllava.media.sampler import Sampler
     from vidllava.prompting.conversation import Encoder
+    from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import MediaItem, Question
-    from vidllava.visuals.rules import ModelSettings
 
 # Decoded at full size and held together while saving: so many bytes, or so many frames if they are large.
 BYTES_AT_ONCE, FRAMES_AT_ONCE = 64 << 20, 8

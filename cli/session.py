@@ -19,8 +19,8 @@ from vidllava.files.writing import write_json
 
 if TYPE_CHECKING:
     from vidllava.backbone.chat import Conversation, Exchange
+    from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import AskOptions
-    from vidllava.visuals.rules import ModelSettings
 
 HELP = """\
 /frames             the frames that are looked at
@@ -155,10 +155,10 @@ class Session:
 
     def _look(self, options: AskOptions) -> None:
         """Plan the media anew; where that cannot be, all stays as it was."""
-        from vidllava.visuals.question import plan_media, visual_rules
+        from vidllava.visuals.question import plan_media, visual_planner
 
-        rules = visual_rules(self._settings, options)
-        items = plan_media(self._intake.paths, rules, options, self._intake.sampler)
+        planner = visual_planner(self._settings, options)
+        items = plan_media(self._intake.paths, planner, options, self._intake.sampler)
         self._talk.look_at(items, options)
         self._options = options
         self._tell_frames()

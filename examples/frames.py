@@ -11,7 +11,7 @@ from vidllava.backbone.settings import named_settings
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.prompting.budget import budget
-from vidllava.visuals.rules import VisualRules
+from vidllava.visuals.planner import PoolingOptions, VisualPlanner
 
 CLIP = str(Path(__file__).with_name("clip.mp4"))
 
@@ -29,7 +29,7 @@ def main(clip: str = CLIP, model: str = "onevision-0.5b") -> None:
     print(f"\n{model} counted against 4096 tokens: the most frames at each RoPE factor")
     print("stride   tokens a frame      1      2      3      4")
     for stride in (1, 2, 3, 4):
-        layout = VisualRules.of(settings, pool_stride=stride).video(len(plan))
+        layout = VisualPlanner.of(settings, PoolingOptions(pool_stride=stride)).video(len(plan))
         counted = budget([layout], text_tokens=0, reserve_tokens=1000, context_limit=4096)
         per_frame = layout.num_visual_tokens // len(plan)
         most = "".join(f"{frames:7d}" for frames in (counted.frames_at_factor or {}).values())

@@ -52,7 +52,7 @@ LAYERS = {
     "vidllava.backbone.settings": 3,
     "vidllava.backbone.locate": 3,
     "vidllava.backbone.tokens": 3,
-    "vidllava.visuals.rules": 2,
+    "vidllava.visuals.planner": 2,
     "vidllava.visuals": 4,
     "vidllava.backbone": 5,
     "vidllava.backbone.answer": 6,

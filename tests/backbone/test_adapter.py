@@ -20,7 +20,7 @@ from vidllava.backbone.splice import PackedBatch, SampleInput, VisualInput, coll
 from vidllava.backbone.tuning import Tuning
 from vidllava.errors import ModelError, UsageError
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
-from vidllava.visuals.rules import VisualRules
+from vidllava.visuals.planner import VisualPlanner
 
 OPTIONS = LoraOptions(modules=("llm",), rank=4, alpha=8.0, dropout=0.0)
 
@@ -33,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batch(backbone: Backbone) -> PackedBatch:
     size = backbone.settings.image_size
     pixels = torch.arange(2 * 3 * size * size, dtype=torch.int64).remainder(251).to(torch.uint8)
-    visual = VisualInput(pixels.view(2, 3, size, size), VisualRules.of(backbone.settings).video(2))
+    visual = VisualInput(pixels.view(2, 3, size, size), VisualPlanner.of(backbone.settings).video(2))
     ids = (10, SLOT, 20, 30, 40)
     return collate([SampleInput(TokenizedPrompt(ids, (IGNORE, IGNORE, IGNORE, 30, 40)), (visual,))])
 

@@ -16,7 +16,7 @@ from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory, segments
 from vidllava.prompting.budget import OverBudget
 from vidllava.prompting.conversation import SLOT
-from vidllava.visuals.question import AskOptions, Question, plan_media, plan_turn, visual_rules
+from vidllava.visuals.question import AskOptions, Question, plan_media, plan_turn, visual_planner
 
 CLIP = str(Path(__file__).resolve().parents[2] / "examples" / "clip.mp4")
 QUESTIONS = ("what happens", "Which way does the red circle move?", "What colour is the circle?")
@@ -52,7 +52,7 @@ def logits(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 def talk(
     backbone: Backbone, chosen: GenerateOptions = GREEDY, options: AskOptions = WIDE, clip: str = CLIP
 ) -> Conversation:
-    items = plan_media([clip], visual_rules(backbone.settings, options), options)
+    items = plan_media([clip], visual_planner(backbone.settings, options), options)
     return Conversation(backbone, items, options, chosen)
 
 
@@ -130,7 +130,7 @@ def test_other_frames_are_read_and_the_talk_goes_on(nano: Backbone, logits: list
     chat = talk(nano)
     chat.ask(chat.plan(QUESTIONS[0]))
     fewer = AskOptions(num_frames=4, context_limit=2000)
-    chat.look_at(plan_media([CLIP], visual_rules(nano.settings, fewer), fewer), fewer)
+    chat.look_at(plan_media([CLIP], visual_planner(nano.settings, fewer), fewer), fewer)
     answer = chat.ask(chat.plan(QUESTIONS[1]))
     assert answer.frames[0] is not None
     assert len(answer.frames[0]) == 4
@@ -209,7 +209,7 @@ def test_segments_of_a_conversation_begin_those_of_its_continuation(tiny: Backbo
 def test_two_clips_are_one_prefix(tiny: Backbone, tmp_path: Path, logits: list[torch.Tensor]) -> None:
     paths = [str(write_clip(tmp_path / f"{number}.mp4", num_frames=12)) for number in (1, 2)]
     options = AskOptions(num_frames=3)
-    items = plan_media(paths, visual_rules(tiny.settings, options), options)
+    items = plan_media(paths, visual_planner(tiny.settings, options), options)
     chat = Conversation(tiny, items, options, GREEDY)
     for text in QUESTIONS[:2]:
         chat.ask(chat.plan(text))

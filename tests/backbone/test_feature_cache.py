@@ -24,8 +24,8 @@ from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weights_files, weights_identity
 from vidllava.backbone.model import Backbone
 from vidllava.cache_folder import CacheFolder
-from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_rules
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
+from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_planner
 
 ENTRY = Entry(torch.randn(2, 8), (0, 1, 0), (0, 3, 5), (0.0, 0.1, 0.2), ("a note",))
 KEY = Key('{"content": "ab"}', "clip.mp4", None)
@@ -43,7 +43,7 @@ def clip(tmp_path: Path) -> Path:
 
 def item_of(backbone: Backbone, path: Path, **options: object) -> MediaItem:
     asked = AskOptions(**options)  # type: ignore[arg-type]
-    (item,) = plan_media([str(path)], visual_rules(backbone.settings, asked), asked)
+    (item,) = plan_media([str(path)], visual_planner(backbone.settings, asked), asked)
     return item
 
 

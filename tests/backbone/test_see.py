@@ -26,7 +26,7 @@ from vidllava.media.decode import OnReady
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import InProcess
-from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_rules
+from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_planner
 
 NUM_FRAMES, CHUNK = 10, 4
 
@@ -70,7 +70,7 @@ def items_of(
     backbone: Backbone, paths: Sequence[str], num_frames: int | None = NUM_FRAMES
 ) -> list[MediaItem]:
     options = AskOptions(num_frames=num_frames)
-    return list(plan_media(paths, visual_rules(backbone.settings, options), options))
+    return list(plan_media(paths, visual_planner(backbone.settings, options), options))
 
 
 def look(backbone: Backbone, items: Sequence[MediaItem], **options: object) -> Sight:

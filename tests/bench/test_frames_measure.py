@@ -25,7 +25,7 @@ from vidllava.bench.frames.sharing import ProbedOnce, see_once
 from vidllava.evaluation.item import EvalItem
 from vidllava.media.frames import FrameBatch
 from vidllava.media.sampler import IN_PROCESS, InProcess
-from vidllava.visuals.question import AskOptions, plan_question, visual_rules
+from vidllava.visuals.question import AskOptions, plan_question, visual_planner
 
 REQUEST = FramesRequest(
     num_frames=(2, 8, 32),
@@ -130,7 +130,7 @@ def planned(backbone: Backbone, path: Path, number: int) -> tuple[int, ...]:
 
 
 def test_shared_features_are_those_of_each_plan(tiny: Backbone, clip: Path) -> None:
-    rules = visual_rules(tiny.settings, AskOptions())
+    rules = visual_planner(tiny.settings, AskOptions())
     plans = [
         plan_question(
             [str(clip)], "what?", tiny.settings, tiny.codec, AskOptions(num_frames=number, rope_factor=8)

@@ -10,7 +10,7 @@ from tests.bad_media import make_decoder_faulty, make_media
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import TextCodec, read_codec
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 
 @pytest.fixture(scope="session")

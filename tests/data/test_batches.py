@@ -23,7 +23,7 @@ from vidllava.data.mixture import Mixture
 from vidllava.data.options import EncodeOptions
 from vidllava.data.source import Sample
 from vidllava.errors import DatasetError, ResourceError
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 WHOLE = Share()
 EVERYTHING = ("text", "picture", "pictures", "video")

@@ -19,7 +19,7 @@ from vidllava.data.source import Sample, Visual
 from vidllava.errors import DatasetError, UsageError
 from vidllava.media.timeline import SamplingRequest
 from vidllava.prompting.conversation import IGNORE, SLOT, Turn
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from vidllava.media.limits import Limits
 from vidllava.media.picture import load_picture, picture_size
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 
 def row(question: str, **more: Any) -> dict[str, Any]:

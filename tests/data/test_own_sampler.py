@@ -23,7 +23,7 @@ from vidllava.data.records import RecordSource
 from vidllava.data.sampler_pool import SamplerPool
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media.limits import Limits
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("faulty_decoder")
 LIMITS = Limits(decode_seconds=59)

@@ -18,7 +18,7 @@ from vidllava.data.source import Sample
 from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import DatasetError
 from vidllava.prompting.template import IGNORE
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 
 def talk(

@@ -21,7 +21,7 @@ from vidllava.media.timeline import SamplingRequest
 from vidllava.training import stages
 from vidllava.training.recipe import Resolved, llm_parameters, resolve
 from vidllava.training.settings import TrainingSettings
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 ONEVISION = named_settings("onevision-0.5b")
 SIX_BY_SIX = tuple((rows * 384, columns * 384) for rows in range(1, 7) for columns in range(1, 7))

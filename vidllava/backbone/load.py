@@ -27,7 +27,7 @@ from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.kernels import choose
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 SMALL_MODEL_PARAMETERS = 50_000_000
 FLASH = {

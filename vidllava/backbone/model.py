@@ -34,7 +34,7 @@ from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused, vision_tower
 from vidllava.backbone.tuning import Tuning, write_grids, write_own_file
 from vidllava.kernels import SplicePlan, splice
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 if TYPE_CHECKING:
     from vidllava.backbone.adapter import Adapter

@@ -18,8 +18,8 @@ from vidllava.backbone.folders import config_path, part_of, read_json
 from vidllava.errors import ModelError
 from vidllava.media.timeline import Rule, Sampling
 from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
+from vidllava.visuals.planner import ModelSettings
 from vidllava.visuals.presets import MODELS, PRESETS, Preset
-from vidllava.visuals.rules import ModelSettings
 
 OWN_FILE = "vidllava.json"
 """Beside ``config.json``: what transformers has no field for (the preset, and what differs from it)."""

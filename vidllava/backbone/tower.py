@@ -13,7 +13,7 @@ from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 from vidllava.backbone.memory import CELLS_PER_CHUNK
 from vidllava.errors import ModelError
 from vidllava.media.pixels import normalise
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 
 def encode(

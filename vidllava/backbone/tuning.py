@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from vidllava.backbone.settings import OWN_FILE
-from vidllava.prompting.layout import NewlineMode, PoolMode
+from vidllava.visuals.planner import ModelSettings, PoolingOptions
 from vidllava.visuals.presets import PRESETS, Preset
-from vidllava.visuals.rules import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class Tuning(PoolingOptions):
     """How a model is read from now on; None keeps its own way."""
 
     num_frames: int | None = None
-    pool_stride: int | None = None
-    pool_mode: PoolMode | None = None
-    newline_mode: NewlineMode | None = None
     pinpoints: tuple[tuple[int, int], ...] | None = None
     """AnyRes canvases, (height, width) in pixels; empty = the whole picture once, for this run alone."""
     max_tiles: int | None = None

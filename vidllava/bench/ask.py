@@ -35,7 +35,7 @@ from vidllava.visuals.question import (
     plan_media,
     plan_question,
     plan_turn,
-    visual_rules,
+    visual_planner,
 )
 
 Row = dict[str, Any]
@@ -154,8 +154,9 @@ def measure(
 
 def refuse_other_settings(backbone: Backbone, options: AskOptions, question: Question) -> None:
     """Raises UsageError where transformers' own model would be asked something else."""
-    rules = visual_rules(backbone.settings, options)
-    found = (rules.pool_stride, rules.pool_mode, rules.newline_mode, question.budget.rope_factor)
+    planner = visual_planner(backbone.settings, options)
+    pooling = planner.pooling
+    found = (pooling.stride, pooling.mode, pooling.newline, question.budget.rope_factor)
     if found != (2, "bilinear", "one_token", 1):
         what = f"stride, mode, newline and RoPE factor are {', '.join(map(str, found))}"
         raise UsageError(
@@ -183,7 +184,7 @@ def _round(
         "first again",
         number,
     )
-    items = plan_media([path], visual_rules(backbone.settings, options), options, IN_PROCESS)
+    items = plan_media([path], visual_planner(backbone.settings, options), options, IN_PROCESS)
     talk = Conversation(backbone, items, options, chosen)
     talk.ask(talk.plan(questions[0]))
     second = talk.ask(talk.plan(questions[1]))

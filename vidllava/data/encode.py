@@ -20,7 +20,7 @@ from vidllava.media.decode import choose_backend
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.prompting.conversation import TokenizedPrompt
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 
 class SampleEncoder:
@@ -35,7 +35,7 @@ class SampleEncoder:
     ) -> None:
         self.settings, self.codec, self.options, self.sampler = settings, codec, options, sampler
         self.counter = TokenCounter(settings, codec, options)
-        self.rules, self.max_length = self.counter.rules, self.counter.max_length
+        self.planner, self.max_length = self.counter.planner, self.counter.max_length
         self.backend, _ = choose_backend(options.video_backend)
 
     def __call__(self, sample: Sample, *, draw: int = 0) -> SampleInput:
@@ -61,12 +61,12 @@ class SampleEncoder:
         size = self.settings.image_size
         if visual.kind == "video":
             pixels = self._clip(visual)
-            return VisualInput(pixels, self.rules.video(len(pixels)))
+            return VisualInput(pixels, self.planner.video(len(pixels)))
         picture = self.sampler.picture(visual.path) if visual.path is not None else _frames(visual)[0]
         if visual.kind == "pictures":
-            return VisualInput(padded_square(picture, size), self.rules.square())
+            return VisualInput(padded_square(picture, size), self.planner.square())
         tiles = picture_tiles(picture, self.settings.pinpoints, size)
-        return VisualInput(tiles, self.rules.picture(*picture.shape[:2]))
+        return VisualInput(tiles, self.planner.picture(*picture.shape[:2]))
 
     def _clip(self, visual: Visual) -> torch.Tensor:
         """uint8 [T, 3, S, S]: the frames given, or those on disk that the request picks."""

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 from vidllava.media.timeline import Sampling, SamplingRequest
 from vidllava.prompting.conversation import LabelRule, Placement
-from vidllava.prompting.layout import NewlineMode, PoolMode
+from vidllava.visuals.planner import PoolingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeOptions:
+class EncodeOptions(PoolingOptions):
     """How samples become tokens; None takes the model preset's own value.
 
     request       which frames of a clip file that asks for none itself
     sampling      whether a number of frames is even in time or by index, where a clip does not say
-    pool_stride   how far a frame's grid shrinks
     placement     where visuals stand, None = in-place; "mixed" draws per sample from `seed`
     max_length    most rows one sample may have; None = the model's trained context
     anyres_grids  tiles of a picture that is alone, as `parse_pinpoints` reads them, or "whole" for none;
@@ -27,9 +26,6 @@ class EncodeOptions:
 
     request: SamplingRequest | None = None
     sampling: Sampling | None = None
-    pool_stride: int | None = None
-    pool_mode: PoolMode | None = None
-    newline_mode: NewlineMode | None = None
     placement: Placement | None = None
     anyres_grids: str | None = None
     anyres_max_tiles: int | None = None

@@ -9,8 +9,6 @@ The encoder plans with the same object, so a count and the sample that is traine
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from vidllava.data.headers import Headers
@@ -19,7 +17,6 @@ from vidllava.data.source import Sample, Visual, modality_of
 from vidllava.errors import DatasetError
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import HeaderSampler
-from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.prompting.conversation import (
     TEMPLATES,
     Encoder,
@@ -34,7 +31,7 @@ from vidllava.prompting.conversation import (
 from vidllava.prompting.formatting import formatting_prompt, with_format
 from vidllava.prompting.layout import VisualLayout
 from vidllava.prompting.plain import tokenize_plain
-from vidllava.visuals.rules import ModelSettings, VisualRules
+from vidllava.visuals.planner import ModelSettings, VisualPlanner
 
 
 class TokenCounter:
@@ -43,16 +40,8 @@ class TokenCounter:
     def __init__(self, settings: ModelSettings, codec: Encoder, options: EncodeOptions) -> None:
         preset = settings.preset
         self.codec, self.options = codec, options
-        request = options.request or SamplingRequest(num_frames=preset.num_frames, rule=preset.sampling_rule)
-        self.sampling = options.sampling or preset.sampling
-        self.request = self._spread(request)
-        self.rules = VisualRules.of(
-            settings,
-            pool_stride=options.pool_stride,
-            pool_mode=options.pool_mode,
-            newline_mode=options.newline_mode,
-        )
-        self.rules.video(1)  # refuses a stride or mode that cannot be meant before the first sample does
+        self.planner = VisualPlanner.of(settings, options, request=options.request, sampling=options.sampling)
+        self.planner.video(1)  # refuses a stride or mode that cannot be meant before the first sample does
         self.max_length = options.max_length or settings.trained_context
         self.template = TEMPLATES[preset.template]
 
@@ -73,12 +62,9 @@ class TokenCounter:
         self, visual: Visual, frame_times: np.ndarray, source: str, duration_seconds: float | None
     ) -> FramePlan:
         """Which frames of a clip are seen. Raises UsageError for a range that starts after its end."""
-        request = self.request if visual.request is None else self._spread(visual.request)
-        return plan_frames(frame_times, request, source=source, duration_seconds=duration_seconds)
-
-    def _spread(self, request: SamplingRequest) -> SamplingRequest:
-        """``request`` with the sampling that holds for all, where it names none."""
-        return request if request.sampling is not None else replace(request, sampling=self.sampling)
+        return self.planner.frames(
+            frame_times, source=source, duration_seconds=duration_seconds, own=visual.request
+        )
 
     def plan_pictures(self, visual: Visual) -> FramePlan:
         """Which pictures of a clip that is a folder of them are seen."""
@@ -91,21 +77,21 @@ class TokenCounter:
         """The rows of one visual. Raises MediaError, ResourceError or UsageError for one that has none."""
         if visual.kind == "video":
             if visual.pictures is not None:
-                return self.rules.video(len(self.plan_pictures(visual)))
+                return self.planner.video(len(self.plan_pictures(visual)))
             if visual.path is None:
                 assert visual.frames is not None
-                return self.rules.video(len(visual.frames))
+                return self.planner.video(len(visual.frames))
             clip = headers.clip(visual.path, sampler)
             assert clip.frame_times is not None
             plan = self.plan(visual, clip.frame_times, visual.path, clip.duration_seconds)
-            return self.rules.video(len(plan))
+            return self.planner.video(len(plan))
         if visual.kind == "pictures":
-            return self.rules.square()
+            return self.planner.square()
         if visual.path is None:
             assert visual.frames is not None
-            return self.rules.picture(*visual.frames.shape[1:3])
+            return self.planner.picture(*visual.frames.shape[1:3])
         header = headers.picture(visual.path, sampler)
-        return self.rules.picture(header.height, header.width)
+        return self.planner.picture(header.height, header.width)
 
     def count(self, sample: Sample, headers: Headers, sampler: HeaderSampler) -> int:
         """Tokens of the whole sample. Raises what `layout` raises."""

@@ -13,6 +13,7 @@ from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.subtitles import preface
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.conversation import Encoder
+from vidllava.visuals.planner import ModelSettings
 from vidllava.visuals.question import (
     AskOptions,
     MediaItem,
@@ -20,9 +21,8 @@ from vidllava.visuals.question import (
     plan_media,
     plan_turn,
     row_options,
-    visual_rules,
+    visual_planner,
 )
-from vidllava.visuals.rules import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Planner:
     def plan(self, item: EvalItem, sampler: Sampler) -> Question:
         """The question, or the first of a conversation. Raises MediaError, UsageError and OverBudget."""
         options = self.options(item)
-        media = plan_media(item.paths, visual_rules(self.settings, options), options, sampler)
+        media = plan_media(item.paths, visual_planner(self.settings, options), options, sampler)
         text = preface(item.subtitles, timestamps(media)) + (*item.earlier, item.prompt)[0]
         return plan_turn(media, text, self.settings, self.codec, options)
 

@@ -21,7 +21,7 @@ from vidllava.media.timeline import SamplingRequest
 from vidllava.prompting.layout import parse_pinpoints
 from vidllava.training import stages
 from vidllava.training.settings import TrainingSettings
-from vidllava.visuals.rules import ModelSettings
+from vidllava.visuals.planner import ModelSettings
 
 Row = tuple[str, str, str]
 """A setting's name, its value, and where it comes from."""

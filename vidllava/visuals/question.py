@@ -22,7 +22,7 @@ from vidllava.media.frames import FramePlan
 from vidllava.media.picture_folder import CONTAINER, folder_info
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.media.timeline import Sampling, SamplingRequest, plan_frames
+from vidllava.media.timeline import Sampling, SamplingRequest
 from vidllava.prompting.budget import RopeFactor, TokenBudget, budget
 from vidllava.prompting.conversation import (
     TEMPLATES,
@@ -35,15 +35,15 @@ from vidllava.prompting.conversation import (
     tokenize,
     without_marks,
 )
-from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout
-from vidllava.visuals.rules import ModelSettings, VisualRules, named_preset
+from vidllava.prompting.layout import VisualLayout
+from vidllava.visuals.planner import ModelSettings, PoolingOptions, VisualPlanner, named_preset
 
 # Options that choose frames of a clip, and say nothing of pictures.
 _OF_CLIPS = ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskOptions:
+class AskOptions(PoolingOptions):
     """How media and question become tokens; None takes the preset's value."""
 
     num_frames: int | None = None
@@ -60,9 +60,6 @@ class AskOptions:
     video_backend: str | None = None
     preset: str | None = None
     """The settings of a source system, where they should differ from the model's own."""
-    pool_stride: int | None = None
-    pool_mode: PoolMode | None = None
-    newline_mode: NewlineMode | None = None
     rope_factor: RopeFactor = "auto"
     context_limit: int | None = None
     """Trained context to count with, in tokens."""
@@ -117,7 +114,7 @@ def plan_question(
     that does not fit (unless ``require_fit`` is False: then ``budget.fits`` says so).
     """
     options = options or AskOptions()
-    items = plan_media(media, visual_rules(settings, options), options, sampler)
+    items = plan_media(media, visual_planner(settings, options), options, sampler)
     return plan_turn(items, text, settings, encoder, options, require_fit=require_fit)
 
 
@@ -183,36 +180,39 @@ def _conversation(
     return turns, taken
 
 
-def visual_rules(settings: ModelSettings, options: AskOptions) -> VisualRules:
-    """How visuals become rows under ``options``. Raises UsageError for a preset that does not exist."""
-    return VisualRules.of(
-        settings,
-        preset=named_preset(options.preset) or settings.preset,
-        pool_stride=options.pool_stride,
-        pool_mode=options.pool_mode,
-        newline_mode=options.newline_mode,
+def visual_planner(settings: ModelSettings, options: AskOptions) -> VisualPlanner:
+    """How visuals are planned under ``options``. Raises UsageError for options that cannot be meant."""
+    preset = named_preset(options.preset) or settings.preset
+    count_by_default = options.num_frames is None and options.fps is None
+    request = SamplingRequest(
+        num_frames=preset.num_frames if count_by_default else options.num_frames,
+        fps=options.fps,
+        max_frames=options.max_frames,
+        keyframes=options.keyframes,
+        start_seconds=options.start_seconds,
+        end_seconds=options.end_seconds,
+        rule=preset.sampling_rule,
+        sampling=options.sampling,
     )
+    return VisualPlanner.of(settings, options, preset=preset, request=request)
 
 
 def check_options(settings: ModelSettings, options: AskOptions) -> None:
     """Raises UsageError for options that no clip can be planned with: before a first one is looked into."""
-    rules = visual_rules(settings, options)
-    rules.video(1)
-    _request(options, rules)
+    visual_planner(settings, options).video(1)
 
 
 def plan_media(
-    media: Sequence[str], rules: VisualRules, options: AskOptions, sampler: Sampler = IN_PROCESS
+    media: Sequence[str], planner: VisualPlanner, options: AskOptions, sampler: Sampler = IN_PROCESS
 ) -> tuple[MediaItem, ...]:
     """Look at every file and plan its frames. A picture alone in its prompt is tiled, others are squares."""
-    request = _request(options, rules)
     backend, _ = choose_backend(options.video_backend)
     kinds = [media_kind(path) for path in media]
     alone = len(media) == 1
     items = tuple(
-        _plan_clip(path, request, rules, backend, sampler, options.frame_rate)
+        _plan_clip(path, planner, backend, sampler, options.frame_rate)
         if kind == "video"
-        else _plan_picture(path, rules, alone, sampler)
+        else _plan_picture(path, planner, alone, sampler)
         for path, kind in zip(media, kinds, strict=True)
     )
     if "video" not in kinds and media:  # last: that a picture is damaged matters more
@@ -239,22 +239,6 @@ def row_options(asked: AskOptions, own: Mapping[str, Any], media: Sequence[str])
     return replace(asked, **own)
 
 
-def _request(options: AskOptions, rules: VisualRules) -> SamplingRequest:
-    preset = named_preset(options.preset) or rules.settings.preset
-    count_by_default = options.num_frames is None and options.fps is None
-    num_frames = preset.num_frames if count_by_default else options.num_frames
-    return SamplingRequest(
-        num_frames=num_frames,
-        fps=options.fps,
-        max_frames=options.max_frames,
-        keyframes=options.keyframes,
-        start_seconds=options.start_seconds,
-        end_seconds=options.end_seconds,
-        rule=preset.sampling_rule,
-        sampling=options.sampling or preset.sampling,
-    )
-
-
 def _refuse_frame_options(options: AskOptions) -> None:
     for name in _OF_CLIPS:
         if getattr(options, name) is not None:
@@ -264,16 +248,14 @@ def _refuse_frame_options(options: AskOptions) -> None:
 
 def _plan_clip(
     path: str,
-    request: SamplingRequest,
-    rules: VisualRules,
+    planner: VisualPlanner,
     backend: str,
     sampler: Sampler,
     frame_rate: float | None,
 ) -> MediaItem:
     info = folder_info(path, frame_rate, sampler) if os.path.isdir(path) else sampler.probe(path)
-    plan = plan_frames(
+    plan = planner.frames(
         info.frame_times,
-        request,
         source=path,
         key_frames=info.key_frames,
         duration_seconds=info.duration_seconds,
@@ -283,14 +265,14 @@ def _plan_clip(
         kind="video",
         height=info.height,
         width=info.width,
-        layout=rules.video(len(plan)),
+        layout=planner.video(len(plan)),
         info=info,
         plan=plan,
         backend="pillow" if info.container == CONTAINER else backend,
     )
 
 
-def _plan_picture(path: str, rules: VisualRules, alone: bool, sampler: Sampler) -> MediaItem:
+def _plan_picture(path: str, planner: VisualPlanner, alone: bool, sampler: Sampler) -> MediaItem:
     picture = sampler.picture(path)
     height, width = picture.shape[:2]
     return MediaItem(
@@ -298,10 +280,10 @@ def _plan_picture(path: str, rules: VisualRules, alone: bool, sampler: Sampler) 
         kind="picture",
         height=height,
         width=width,
-        layout=rules.picture(height, width) if alone else rules.square(),
+        layout=planner.picture(height, width) if alone else planner.square(),
         picture=picture,
         picture_notes=sampler.picture_notes(path),
-        pinpoints=rules.settings.pinpoints,
+        pinpoints=planner.settings.pinpoints,
     )
 
 

@@ -33,7 +33,7 @@ from vidllava.errors import MediaError, ResourceError
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.visuals.question import AskOptions, visual_rules
+from vidllava.visuals.question import AskOptions, visual_planner
 
 BLIND = "blind"
 # Conditions that change a result or its time; the commit does not, on its own.
@@ -71,7 +71,7 @@ class Sweep:
         self.saved = Saved()
         self._backbone, self._base, self._told = backbone, base, told
         self._sampler = ProbedOnce(sampler)
-        self._rules = visual_rules(backbone.settings, base)
+        self._visuals = visual_planner(backbone.settings, base)
         self._content = [item.content_key for item in items]
         by_content = sorted(range(len(items)), key=lambda number: self._content[number])
         self.timed = frozenset(by_content[: request.num_timed])
@@ -144,7 +144,7 @@ class Sweep:
             return None
         try:
             media = [plan.question.items for plan in todo]
-            shared = see_once(self._backbone, media, self._rules, self._sampler)
+            shared = see_once(self._backbone, media, self._visuals, self._sampler)
         except (ResourceError, MemoryError, RuntimeError) as fault:
             return _failure(fault, seeing=True)
         if shared is not None:

@@ -1,6 +1,6 @@
-"""What can cells share? A clip is decoded once for the frames of all plans, and each frame encoded once.
+"""What cells of a sweep share: a clip is decoded once for the frames of all plans, each frame encoded once.
 
-    shared = see_once(backbone, plans, rules, sampler)   # plans: the media of every cell, as `ask` plans them
+    shared = see_once(backbone, plans, planner, sampler)   # plans: the media of every cell
     sight = shared.sight(items)                          # one cell's features, as `see` would give them
 
 Features of a frame depend on no other frame (to rounding: the tower reads chunks, which are cut elsewhere).
@@ -24,8 +24,8 @@ from vidllava.errors import MediaError
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import Sampler
+from vidllava.visuals.planner import VisualPlanner
 from vidllava.visuals.question import MediaItem
-from vidllava.visuals.rules import VisualRules
 
 Media = tuple[MediaItem, ...]
 """What one cell shows the model."""
@@ -112,14 +112,14 @@ class Shared:
 
 
 def see_once(
-    backbone: Backbone, plans: Sequence[Media], rules: VisualRules, sampler: Sampler
+    backbone: Backbone, plans: Sequence[Media], planner: VisualPlanner, sampler: Sampler
 ) -> Shared | None:
     """Features of all frames in ``plans`` (the same media in each), decoded in one pass.
 
     None where the file is damaged: each plan is then a case of its own. Raises torch's OutOfMemoryError, and
     ResourceError for a decoder that takes too long.
     """
-    union = tuple(_union(media, rules) for media in zip(*plans, strict=True))
+    union = tuple(_union(media, planner) for media in zip(*plans, strict=True))
     try:
         sight = see(backbone, union, StageClock(backbone.device), sampler=sampler, keep_pixels=False)
     except MediaError:
@@ -133,7 +133,7 @@ def see_once(
     return Shared(sight.visuals, backbone.settings.side**2, decoded)
 
 
-def _union(media: Iterable[MediaItem], rules: VisualRules) -> MediaItem:
+def _union(media: Iterable[MediaItem], planner: VisualPlanner) -> MediaItem:
     """One medium with the frames of all its plans."""
     items = list(media)
     first = items[0]
@@ -144,4 +144,4 @@ def _union(media: Iterable[MediaItem], rules: VisualRules) -> MediaItem:
     indices = sorted({index for item in items if item.plan is not None for index in item.plan.indices})
     times = tuple(float(time) for time in info.frame_times[indices])
     plan = FramePlan(times, tuple(indices), times, f"the frames of {len(items)} plans")
-    return replace(first, plan=plan, layout=rules.video(len(indices)))
+    return replace(first, plan=plan, layout=planner.video(len(indices)))
