@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from typer.exceptions import TyperException
 
-from vidllava.errors import ResourceError, UsageError, VidllavaError
+from vidllava.errors import ResourceError, UsageError, VidllavaError, is_allocation_failure
 
 INTERRUPTED, TERMINATED = 130, 143
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -42,16 +42,10 @@ def as_expected(fault: Exception, arguments: Sequence[str] = ()) -> VidllavaErro
         return UsageError(
             fault.filename or "path", "is too long a name for this file system", "a shorter name"
         )
-    if _is_allocation_failure(fault):
+    if is_allocation_failure(fault):
         return ResourceError("memory", "not enough for this model and these frames", _SMALLER)
     message = " ".join(str(fault).split()) or "no message"
     return VidllavaError(type(fault).__name__, message, "a fault of vidllava; --debug shows where")
-
-
-def _is_allocation_failure(fault: Exception) -> bool:
-    from vidllava.backbone.memory import is_allocation_failure
-
-    return is_allocation_failure(fault)
 
 
 def _wrong_usage(fault: TyperException, arguments: Sequence[str]) -> VidllavaError:

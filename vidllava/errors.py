@@ -15,6 +15,16 @@ An error reads ``<thing>: <what> (<what to try>)`` on one line: which value, whi
 
 from __future__ import annotations
 
+# What libraries say in a fault of another kind: torch's allocator, the linker, the start of a thread.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "not enough memory",
+    "failed to map segment",
+    "can't start new thread",
+)
+
 # Characters of a name and of what is said about it: a value of thousands would hide the message.
 _MOST_NAME, _MOST_WORDS = 400, 2000
 
@@ -88,3 +98,14 @@ class PartialFailure(VidllavaError):
     """A batch finished, but some of its items failed."""
 
     exit_code = 10
+
+
+def is_allocation_failure(fault: BaseException) -> bool:
+    """Whether ``fault`` is memory running out, as Python, a library that is loaded, or torch report it.
+
+    Stands here because whoever has no memory left can import nothing any more.
+    """
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return True
+    says_so = any(words in str(fault).lower() for words in _NO_MEMORY)
+    return says_so and isinstance(fault, RuntimeError | OSError | ImportError)

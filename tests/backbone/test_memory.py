@@ -20,11 +20,11 @@ from vidllava.backbone.memory import (
     Workload,
     estimate,
     free_bytes,
-    is_allocation_failure,
     num_elements,
     require_fit,
 )
 from vidllava.bench.models import published_config
+from vidllava.errors import is_allocation_failure
 from vidllava.visuals.question import plan_question
 
 GB = 1_000_000_000
@@ -128,6 +128,9 @@ def test_a_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
         (OSError(12, "Cannot allocate memory"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (RuntimeError("can't start new thread"), True),
+        (ImportError("No module named 'torch'"), False),
         (ValueError("out of memory"), False),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, start
-from vidllava.cli import main
+from vidllava.cli import faults, main
 from vidllava.errors import ResourceError
 
 
@@ -22,7 +22,7 @@ def start_waiting(reason: str) -> subprocess.Popen[str]:
     """A process whose ``doctor`` command says "ready" and then does what ``reason`` says."""
     program = f"""
         import sys, time
-        from vidllava.cli import main
+        from vidllava.cli import faults, main
         def command():
             print("ready", flush=True)
             {reason}
@@ -233,3 +233,25 @@ def test_debug_shows_the_traceback_wherever_it_stands(run: Run, bad_files: dict[
         assert result.code == 3
         assert "Traceback" in result.err
         assert result.err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on addresses")
+@pytest.mark.parametrize("kilobytes", [250_000, 400_000], ids=["for the decoders", "for torch"])
+def test_too_little_memory_to_load_the_libraries_is_a_limit_and_one_line(clip: Path, kilobytes: int):
+    command = f'ulimit -v {kilobytes}; exec "$@"'
+    words = [sys.executable, "-m", "vidllava.cli.main", "ask", str(clip), "what happens", "--model", "nano"]
+    ended = subprocess.run(["sh", "-c", command, "sh", *words], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (ResourceError.exit_code, "")
+    assert ended.stderr.startswith("error: ")
+    assert "memory" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_process_without_memory_imports_nothing_to_say_so(monkeypatch: pytest.MonkeyPatch):
+    def no_room(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("builtins.__import__", no_room)
+    found = faults.as_expected(MemoryError())
+    monkeypatch.undo()
+    assert isinstance(found, ResourceError)

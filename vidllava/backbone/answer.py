@@ -19,17 +19,11 @@ from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, generate_after
-from vidllava.backbone.memory import (
-    SMALLER,
-    OutOfMemory,
-    Workload,
-    estimate,
-    is_allocation_failure,
-    require_fit,
-)
+from vidllava.backbone.memory import SMALLER, OutOfMemory, Workload, estimate, require_fit
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import Seen, Sight, see
+from vidllava.errors import is_allocation_failure
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.visuals.question import Question

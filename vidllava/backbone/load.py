@@ -20,12 +20,12 @@ from transformers.utils import logging as transformers_logging
 from vidllava.backbone.familiarity import read_world
 from vidllava.backbone.folders import config_path, is_adapter
 from vidllava.backbone.locate import bases, locate
-from vidllava.backbone.memory import Workload, estimate, is_allocation_failure, num_elements, require_fit
+from vidllava.backbone.memory import Workload, estimate, num_elements, require_fit
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.parts import read_tensors
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
-from vidllava.errors import ModelError, ResourceError, UsageError
+from vidllava.errors import ModelError, ResourceError, UsageError, is_allocation_failure
 from vidllava.kernels import choose
 from vidllava.visuals.planner import ModelSettings
 

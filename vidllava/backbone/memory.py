@@ -144,14 +144,6 @@ def gigabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.3g} GB"
 
 
-def is_allocation_failure(fault: BaseException) -> bool:
-    """Whether ``fault`` is memory running out, as Python, torch on a GPU or torch on a CPU report it."""
-    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
-        return True
-    words = ("can't allocate memory", "cannot allocate memory", "out of memory")
-    return isinstance(fault, RuntimeError | OSError) and any(word in str(fault).lower() for word in words)
-
-
 def _of_machine() -> int:
     # What can be had without swapping, file cache included.
     available = _table("/proc/meminfo").get("MemAvailable")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from vidllava.backbone.load import DTYPES, choose_dtype, choose_kernels
-from vidllava.backbone.memory import free_bytes, is_allocation_failure
+from vidllava.backbone.memory import free_bytes
 from vidllava.bench import cuda_clock
 from vidllava.bench.baselines import Baseline, baselines
 from vidllava.bench.byte_model import bytes_moved
@@ -30,6 +30,7 @@ from vidllava.bench.memory import why_skipped
 from vidllava.bench.paths import Constants, Inputs, call_of, make_constants, make_inputs, our_path
 from vidllava.bench.prefill import Prefills
 from vidllava.bench.shapes import Case, cases
+from vidllava.errors import is_allocation_failure
 
 GIBIBYTE = 1 << 30
 

@@ -20,11 +20,11 @@ from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_after, generate_together
-from vidllava.backbone.memory import SMALLER, OutOfMemory, is_allocation_failure
+from vidllava.backbone.memory import SMALLER, OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import Sight, see
-from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError
+from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory
 from vidllava.evaluation.plan import Planner

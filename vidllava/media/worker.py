@@ -205,6 +205,8 @@ class WorkerSampler:
             why = ": the machine may be out of memory" if code == -signal.SIGKILL else ""
             what = f"ended its decoder ({signal.Signals(-code).name}{why})"
             return MediaError(path, what, "convert it, for example with ffmpeg")
+        if code == ResourceError.exit_code:
+            return ResourceError(path, "its decoder could not start: no memory left", "close other programs")
         return RuntimeError(f"the decoding worker ended with code {code}")
 
     @contextmanager

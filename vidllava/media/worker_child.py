@@ -19,7 +19,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from vidllava.errors import ResourceError
+from vidllava.errors import ResourceError, is_allocation_failure
 
 # Virtual memory beside the frames themselves: decoders of 8K with all their reference frames stay below.
 MEMORY_BYTES = 8 << 30
@@ -144,4 +144,9 @@ def _limit(seconds: float, memory_bytes: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as fault:  # while the decoders are imported: nothing was asked yet
+        if is_allocation_failure(fault):
+            os._exit(ResourceError.exit_code)
+        raise

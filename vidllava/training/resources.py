@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vidllava.data.batches import StepBatch, worker_died
-from vidllava.errors import ResourceError
+from vidllava.errors import ResourceError, is_allocation_failure
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _SMALLER = (
     "half the --per-device-train-batch-size and twice the --gradient-accumulation-steps, fewer frames, or a "
     "larger --pool-stride; the last checkpoint is whole"
@@ -26,7 +25,7 @@ def told(step: int, data: StepBatch | None, *, hint: str = _SMALLER) -> Iterator
         # A worker's end is raised by a signal handler: in the middle of anything.
         if isinstance(fault, RuntimeError) and (died := worker_died(fault)) is not None:
             raise died from None
-        if not isinstance(fault, MemoryError) and not any(what in str(fault) for what in _NO_MEMORY):
+        if not is_allocation_failure(fault):
             raise
         raise ResourceError(f"step {step}", f"not enough memory{_load(data)}", hint) from None
 

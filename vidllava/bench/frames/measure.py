@@ -20,7 +20,7 @@ from typing import Any
 from vidllava.backbone.answer import Answer, answer_seen, check_room
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.generate_options import GenerateOptions
-from vidllava.backbone.memory import OutOfMemory, is_allocation_failure
+from vidllava.backbone.memory import OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import Sight, see
@@ -29,7 +29,7 @@ from vidllava.bench.frames.planning import Failure, Planned, plan_cell
 from vidllava.bench.frames.request import Cell, FramesRequest
 from vidllava.bench.frames.sharing import ProbedOnce, Saved, Shared, see_once
 from vidllava.bench.row_file import Row
-from vidllava.errors import MediaError, ResourceError
+from vidllava.errors import MediaError, ResourceError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
 from vidllava.media.sampler import IN_PROCESS, Sampler
