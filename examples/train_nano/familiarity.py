@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate
 from examples.train_nano.long_clips import long_clips
 from examples.train_nano.model import IMAGE_SIZE
 from vidllava.backbone.clock import StageClock
-from vidllava.backbone.familiarity import World, frame_features
+from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
@@ -80,7 +80,7 @@ def _pixels(exhibit: Exhibit, size: int, rng: np.random.Generator, *, alone: boo
 def features(backbone: Backbone, shown: Iterator[torch.Tensor]) -> list[torch.Tensor]:
     """Frame features [N, D] of each medium."""
     with torch.inference_mode():
-        return [frame_features(backbone, backbone.encode(pixels)).double() for pixels in shown]
+        return [backbone.frame_features(backbone.encode(pixels)).double() for pixels in shown]
 
 
 def fit(backbone: Backbone, number: int) -> World:
@@ -165,12 +165,12 @@ def measure(backbone: Backbone, world: World, folder: Path, number: int) -> dict
     """Distances of own and real media, and of variants of the real ones."""
     with tempfile.TemporaryDirectory() as kept, WorkerSampler() as sampler:
         own = {
-            path.name: world.distance(frame_features(backbone, look(backbone, path, sampler).features))
+            path.name: world.distance(backbone.frame_features(look(backbone, path, sampler).features))
             for path in own_files(Path(kept), number)
         }
         listed = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".mp4", ".png"))
         shipped = {
-            path.name: world.distance(frame_features(backbone, look(backbone, path, sampler).features))
+            path.name: world.distance(backbone.frame_features(look(backbone, path, sampler).features))
             for path in listed
         }
         real: dict[str, float] = {}
@@ -185,7 +185,7 @@ def measure(backbone: Backbone, world: World, folder: Path, number: int) -> dict
             if float(pixels.float().flatten(1).std(dim=1).max()) <= BLANK_LEVELS:
                 blank.append(path.name)
                 continue
-            real[path.name] = world.distance(frame_features(backbone, sight.features))
+            real[path.name] = world.distance(backbone.frame_features(sight.features))
             for name, change in VARIANTS.items():
                 changed = next(iter(features(backbone, iter([change(pixels)]))))
                 variants[name][path.name] = world.distance(changed)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from examples.train_nano.familiarity import BLANK_LEVELS, fit, media, report, write_card
 from vidllava.backbone.answer import Answer, answer_question
-from vidllava.backbone.familiarity import WEIGHTS_FILE, WORLD_FILE, World, frame_features, read_world
+from vidllava.backbone.familiarity import WEIGHTS_FILE, WORLD_FILE, World, read_world
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.generate import GenerateOptions
@@ -134,7 +134,7 @@ def test_pooling_first_moves_no_distance(nano: Backbone) -> None:
     pixels = next(media("test", 41_500, 1))
     found = []
     for nano.pool_first in (False, True):
-        found.append(nano.world.distance(frame_features(nano, nano.encode(pixels))))
+        found.append(nano.world.distance(nano.frame_features(nano.encode(pixels))))
     nano.pool_first = False
     assert found[1] == pytest.approx(found[0], rel=1e-3)
 

@@ -15,7 +15,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import LoraConfig, LoraModel
@@ -24,11 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vidllava.backbone.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from vidllava.backbone.model import Backbone
 from vidllava.backbone.tower import freeze_unused
 from vidllava.errors import ModelError
-
-if TYPE_CHECKING:
-    from vidllava.backbone.model import Backbone
 
 _PREFIX = "base_model.model."  # peft's names for the parameters of a wrapped model
 _NAME = "default"
@@ -57,6 +55,22 @@ class Adapter:
 
     def __init__(self, tuner: LoraModel, config: LoraConfig) -> None:
         self.tuner, self.config = tuner, config
+
+    def save(self, hf: nn.Module, folder: Path) -> None:
+        """Write adapter_config.json and adapter_model.safetensors: the additions, and what learns in full."""
+        whole = _learning_whole(hf)
+        config = copy.deepcopy(self.config)
+        config.inference_mode = True
+        config.modules_to_save = [_WHOLE[module] for module in whole] or None
+        config.save_pretrained(str(folder))
+        tensors = {}
+        for name, parameter in hf.named_parameters():
+            if ".lora_" in name:
+                tensors[_key(name)] = parameter
+            elif _within(name, config.modules_to_save):
+                tensors[_PREFIX + name] = parameter
+        saved = {name: p.detach().cpu().contiguous() for name, p in tensors.items()}
+        save_file(saved, folder / ADAPTER_WEIGHTS)
 
 
 def add_adapter(backbone: Backbone, options: LoraOptions, *, base: str) -> None:
@@ -87,23 +101,6 @@ def _inject(backbone: Backbone, config: LoraConfig) -> None:
         parameter.requires_grad_(learning.get(id(parameter), True))
     freeze_unused(backbone.hf)
     backbone.adapter = Adapter(tuner, config)
-
-
-def save_adapter(backbone: Backbone, folder: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors: the additions, and what learns in full."""
-    assert backbone.adapter is not None
-    whole = _learning_whole(backbone.hf)
-    config = copy.deepcopy(backbone.adapter.config)
-    config.inference_mode = True
-    config.modules_to_save = [_WHOLE[module] for module in whole] or None
-    config.save_pretrained(str(folder))
-    tensors = {}
-    for name, parameter in backbone.hf.named_parameters():
-        if ".lora_" in name:
-            tensors[_key(name)] = parameter
-        elif _within(name, config.modules_to_save):
-            tensors[_PREFIX + name] = parameter
-    save_file({name: p.detach().cpu().contiguous() for name, p in tensors.items()}, folder / ADAPTER_WEIGHTS)
 
 
 def _key(name: str) -> str:
@@ -200,6 +197,6 @@ def _wanted(hf: nn.Module, config: LoraConfig) -> Iterator[tuple[str, nn.Paramet
 
 def merge_adapter(backbone: Backbone) -> None:
     """Put the additions into the weights they add to; the model is then like any other."""
-    assert backbone.adapter is not None
+    assert isinstance(backbone.adapter, Adapter)
     backbone.adapter.tuner.merge_and_unload()
     backbone.adapter = None

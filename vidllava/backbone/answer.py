@@ -8,7 +8,7 @@ answer.text, answer.frames[0].timestamps_seconds, answer.seconds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,17 +16,17 @@ from typing import Any
 import torch
 
 from vidllava.backbone.clock import StageClock
-from vidllava.backbone.familiarity import check_familiar
+from vidllava.backbone.familiarity import REAL_MODEL, UNFAMILIAR
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, generate_after
 from vidllava.backbone.memory import SMALLER, OutOfMemory, Workload, estimate, require_fit
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import Seen, Sight, see
-from vidllava.errors import is_allocation_failure
+from vidllava.errors import UnfamiliarMedia, is_allocation_failure
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.visuals.question import Question
+from vidllava.visuals.question import MediaItem, Question
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +133,35 @@ def answer_seen(
         stopped=tokens.number < options.max_new_tokens,
         seconds=stage_seconds(clock),
     )
+
+
+@torch.inference_mode()
+def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight) -> tuple[str, ...]:
+    """A note for each medium that is far from what the model was trained on; none where that is not known.
+
+    Raises UnfamiliarMedia instead if the model was not asked for by name (``backbone.asked_by_name``).
+    """
+    world = backbone.world
+    if world is None or not items:
+        return ()
+    frames = backbone.frame_features(sight.features)
+    pieces = frames.split([item.layout.num_grids for item in items])
+    notes = []
+    for number, (item, piece) in enumerate(zip(items, pieces, strict=True), start=1):
+        distance = world.distance(piece)
+        if not distance > world.threshold:
+            continue
+        name = backbone.settings.name
+        figures = f"distance {distance:.1f}, at most {world.threshold:.1f} for media of its world"
+        if not backbone.asked_by_name:
+            what = f"{UNFAMILIAR} {name} was trained on: {figures}"
+            raise UnfamiliarMedia(item.path, what, f"{REAL_MODEL}; or --model {name}")
+        which = item.kind if len(items) == 1 else f"{item.kind} at place {number}"
+        notes.append(
+            f"the {which} {UNFAMILIAR} {name} was trained on ({figures}): "
+            f"do not rely on the answer; {REAL_MODEL}"
+        )
+    return tuple(notes)
 
 
 def empty_note(text: str, num_tokens: int) -> tuple[str, ...]:

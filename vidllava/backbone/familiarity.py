@@ -2,7 +2,7 @@
 
     world = read_world(folder)                       # None where the checkpoint holds no statistics
     world.distance(features, cells)                  # about 1 for media of its training world
-    notes = check_familiar(backbone, items, sight)   # a warning, or UnfamiliarMedia
+    notes = check_familiar(backbone, items, sight)   # `answer`: a warning, or UnfamiliarMedia
 
 A checkpoint folder may hold ``world.safetensors``: mean and covariance of projected frame features over its
 training media, and the threshold between them and other media. nano's does; ``examples/train_nano`` fits and
@@ -11,26 +11,21 @@ measures it. The file belongs to one state of the weights: beside any other it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vidllava.errors import ModelError, UnfamiliarMedia
+from vidllava.errors import ModelError
 from vidllava.files.identity import media_identity
-
-if TYPE_CHECKING:
-    from vidllava.backbone.model import Backbone
-    from vidllava.backbone.see import Sight
-    from vidllava.visuals.question import MediaItem
 
 WORLD_FILE = "world.safetensors"
 WEIGHTS_FILE = "model.safetensors"
 REAL_MODEL = "for media of the real world: vidllava models pull onevision-0.5b"
+UNFAMILIAR = "does not look like anything that"
+"""In every fault and note about media unlike those that a model was trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,45 +74,3 @@ def read_world(folder: Path) -> World | None:
         return World(mean.double(), covariance.double(), float(about["threshold"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as fault:
         raise ModelError(path, f"cannot be read: {fault}", "remove it, or install vidllava again") from None
-
-
-def frame_features(backbone: Backbone, features: torch.Tensor) -> torch.Tensor:
-    """Features [N * side * side, hidden] as ``Backbone.encode`` gives them -> frame features [N, D]."""
-    frames = features.unflatten(0, (-1, backbone.settings.side**2)).float().mean(dim=1)
-    if backbone.pool_first:  # the mean over cells and a linear layer may change places
-        last = backbone.hf.model.multi_modal_projector.linear_2
-        frames = last(frames.to(last.weight.dtype)).float()
-    return frames
-
-
-UNFAMILIAR = "does not look like anything that"
-"""In every fault and note about media unlike those that a model was trained on."""
-
-
-@torch.inference_mode()
-def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight) -> tuple[str, ...]:
-    """A note for each medium that is far from what the model was trained on; none where that is not known.
-
-    Raises UnfamiliarMedia instead if the model was not asked for by name (``backbone.asked_by_name``).
-    """
-    world = backbone.world
-    if world is None or not items:
-        return ()
-    frames = frame_features(backbone, sight.features)
-    pieces = frames.split([item.layout.num_grids for item in items])
-    notes = []
-    for number, (item, piece) in enumerate(zip(items, pieces, strict=True), start=1):
-        distance = world.distance(piece)
-        if not distance > world.threshold:
-            continue
-        name = backbone.settings.name
-        figures = f"distance {distance:.1f}, at most {world.threshold:.1f} for media of its world"
-        if not backbone.asked_by_name:
-            what = f"{UNFAMILIAR} {name} was trained on: {figures}"
-            raise UnfamiliarMedia(item.path, what, f"{REAL_MODEL}; or --model {name}")
-        which = item.kind if len(items) == 1 else f"{item.kind} at place {number}"
-        notes.append(
-            f"the {which} {UNFAMILIAR} {name} was trained on ({figures}): "
-            f"do not rely on the answer; {REAL_MODEL}"
-        )
-    return tuple(notes)

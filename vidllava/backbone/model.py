@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,6 @@ from vidllava.backbone.tower import encode, freeze_unused, vision_tower
 from vidllava.backbone.tuning import Tuning, write_grids, write_own_file
 from vidllava.kernels import SplicePlan, splice
 from vidllava.visuals.planner import ModelSettings
-
-if TYPE_CHECKING:
-    from vidllava.backbone.adapter import Adapter
 
 # Copied beside saved weights: what transformers and `vidllava ask` need besides weights and config.
 COMPANION_FILES = (
@@ -66,6 +63,13 @@ class ForwardOutput:
     label_losses: torch.Tensor
 
 
+class SavedApart(Protocol):
+    """Weights that were added to a model and are saved without it: an ``adapter.Adapter``."""
+
+    def save(self, hf: nn.Module, folder: Path) -> None:
+        """Write them, and what else of ``hf`` learns, into ``folder``."""
+
+
 class Backbone(nn.Module):
     """One loaded model. ``hf`` is transformers' object; its parameters are this module's only ones."""
 
@@ -86,7 +90,7 @@ class Backbone(nn.Module):
         """Statistics of the media that these very weights were trained on, where the checkpoint has some."""
         self.asked_by_name = True
         """Otherwise media outside ``world`` are refused."""
-        self.adapter: Adapter | None = None
+        self.adapter: SavedApart | None = None
         """LoRA additions that are not merged: then ``save`` writes them and not the model."""
 
     @property
@@ -107,6 +111,15 @@ class Backbone(nn.Module):
         """uint8 [N, 3, S, S] -> features [N * side * side, hidden], chunk by chunk: projected ones, or with
         ``pool_first`` those before the projector's last layer."""
         return encode(self.hf, pixels, self.settings, pool_first=self.pool_first)
+
+    def frame_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [N * side * side, hidden] as ``encode`` gives them -> float32 [N, D]: the mean of the
+        projected cells of each frame or tile."""
+        frames = features.unflatten(0, (-1, self.settings.side**2)).float().mean(dim=1)
+        if self.pool_first:  # the mean over cells and a linear layer may change places
+            last = self.hf.model.multi_modal_projector.linear_2
+            frames = last(frames.to(last.weight.dtype)).float()
+        return frames
 
     def hidden_states(
         self,
@@ -234,7 +247,7 @@ class Backbone(nn.Module):
         inv_freq, _ = ROPE_INIT_FUNCTIONS["linear"](text, self.device)
         self.rotary.inv_freq = inv_freq.float()
 
-    def keep_less(self) -> None:
+    def checkpoint_activations(self) -> None:
         """Compute each layer again in the backward pass instead of keeping what it made (training)."""
         again = partial(checkpoint, use_reentrant=False)
         for layer in self._layers:
@@ -257,10 +270,8 @@ class Backbone(nn.Module):
         if self.adapter is None:
             self.hf.save_pretrained(folder)
         else:
-            from vidllava.backbone.adapter import save_adapter
-
             self.hf.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)
-            save_adapter(self, folder)
+            self.adapter.save(self.hf, folder)
         source = self.settings.folder
         for name in COMPANION_FILES:
             companion = None if source is None else part_of(source, name)

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vidllava.backbone.answer import check_room, empty_note, stage_seconds
+from vidllava.backbone.answer import check_familiar, check_room, empty_note, stage_seconds
 from vidllava.backbone.clock import StageClock
-from vidllava.backbone.familiarity import check_familiar
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_after, generate_together
 from vidllava.backbone.memory import SMALLER, OutOfMemory

@@ -27,7 +27,7 @@ def prepare(backbone: Backbone, job: Job, settings: TrainingSettings, *, fresh: 
         )
         add_adapter(backbone, options, base=_base(job.model))
     if settings.gradient_checkpointing:
-        backbone.keep_less()
+        backbone.checkpoint_activations()
     if settings.compile:
         check_compiler(backbone.device)
         backbone.compile_layers()
