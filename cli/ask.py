@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.cli import bounds, options, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console, counted
@@ -27,6 +26,7 @@ from vidllava.cli.report import answer_json
 from vidllava.cli.startup import STARTED
 from vidllava.cli.telling import tell_cut, tell_work
 from vidllava.cli.words import media_and_question, refuse_batch_flags
+from vidllava.files.cache_folder import CacheFolder
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.cli.words import text_option
 from vidllava.errors import UsageError
+from vidllava.files.cache_folder import CacheFolder
 
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions

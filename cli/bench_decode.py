@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.cli import options
 from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
 from vidllava.cli.console import Console
 from vidllava.cli.outputs import check_folder
 from vidllava.errors import UsageError
+from vidllava.files.cache_folder import CacheFolder
 
 _DEFAULT_READERS = "vidllava,vidllava-1-thread,decord,pyav,opencv,torchcodec"
 

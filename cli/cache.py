@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
-from vidllava.cache_folder import CacheFolder, Usage
 from vidllava.cli import options
 from vidllava.cli.console import Console
+from vidllava.files.cache_folder import CacheFolder, Usage
 
 app = typer.Typer()
 

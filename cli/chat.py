@@ -22,7 +22,7 @@ from vidllava.errors import UsageError
 from vidllava.media.sources import is_url
 
 if TYPE_CHECKING:
-    from vidllava.cache_folder import CacheFolder
+    from vidllava.files.cache_folder import CacheFolder
     from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import AskOptions, MediaItem
 

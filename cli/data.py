@@ -207,7 +207,6 @@ class _Asked:
 def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Summary:
     """Look at every row; bad ones go to stdout where they shall be ``listed``."""
     limits, planned = asked.reading.limits(), asked.planning.checked()
-    from vidllava.cache_folder import CacheFolder
     from vidllava.cli.frames import known_settings
     from vidllava.data.check import Checker
     from vidllava.data.headers import Headers
@@ -216,6 +215,7 @@ def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Su
     from vidllava.data.sampler_pool import SamplerPool
     from vidllava.data.summary import Summary
     from vidllava.data.token_counter import TokenCounter
+    from vidllava.files.cache_folder import CacheFolder
 
     loading = Loading(media_root=asked.media_root)
     parts = list(_parts(asked.files, loading))  # before the model: a wrong path is the likelier slip

@@ -17,7 +17,7 @@ from vidllava.media.limits import Limits
 from vidllava.media.sources import URL_SECONDS, Spool
 
 if TYPE_CHECKING:
-    from vidllava.cache_folder import CacheFolder
+    from vidllava.files.cache_folder import CacheFolder
     from vidllava.media.worker import WorkerSampler
     from vidllava.visuals.question import Question
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vidllava.cache_folder import CacheFolder, Usage
 from vidllava.errors import UsageError
+from vidllava.files.cache_folder import CacheFolder, Usage
 
 
 def names(folder: CacheFolder) -> set[str]:
@@ -92,7 +92,7 @@ def test_two_processes_at_once_never_see_half_a_file(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from vidllava.cache_folder import CacheFolder
+from vidllava.files.cache_folder import CacheFolder
 folder, letter = CacheFolder(Path(sys.argv[1]), limit_bytes=300_000), sys.argv[2].encode()
 for turn in range(150):
     name = f"features/{turn % 5}"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError, ResourceError, UsageError
 from vidllava.files import identity
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.identity import FileStamp, content_hash, files_identity, media_identity
 from vidllava.files.json_log import JsonLog
 from vidllava.files.writing import refuse_inputs, replacing, write_json, write_text

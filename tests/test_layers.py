@@ -86,7 +86,7 @@ RESERVED = {
 # Arithmetic and words only.
 PURE = (
     "vidllava.errors",
-    "vidllava.cache_folder",
+    "vidllava.files.cache_folder",
     "vidllava.files",
     "vidllava.prompting",
     "vidllava.media.timeline",

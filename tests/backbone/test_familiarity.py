@@ -19,8 +19,8 @@ from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.cache_folder import CacheFolder
 from vidllava.errors import ModelError, UnfamiliarMedia
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.nano.lessons import SETTINGS, make_lesson, write_exhibit
 from vidllava.nano.words import Split
 from vidllava.visuals.question import AskOptions, plan_question

@@ -23,7 +23,7 @@ from vidllava.backbone.feature_cache import Entry, FeatureCache, Key, pack, unpa
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weights_files, weights_identity
 from vidllava.backbone.model import Backbone
-from vidllava.cache_folder import CacheFolder
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.visuals.planner import ModelSettings
 from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_planner
 

@@ -20,8 +20,8 @@ from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.see import Sight, see
-from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.decode import OnReady
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.probe import VideoInfo

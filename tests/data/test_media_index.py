@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.data import media_index
 from vidllava.data.headers import Headers
 from vidllava.data.media_index import FILE, Header, MediaIndex, empty
 from vidllava.errors import MediaError, ResourceError
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.sampler import IN_PROCESS, InProcess
 
 
@@ -179,7 +179,7 @@ def test_it_does_without_where_nothing_can_be_kept(tmp_path: Path, old: Path, ca
 
 def test_several_threads_and_processes_write_at_once(folder: CacheFolder, old: Path):
     program = (
-        "import os, sys; from vidllava.cache_folder import CacheFolder; from pathlib import Path\n"
+        "import os, sys; from vidllava.files.cache_folder import CacheFolder; from pathlib import Path\n"
         "from vidllava.data.media_index import Header, MediaIndex\n"
         "status = os.stat(sys.argv[2])\n"
         "with MediaIndex(CacheFolder(Path(sys.argv[1])), sys.exit) as index:\n"

@@ -17,7 +17,6 @@ from tests.training.conftest import Heard
 from tests.training.test_two_processes import torchrun
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
-from vidllava.cache_folder import CacheFolder
 from vidllava.cli import progress
 from vidllava.cli.console import Console
 from vidllava.data import text_lengths
@@ -26,6 +25,7 @@ from vidllava.data.options import EncodeOptions
 from vidllava.data.records import RecordSource
 from vidllava.data.text_lengths import UNCOUNTED, TextLengths
 from vidllava.data.token_counter import TokenCounter
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.limits import Limits
 from vidllava.training import lengths
 

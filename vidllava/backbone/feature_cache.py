@@ -28,8 +28,8 @@ import vidllava
 from vidllava.backbone.locate import weights_identity
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.tower import vision_tower
-from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.identity import FileStamp, content_hash, media_identity
 from vidllava.media.container import decoder_versions
 from vidllava.media.picture_folder import CONTAINER

@@ -24,8 +24,8 @@ from types import TracebackType
 
 import numpy as np
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.errors import ResourceError
+from vidllava.files.cache_folder import CacheFolder
 
 FILE = "media-5.sqlite3"
 """The number is that of the table and of what a look finds: another one is another file."""

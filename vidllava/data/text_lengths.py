@@ -20,10 +20,10 @@ import numpy as np
 
 from vidllava import __version__
 from vidllava.backbone.tokens import TextCodec
-from vidllava.cache_folder import CacheFolder
 from vidllava.data.mixture import Mixture
 from vidllava.data.source import Source
 from vidllava.data.token_counter import TokenCounter
+from vidllava.files.cache_folder import CacheFolder
 
 UNCOUNTED = -1
 MIN_ROWS = 1000

@@ -23,8 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from vidllava.cache_folder import CacheFolder
 from vidllava.errors import MediaError
+from vidllava.files.cache_folder import CacheFolder
 
 # Times of files are as coarse as this on some file systems: younger ones may change without a trace.
 _SETTLED_SECONDS = 2.0

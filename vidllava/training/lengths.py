@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from vidllava.backbone.model import Backbone
-from vidllava.cache_folder import CacheFolder
 from vidllava.data.headers import Headers
 from vidllava.data.measure import Measuring, has_files, measure, with_lengths
 from vidllava.data.media_index import MediaIndex
@@ -25,6 +24,7 @@ from vidllava.data.sampler_pool import SamplerPool
 from vidllava.data.text_lengths import TextLengths
 from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import VidllavaError
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.training.report import Report
 from vidllava.training.run import Job
 from vidllava.training.together import Together

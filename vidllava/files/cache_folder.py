@@ -1,4 +1,4 @@
-"""Where does that lie which need not be computed twice? One folder, of bounded size, shared by processes.
+"""The cache folder on disk: shared by processes, bounded in size, least recently used files deleted first.
 
     folder = CacheFolder.of_environment()
     folder.write("features/ab12.safetensors", data)     # whole or not at all; the least used files make room
