@@ -29,7 +29,7 @@ from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import Sight, see
+from vidllava.backbone.see import EncodedVisuals, see
 from vidllava.errors import VidllavaError
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
 from vidllava.media.probe import media_kind
@@ -112,16 +112,16 @@ def own_files(folder: Path, number: int) -> Iterator[Path]:
         index += 1
 
 
-def look(backbone: Backbone, path: Path, sampler: WorkerSampler) -> Sight:
+def look(backbone: Backbone, path: Path, sampler: WorkerSampler) -> EncodedVisuals:
     """What ``vidllava ask`` has the tower see of one file. Raises what ``ask`` raises."""
     media_kind(str(path))
     question = plan_question([str(path)], "what happens", backbone.settings, backbone.codec, sampler=sampler)
     return see(backbone, question.items, StageClock(backbone.device), sampler=sampler)
 
 
-def pixels_of(sight: Sight) -> torch.Tensor:
+def pixels_of(encoded: EncodedVisuals) -> torch.Tensor:
     """uint8 [N, 3, S, S]: what the tower read."""
-    pixels = sight.visuals[0].pixels
+    pixels = encoded.visuals[0].pixels
     assert pixels is not None  # they are kept unless one says otherwise
     return pixels
 
@@ -178,14 +178,14 @@ def measure(backbone: Backbone, world: World, folder: Path, number: int) -> dict
         variants: dict[str, dict[str, float]] = {name: {} for name in VARIANTS}
         for path in sorted(one for one in folder.iterdir() if one.is_file()):
             try:
-                sight = look(backbone, path, sampler)
+                encoded = look(backbone, path, sampler)
             except VidllavaError:
                 continue  # there is nothing to see
-            pixels = pixels_of(sight)
+            pixels = pixels_of(encoded)
             if float(pixels.float().flatten(1).std(dim=1).max()) <= BLANK_LEVELS:
                 blank.append(path.name)
                 continue
-            real[path.name] = world.distance(backbone.frame_features(sight.features))
+            real[path.name] = world.distance(backbone.frame_features(encoded.features))
             for name, change in VARIANTS.items():
                 changed = next(iter(features(backbone, iter([change(pixels)]))))
                 variants[name][path.name] = world.distance(changed)

@@ -19,7 +19,7 @@ from vidllava.backbone.clock import StageClock, overlap
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import Sight, see
+from vidllava.backbone.see import EncodedVisuals, see
 from vidllava.errors import MediaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.decode import OnReady
@@ -73,7 +73,7 @@ def items_of(
     return list(plan_media(paths, visual_planner(backbone.settings, options), options))
 
 
-def look(backbone: Backbone, items: Sequence[MediaItem], **options: object) -> Sight:
+def look(backbone: Backbone, items: Sequence[MediaItem], **options: object) -> EncodedVisuals:
     return see(backbone, items, StageClock(backbone.device), **options)  # type: ignore[arg-type]
 
 
@@ -198,19 +198,19 @@ def test_repeated_frames_are_encoded_once(
     backbone: Backbone, media: dict[str, str], tower_calls: list[int]
 ) -> None:
     items = items_of(backbone, [media["clip"]])
-    sight = look(backbone, items, sampler=Scripted(still(frames(10)), in_order))
+    encoded = look(backbone, items, sampler=Scripted(still(frames(10)), in_order))
     assert tower_calls == [4, 3]
-    assert sight.visuals[0].num_repeated == 3
-    grids = sight.features.view(NUM_FRAMES, 25, -1)
+    assert encoded.visuals[0].num_repeated == 3
+    grids = encoded.features.view(NUM_FRAMES, 25, -1)
     assert torch.equal(grids[0], grids[3])
     assert not torch.equal(grids[0], grids[1])
     late = look(backbone, items, sampler=Scripted(still(frames(10)), backwards))
-    assert torch.equal(late.features, sight.features)
+    assert torch.equal(late.features, encoded.features)
     tower_calls.clear()
     every = look(backbone, items, sampler=Scripted(still(frames(10)), in_order), reuse_frames=False)
     assert tower_calls == [4, 4, 2]
     assert every.visuals[0].num_repeated == 0
-    torch.testing.assert_close(every.features, sight.features)
+    torch.testing.assert_close(every.features, encoded.features)
 
 
 def test_a_fault_of_the_decoder_is_raised_where_the_answer_is_wanted(

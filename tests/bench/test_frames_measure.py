@@ -140,7 +140,7 @@ def test_shared_features_are_those_of_each_plan(tiny: Backbone, clip: Path) -> N
     shared = see_once(tiny, plans, rules, ProbedOnce(IN_PROCESS))
     assert shared is not None
     for items in plans:
-        ours = shared.sight(items)
+        ours = shared.encoded_for(items)
         theirs = see(tiny, items, StageClock(tiny.device))
         assert ours.visuals[0].layout == theirs.visuals[0].layout
         torch.testing.assert_close(ours.features, theirs.features, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The next rows are planned and decoded by worker processes while the model answers this one.
+"""Worker processes that plan and decode the next rows while the model answers this one.
 
 with Ahead(rows, prepare, num_workers=4, limits=limits) as ahead:
     ahead.torch_is_here.set()

@@ -1,4 +1,4 @@
-"""A planned question -> pixels -> features -> prefill -> text: one answer, with what was really used.
+"""One answer from a planned question: pixels, features, prefill, text, and a record of what was used.
 
 backbone = load_backbone("nano")
 question = plan_question(["clip.mp4"], "what happens", backbone.settings, backbone.codec)
@@ -22,7 +22,7 @@ from vidllava.backbone.generate import GenerateOptions, generate_after
 from vidllava.backbone.memory import SMALLER, OutOfMemory, Workload, estimate, require_fit
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.see import Seen, Sight, see
+from vidllava.backbone.see import EncodedVisual, EncodedVisuals, see
 from vidllava.errors import UnfamiliarMedia, is_allocation_failure
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import IN_PROCESS, Sampler
@@ -37,7 +37,7 @@ class Answer:
     question: Question
     frames: tuple[FramePlan | None, ...]
     """Per media item the frames really decoded; None for a picture."""
-    visuals: tuple[Seen, ...] = field(repr=False)
+    visuals: tuple[EncodedVisual, ...] = field(repr=False)
     """Per media item what the vision tower saw."""
     notes: tuple[str, ...]
     """What a reader of the answer must know: damage, fall-backs, media unlike the model's own, no words."""
@@ -72,8 +72,8 @@ def answer_question(
     """
     clock = StageClock(backbone.device)
     check_room(backbone, question, options)
-    with memory_told(backbone, question):
-        sight = see(
+    with report_out_of_memory(backbone, question):
+        encoded = see(
             backbone,
             question.items,
             clock,
@@ -82,7 +82,7 @@ def answer_question(
             reuse_frames=reuse_frames,
             keep_pixels=keep_pixels,
         )
-    answer = answer_seen(backbone, question, sight, PromptMemory(backbone), clock, options, on_text=on_text)
+    answer = answer_seen(backbone, question, encoded, PromptMemory(backbone), clock, options, on_text=on_text)
     if cache is None:
         return answer
     with clock.stage("cache"):
@@ -94,7 +94,7 @@ def answer_question(
 def answer_seen(
     backbone: Backbone,
     question: Question,
-    sight: Sight,
+    encoded: EncodedVisuals,
     memory: PromptMemory,
     clock: StageClock,
     options: GenerateOptions | None = None,
@@ -104,13 +104,13 @@ def answer_seen(
     """The rest of the way, from features on. What ``memory`` holds of the prompt is not read again."""
     options = _within_limit(options or GenerateOptions(), question)
     factor = question.budget.rope_factor
-    unfamiliar = check_familiar(backbone, question.items, sight)
-    layouts = [seen.layout for seen in sight.visuals]
+    unfamiliar = check_familiar(backbone, question.items, encoded)
+    layouts = [seen.layout for seen in encoded.visuals]
     pieces: list[str] = []
     tokens = _Counted()
-    with memory_told(backbone, question):
+    with report_out_of_memory(backbone, question):
         with clock.stage("prefill"):
-            logits = memory.read(question.prompt, layouts, sight.features, rope_factor=factor)
+            logits = memory.read(question.prompt, layouts, encoded.features, rope_factor=factor)
         prompt_tokens = memory.num_rows
         steps = generate_after(
             backbone, logits, memory.cache, prompt_tokens, rope_factor=factor, options=options
@@ -121,12 +121,12 @@ def answer_seen(
                 if on_text is not None:
                     on_text(piece)
     text = "".join(pieces).strip()
-    seen_notes = (note for seen in sight.visuals for note in seen.notes)
+    seen_notes = (note for seen in encoded.visuals for note in seen.notes)
     return Answer(
         text=text,
         question=question,
-        frames=tuple(seen.frames for seen in sight.visuals),
-        visuals=sight.visuals,
+        frames=tuple(seen.frames for seen in encoded.visuals),
+        visuals=encoded.visuals,
         notes=(*seen_notes, *unfamiliar, *empty_note(text, tokens.number)),
         prompt_tokens=prompt_tokens,
         completion_tokens=tokens.number,
@@ -136,7 +136,9 @@ def answer_seen(
 
 
 @torch.inference_mode()
-def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight) -> tuple[str, ...]:
+def check_familiar(
+    backbone: Backbone, items: Sequence[MediaItem], encoded: EncodedVisuals
+) -> tuple[str, ...]:
     """A note for each medium that is far from what the model was trained on; none where that is not known.
 
     Raises UnfamiliarMedia instead if the model was not asked for by name (``backbone.asked_by_name``).
@@ -144,7 +146,7 @@ def check_familiar(backbone: Backbone, items: Sequence[MediaItem], sight: Sight)
     world = backbone.world
     if world is None or not items:
         return ()
-    frames = backbone.frame_features(sight.features)
+    frames = backbone.frame_features(encoded.features)
     pieces = frames.split([item.layout.num_grids for item in items])
     notes = []
     for number, (item, piece) in enumerate(zip(items, pieces, strict=True), start=1):
@@ -191,7 +193,7 @@ def check_room(backbone: Backbone, question: Question, options: GenerateOptions 
 
 
 @contextmanager
-def memory_told(backbone: Backbone, question: Question) -> Iterator[None]:
+def report_out_of_memory(backbone: Backbone, question: Question) -> Iterator[None]:
     """Where the device's memory runs out, one line that says what would help."""
     try:
         yield

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vidllava.backbone.answer import Answer, answer_seen, memory_told, stage_seconds
+from vidllava.backbone.answer import Answer, answer_seen, report_out_of_memory, stage_seconds
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.see import Sight, see
+from vidllava.backbone.see import EncodedVisuals, see
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.visuals.question import AskOptions, MediaItem, Question, plan_turn
 
@@ -54,7 +54,7 @@ class Conversation:
         self._sampler = sampler
         self._cache = cache
         self._reuse_frames = reuse_frames
-        self._sight: Sight | None = None
+        self._encoded: EncodedVisuals | None = None
         self._memory = PromptMemory(backbone)
 
     def plan(self, text: str) -> Question:
@@ -74,10 +74,10 @@ class Conversation:
             if on_text is not None:
                 on_text(piece)
 
-        with memory_told(backbone, question):
-            sight = self._see(clock)
+        with report_out_of_memory(backbone, question):
+            encoded = self._see(clock)
         try:
-            answer = answer_seen(backbone, question, sight, self._memory, clock, self._chosen, on_text=hear)
+            answer = answer_seen(backbone, question, encoded, self._memory, clock, self._chosen, on_text=hear)
         except KeyboardInterrupt:
             if part := "".join(said).strip():
                 self.exchanges.append(Exchange(question, part, None))
@@ -89,9 +89,9 @@ class Conversation:
             self._cache.flush()
         return replace(answer, seconds=stage_seconds(clock), cache_notes=self._cache.take_notes())
 
-    def _see(self, clock: StageClock) -> Sight:
-        if self._sight is None:
-            self._sight = see(
+    def _see(self, clock: StageClock) -> EncodedVisuals:
+        if self._encoded is None:
+            self._encoded = see(
                 self._backbone,
                 self.items,
                 clock,
@@ -100,7 +100,7 @@ class Conversation:
                 reuse_frames=self._reuse_frames,
                 keep_pixels=False,
             )
-        return self._sight
+        return self._encoded
 
     def reset(self) -> None:
         """Forget what was said. What was seen is kept, and so is what the language model read of it."""
@@ -115,4 +115,4 @@ class Conversation:
         history = [(exchange.question.text, exchange.text) for exchange in self.exchanges]
         plan_turn(items, "?", settings, codec, options, history=history)
         self.items, self._options = tuple(items), options
-        self._sight = None  # with it goes what the language model read: see PromptMemory.read
+        self._encoded = None  # with it goes what the language model read: see PromptMemory.read

@@ -1,4 +1,4 @@
-"""How long did each stage take, and what ran at the same time?
+"""Wall time of the stages of an answer, and of those that ran at the same time.
 
 clock = StageClock(device)
 with clock.stage("prefill"): ...

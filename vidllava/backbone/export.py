@@ -1,4 +1,4 @@
-"""An adapter and its base -> one whole model in a folder of its own."""
+"""Export of an adapter and its base as one whole model, in a folder of its own."""
 
 from __future__ import annotations
 

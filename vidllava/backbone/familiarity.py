@@ -2,7 +2,7 @@
 
     world = read_world(folder)                       # None where the checkpoint holds no statistics
     world.distance(features, cells)                  # about 1 for media of its training world
-    notes = check_familiar(backbone, items, sight)   # `answer`: a warning, or UnfamiliarMedia
+    notes = check_familiar(backbone, items, encoded)   # `answer`: a warning, or UnfamiliarMedia
 
 A checkpoint folder may hold ``world.safetensors``: mean and covariance of projected frame features over its
 training media, and the threshold between them and other media. nano's does; ``examples/train_nano`` fits and

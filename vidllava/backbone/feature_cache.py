@@ -1,4 +1,4 @@
-"""What did the tower make of these pictures before? Features by content, plan, model and machine.
+"""The cache of features: what the tower made of media before, by content, plan, model and machine.
 
     cache = FeatureCache(backbone, CacheFolder.of_environment())
     key = cache.key(item, reuse_frames=True)

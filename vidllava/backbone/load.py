@@ -1,4 +1,4 @@
-"""A model's name or folder -> a ``Backbone`` on a device, with every missing or odd weight reported.
+"""Loading of a model, by name or folder, onto a device; every missing or unexpected weight is reported.
 
 backbone = load_backbone("nano")
 backbone = load_backbone("checkpoints/mine", device="cuda", dtype="bfloat16")

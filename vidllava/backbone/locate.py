@@ -1,4 +1,4 @@
-"""From what ``--model`` says to a checked folder: before torch is imported, and without a network.
+"""The checked folder of a model, from what ``--model`` says: before torch is imported, without a network.
 
 A short name, a hub id or a folder. The network is touched by ``download=True`` alone; everything else looks
 at this machine and says in one line what is missing and which command brings it.

@@ -1,4 +1,4 @@
-"""The prompt into the KV cache, segment by segment; what an earlier prompt began with is not read again.
+"""The prefill: a prompt enters the KV cache segment by segment; what is kept there is not read again.
 
     memory = PromptMemory(backbone)
     logits = memory.read(question.prompt, layouts, features, rope_factor=1.0)

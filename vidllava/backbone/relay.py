@@ -1,7 +1,7 @@
-"""Frames on their way from a decoder's thread to the tower: in order, and only once they are final.
+"""The relay that hands frames from a decoder's thread to the tower: in order, and only once they are final.
 
-    relay = Relay()                                       # the decoder's thread: relay.hear as its on_ready
-    arrived = relay.wait(pass_number, start)              # the tower's: frames start, start + 1, ... so far
+    relay = Relay()  # the decoder's thread: relay.receive as its on_ready
+    arrived = relay.wait(pass_number, start)  # the tower's: frames start, start + 1, ... so far
 
 A decoder may start again (``on_ready(None)``): all that it had reported is void then, and ``pass_number``
 differs.
@@ -47,7 +47,7 @@ class Relay:
         self._fault: BaseException | None = None
         self._abandoned = False
 
-    def hear(self, place: int | None, pixels: Picture) -> None:
+    def receive(self, place: int | None, pixels: Picture) -> None:
         """Frame ``place`` is final in ``pixels``; None: all so far is void. Raises Abandoned."""
         with self._changed:
             if self._abandoned:

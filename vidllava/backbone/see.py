@@ -1,7 +1,7 @@
-"""Planned media -> features: decoded in a thread while the tower reads, repeats once, known ones not at all.
+"""Encoding of planned media: decoded in a thread while the tower reads; repeated and known frames are reused.
 
-    sight = see(backbone, question.items, clock)
-    sight.features, sight.visuals[0].frames
+    encoded = see(backbone, question.items, clock)
+    encoded.features, encoded.visuals[0].frames
 
 Every visual goes through the tower on its own, in chunks of the same bounds whether frames come early or
 late: its features depend neither on what stands beside it nor on how fast it was decoded.
@@ -32,7 +32,7 @@ from vidllava.visuals.question import MediaItem
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class EncodedVisual:
     """One visual as the language model reads it, and what is known of how it came about."""
 
     layout: VisualLayout
@@ -57,10 +57,10 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class EncodedVisuals:
     """All visuals of a prompt, and the ``features`` [sum of num_grids * cells, hidden] of their grids."""
 
-    visuals: tuple[Seen, ...]
+    visuals: tuple[EncodedVisual, ...]
     features: torch.Tensor = field(repr=False)
 
 
@@ -82,7 +82,7 @@ def see(
     cache: FeatureCache | None = None,
     reuse_frames: bool = True,
     keep_pixels: bool = True,
-) -> Sight:
+) -> EncodedVisuals:
     """The features of planned media, in order; stages ``decode``, ``vision`` and ``cache`` of ``clock``.
 
     ``reuse_frames``: frames with the same pixels after resizing are encoded once. ``keep_pixels``: of what
@@ -106,18 +106,18 @@ def see(
             seen.append(one if keep_pixels else _without_pixels(one))
     features = [_spread(one.entry, backbone.settings.side**2) for one in seen]
     empty = backbone.encode(torch.empty(0, 3, 1, 1, dtype=torch.uint8))
-    return Sight(tuple(seen), torch.cat(features) if features else empty)
+    return EncodedVisuals(tuple(seen), torch.cat(features) if features else empty)
 
 
-def _known(item: MediaItem, entry: Entry, source: str, pixels: torch.Tensor | None = None) -> Seen:
+def _known(item: MediaItem, entry: Entry, source: str, pixels: torch.Tensor | None = None) -> EncodedVisual:
     plan = item.plan
     if plan is not None and entry.indices is not None and entry.timestamps_seconds is not None:
         plan = replace(plan, indices=entry.indices, timestamps_seconds=entry.timestamps_seconds)
-    return Seen(item.layout, entry, plan, source, pixels)
+    return EncodedVisual(item.layout, entry, plan, source, pixels)
 
 
-def _without_pixels(seen: Seen) -> Seen:
-    return Seen(seen.layout, seen.entry, seen.frames, seen.source)
+def _without_pixels(seen: EncodedVisual) -> EncodedVisual:
+    return EncodedVisual(seen.layout, seen.entry, seen.frames, seen.source)
 
 
 @contextmanager
@@ -135,7 +135,11 @@ def _decoding(
             try:
                 with clock.stage("decode", waits=False):
                     batch = sampler.decode(
-                        item.info, item.plan, backend=item.backend or "pyav", size=size, on_ready=relay.hear
+                        item.info,
+                        item.plan,
+                        backend=item.backend or "pyav",
+                        size=size,
+                        on_ready=relay.receive,
                     )
                 relay.finish(batch)
             except Abandoned:
@@ -163,7 +167,7 @@ def _encode(
     hit: tuple[Entry, str] | None,
     *,
     reuse_frames: bool,
-) -> Seen:
+) -> EncodedVisual:
     """What the tower makes of one item; of one that the cache knows (``hit``), the pixels alone."""
     size = backbone.settings.image_size
     if relay is None:
@@ -175,13 +179,13 @@ def _encode(
         with clock.stage("vision"):
             chunks.add(tiles)
             features, source = chunks.finish()
-        return Seen(item.layout, Entry(features, source, None, None, ()), None, "tower", tiles)
+        return EncodedVisual(item.layout, Entry(features, source, None, None, ()), None, "tower", tiles)
     if hit is not None:
         return _known(item, *hit, _channels_first(_wait_for_all(relay).pixels))
     batch, features, source = _encode_frames(backbone, relay, clock, reuse_frames=reuse_frames)
     plan = batch.plan
     entry = Entry(features, source, plan.indices, plan.timestamps_seconds, batch.notes)
-    return Seen(item.layout, entry, plan, "tower", _channels_first(batch.pixels))
+    return EncodedVisual(item.layout, entry, plan, "tower", _channels_first(batch.pixels))
 
 
 def _wait_for_all(relay: Relay) -> FrameBatch:

@@ -1,4 +1,4 @@
-"""What a checkpoint folder says about itself, read from its JSON files: no weights, no torch.
+"""The settings that a checkpoint folder states, read from its JSON files: no weights, no torch.
 
     settings = read_settings(Path("checkpoint"), name="mine")
     settings.side, settings.trained_context      # 27, 32768

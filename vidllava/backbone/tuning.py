@@ -1,4 +1,4 @@
-"""What a training run changes of a model besides its weights, and where the saved folder says so.
+"""The changes that a training run makes to a model besides its weights, and the files that record them.
 
     tuning = Tuning(rope_factor=2.0, pinpoints=parse_pinpoints("(1x1),...,(6x6)", 384))
     settings = tuning.applied(backbone.settings)       # tokens are counted with these

@@ -1,4 +1,4 @@
-"""One sample -> what the language model and the vision tower need: pixels, rows, ids and labels.
+"""The encoding of a sample: the pixels, rows, ids and labels that tower and language model need.
 
     encoder = SampleEncoder(backbone.settings, codec, EncodeOptions())
     sample_input = encoder(source.sample(0))

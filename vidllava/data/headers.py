@@ -1,4 +1,4 @@
-"""One header pass for each media file, however many rows name it, through a sampler that has a deadline.
+"""Headers of media files, each read once however many rows name it, through a sampler with a deadline.
 
     headers = Headers(MediaIndex(folder, note))
     headers.picture("a.png", sampler)        # Header(height=480, width=640); MediaError says why not

@@ -1,4 +1,4 @@
-"""How long will this sample be? Its prompt and the rows of its visuals, from headers: nothing is decoded.
+"""The length of a sample before it is decoded: its prompt, and the rows of its visuals from headers.
 
     counter = TokenCounter(settings, codec, EncodeOptions())
     counter.count(sample, headers, sampler)            # 1523 tokens, exactly what encoding it will give

@@ -22,7 +22,7 @@ from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_aft
 from vidllava.backbone.memory import SMALLER, OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.see import Sight, see
+from vidllava.backbone.see import EncodedVisuals, see
 from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory
@@ -67,7 +67,7 @@ class _Open:
 
     place: int
     question: Question
-    sight: Sight
+    encoded: EncodedVisuals
     clock: StageClock
     prompt: ReadPrompt
     limit: int
@@ -135,7 +135,7 @@ class Answerer:
         """Look, and read the prompt; of a conversation, hold it up to the last question."""
         backbone, clock = self._backbone, StageClock(self._backbone.device)
         check_room(backbone, one.question, self._options)
-        sight = see(
+        encoded = see(
             backbone,
             one.question.items,
             clock,
@@ -144,19 +144,19 @@ class Answerer:
             reuse_frames=self._reuse_frames,
             keep_pixels=False,
         )
-        seen_notes = (note for seen in sight.visuals for note in seen.notes)
-        notes = (*seen_notes, *check_familiar(backbone, one.question.items, sight))
+        seen_notes = (note for seen in encoded.visuals for note in seen.notes)
+        notes = (*seen_notes, *check_familiar(backbone, one.question.items, encoded))
         memory, question = PromptMemory(backbone), one.question
         said: list[tuple[str, str]] = []
-        layouts = [seen.layout for seen in sight.visuals]
+        layouts = [seen.layout for seen in encoded.visuals]
         while True:
             factor = question.budget.rope_factor
             with clock.stage("prefill"):
-                logits = memory.read(question.prompt, layouts, sight.features, rope_factor=factor)
+                logits = memory.read(question.prompt, layouts, encoded.features, rope_factor=factor)
             limit = self._limit(one.item, question)
             if len(said) == len(one.item.earlier):
                 prompt = ReadPrompt(logits, memory.cache, memory.num_rows)
-                return _Open(place, question, sight, clock, prompt, limit, notes)
+                return _Open(place, question, encoded, clock, prompt, limit, notes)
             options = replace(self._options, max_new_tokens=limit)
             rows = memory.num_rows
             with clock.stage("generate"):
@@ -199,7 +199,7 @@ class Answerer:
     def _reply(self, one: _Open, tokens: Sequence[int], seconds_generating: float) -> Reply:
         spent = stage_seconds(one.clock)
         spent["generate"] += seconds_generating
-        visuals = one.sight.visuals
+        visuals = one.encoded.visuals
         text = "".join(self._backbone.codec.stream(tokens)).strip()
         return Reply(
             text=text,

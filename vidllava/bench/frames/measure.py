@@ -23,7 +23,7 @@ from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.memory import OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.see import Sight, see
+from vidllava.backbone.see import EncodedVisuals, see
 from vidllava.bench.frames.memory import PeakMemory
 from vidllava.bench.frames.planning import Failure, Planned, plan_cell
 from vidllava.bench.frames.request import Cell, FramesRequest
@@ -188,17 +188,19 @@ class Sweep:
         try:
             with PeakMemory(backbone.device) as memory:
                 check_room(backbone, question, chosen)
-                sight = self._sight(plan, shared, clock)
+                encoded = self._encoded_for(plan, shared, clock)
                 seeing = False
-                answer = answer_seen(backbone, question, sight, PromptMemory(backbone), clock, chosen)
+                answer = answer_seen(backbone, question, encoded, PromptMemory(backbone), clock, chosen)
         except (MediaError, ResourceError, MemoryError, RuntimeError) as fault:
             return _failure(fault, seeing=seeing)
         return _measured(plan, answer, is_fresh=is_fresh, peak_bytes=memory.peak_bytes)
 
-    def _sight(self, plan: Planned, shared: Shared | Failure | None, clock: StageClock) -> Sight:
+    def _encoded_for(
+        self, plan: Planned, shared: Shared | Failure | None, clock: StageClock
+    ) -> EncodedVisuals:
         items = plan.question.items
         if isinstance(shared, Shared) and items:
-            return shared.sight(items)
+            return shared.encoded_for(items)
         return see(self._backbone, items, clock, sampler=self._sampler, keep_pixels=False)
 
 

@@ -1,7 +1,7 @@
 """What cells of a sweep share: a clip is decoded once for the frames of all plans, each frame encoded once.
 
     shared = see_once(backbone, plans, planner, sampler)   # plans: the media of every cell
-    sight = shared.sight(items)                          # one cell's features, as `see` would give them
+    encoded = shared.encoded_for(items)  # one cell's features, as `see` would give them
 
 Features of a frame depend on no other frame (to rounding: the tower reads chunks, which are cut elsewhere).
 Where a decoder met damage, what it did may depend on what else was asked: then nothing is shared.
@@ -19,7 +19,7 @@ import torch
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import Seen, Sight, see
+from vidllava.backbone.see import EncodedVisual, EncodedVisuals, see
 from vidllava.errors import MediaError
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
@@ -85,7 +85,7 @@ class Saved:
 class Shared:
     """Features of all frames of all plans, per medium."""
 
-    seen: tuple[Seen, ...]
+    seen: tuple[EncodedVisual, ...]
     cells_per_grid: int
     decoded: int = field(default=0)
 
@@ -94,12 +94,14 @@ class Shared:
         """Grids that went through the tower."""
         return sum(len(set(one.entry.source)) for one in self.seen)
 
-    def sight(self, items: Media) -> Sight:
+    def encoded_for(self, items: Media) -> EncodedVisuals:
         """What ``see`` would give for ``items``."""
         chosen = [self._of(item, seen) for item, seen in zip(items, self.seen, strict=True)]
-        return Sight(tuple(seen for seen, _ in chosen), torch.cat([features for _, features in chosen]))
+        return EncodedVisuals(
+            tuple(seen for seen, _ in chosen), torch.cat([features for _, features in chosen])
+        )
 
-    def _of(self, item: MediaItem, seen: Seen) -> tuple[Seen, torch.Tensor]:
+    def _of(self, item: MediaItem, seen: EncodedVisual) -> tuple[EncodedVisual, torch.Tensor]:
         source = seen.entry.source
         if item.plan is not None:
             assert seen.frames is not None  # a clip
@@ -108,7 +110,9 @@ class Shared:
         features = seen.entry.features
         wanted = torch.tensor(source, device=features.device)
         rows = features.view(-1, self.cells_per_grid, features.shape[1])[wanted].flatten(0, 1)
-        return Seen(item.layout, Entry(rows, source, None, None, seen.notes), item.plan, "tower"), rows
+        return EncodedVisual(
+            item.layout, Entry(rows, source, None, None, seen.notes), item.plan, "tower"
+        ), rows
 
 
 def see_once(
@@ -121,16 +125,16 @@ def see_once(
     """
     union = tuple(_union(media, planner) for media in zip(*plans, strict=True))
     try:
-        sight = see(backbone, union, StageClock(backbone.device), sampler=sampler, keep_pixels=False)
+        encoded = see(backbone, union, StageClock(backbone.device), sampler=sampler, keep_pixels=False)
     except MediaError:
         return None
-    for item, seen in zip(union, sight.visuals, strict=True):
+    for item, seen in zip(union, encoded.visuals, strict=True):
         if item.plan is not None and (seen.frames is None or seen.frames.indices != item.plan.indices):
             return None
         if seen.notes:  # damage somewhere: which plans it touches, only they can tell
             return None
     decoded = sum(item.layout.num_grids for item in union)
-    return Shared(sight.visuals, backbone.settings.side**2, decoded)
+    return Shared(encoded.visuals, backbone.settings.side**2, decoded)
 
 
 def _union(media: Iterable[MediaItem], planner: VisualPlanner) -> MediaItem:
