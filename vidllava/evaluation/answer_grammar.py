@@ -100,10 +100,10 @@ LINK = (
     r"(?:\s+(?:\w+ly|most\s+likely|therefore|thus|indeed|in\s+fact|that|just))*\b[\s:]*"
 )
 NOUN = (
-    r"\b(?:answers?|ans|response|solution|choice|option|selection|conclusion|verdict|prediction|pick|guess|"
+    r"\b(?:answers?|ans|response|solution|choice|option|selection|conclusion|verdict|prediction|pick|guess|letter|selected|"
     r"correct\s+(?:one|letter))\b[\"']?"
 )
-FILLER = r"(?:(?:the|la|le|die|der|das|el|a|o)\s+)?(?:(?:correct|right|best|final)\s+)?"
+FILLER = r"(?:(?:the|la|le|die|der|das|el|(?-i:[ao]))[ \t]+)?(?:(?:correct|right|best|final)\s+)?"
 KIND = (
     r"(?:option|choice|answer|letter|opción|opção|opzione|lettre|letra|lettera|buchstabe|réponse|antwort)"
     r"\s*[:#]?\s*"
@@ -111,12 +111,13 @@ KIND = (
 NAME_START = re.compile(rf"\s*(?:{FILLER}{KIND})?(?={OPEN}|\w|-|\S)", re.IGNORECASE)
 LABEL = re.compile(
     rf"(?P<open>(?:{OPEN}\s*)*)(?:(?:option|choice)\s+)?(?P<letter>[A-Za-z])(?![{LATIN}0-9_])"
-    rf"(?!['-]\w)(?P<close>(?:\s*{CLOSE})*)"
+    rf"(?P<close>(?:\s*{CLOSE})*)"
 )
 # What may follow a label without marks: the end of its clause, a reason, another option, another script.
 CLAUSE_END = re.compile(r"\s*(?:\Z|[.,;:!?)\n\]}]|[-–—](?:\s|\Z)|[/&+])")
 REASON = re.compile(
-    r"\s+(?:because|since|as|due|given|for|from|based|and|or|but|not|it\s+is|\(|in\s+(?:my|the)\b)",
+    r"\s+(?:because|since|as|due|given|for|from|based|and|or|but|not|the|this|it|explanation|reason(?:ing)?|"
+    r"rationale|justification|in\s+(?:my|the))\b|\s+\(",
     re.IGNORECASE,
 )
 CONFIRMED = re.compile(
@@ -126,15 +127,26 @@ CONFIRMED = re.compile(
 )
 # A second option right after the first: "B or C" is no choice.
 ALSO = re.compile(
-    r"[\s)\]\"']*(?P<word>,?\s*\b(?:and/or|or|and|oder|ou|und|et|o|y|vs\.?)\b|[/,&+])\s*"
+    r"[\s)\]\"']*(?P<word>,?\s*\b(?:and/or|or|and|oder|ou|und|et|o|y|vs\.?)\b|[/,;&+])\s*"
     r"(?:(?:also|either|maybe|perhaps|possibly|even)\s+)?",
+    re.IGNORECASE,
+)
+
+# An option's letter after its text: "blue, which is option B", "blue (B)".
+LABEL_AFTER = re.compile(
+    r"[ \t,]*(?:(?:which|that)\s+is\s+)?(?:(?:option|choice|letter|answer)\s+[(\[]?|[(\[]|(?<=[,\s]))"
+    r"(?P<letter>(?-i:[A-Z]))[)\]]?(?=\s*(?:[.,;!)\n]|\Z))",
     re.IGNORECASE,
 )
 
 # Words after which an option is declared. "label": only a letter is read there, and not an option's text.
 DECLARATIONS: dict[str, tuple[re.Pattern[str], bool]] = {
     "noun and mark": (re.compile(rf"{NOUN}\s*(?:[:=]|->|=>|→|[-–—](?=\s))[\s:]*", re.I), False),
-    "noun and verb": (re.compile(rf"{NOUN}(?:,?\s+(?:[\w'-]+\s+){{0,6}}?){LINK}", re.I), False),
+    # Between noun and verb no other option: "Option A is red" declares no red.
+    "noun and verb": (
+        re.compile(rf"{NOUN}(?:,?\s+(?:(?!(?-i:[A-Z])\b|because\b|since\b)[\w'-]+\s+){{0,6}}?){LINK}", re.I),
+        False,
+    ),
     "noun alone": (
         re.compile(
             r"(?:\A|(?<=[\n.;:!,])|\b(?:so|thus|hence|therefore|with|choose|pick|select)\b)\s*(?:the\s+)?"
@@ -161,6 +173,10 @@ DECLARATIONS: dict[str, tuple[re.Pattern[str], bool]] = {
         ),
         True,
     ),
+    "correction": (
+        re.compile(r"\b(?:wait|actually|sorry|correction|i\s+mean|no(?=[,!]))\b[\s,:;.!—–-]*", re.I),
+        True,
+    ),
     "conclusion": (
         re.compile(
             r"\b(?:therefore|thus|hence|so|consequently|finally|overall|in\s+(?:conclusion|summary|short))\b[,:]?\s+",
@@ -172,7 +188,7 @@ DECLARATIONS: dict[str, tuple[re.Pattern[str], bool]] = {
         re.compile(
             r"\b(?:antwort|réponse|reponse|respuesta|resposta|risposta|antwoord|svar|svaret|odpowiedź|odpověď|jawaban|"
             r"cevap|lösung|choix|opción|opção|opzione|c'est|es\s+ist|es|è|é)\b"
-            r"(?:\s*[:=]\s*|\s+(?:[\w'-]+\s+){0,3}?(?:est|ist|lautet|es|è|é|is|är|er|jest|je|adalah)\s+|\s+)",
+            r"(?:\s*[:=]\s*|\s+(?:[\w'-]+\s+){0,3}?(?:est|ist|lautet|es|è|é|is|är|er|jest|je|adalah)\s+(?:donc\s+|also\s+)?|\s+)",
             re.I,
         ),
         True,
@@ -201,8 +217,10 @@ CORRECTION = re.compile(
 )
 
 # Denials: in the clause before an option, in the clause after it, right after it, and of "it" after it.
+# What follows a list of options and is said of all: "A, C and D are wrong".
+PLURAL = re.compile(r"\s*(?:are|were|can|could|do|did|must|should|seem|look|aren't|weren't|don't)\b", re.I)
 BREAK = re.compile(
-    r"[,;!?\n]|\.(?!\d)|:\s|[—–]|\s-\s|而是|(?<!anything\s)\bbut\b|\b(?:so|because|since|therefore|hence|thus|while|whereas|although|"
+    r"[,;!?\n]|\.(?!\d)|:\s|[—–]|\s-\s|而是|(?<!anything\s)(?<!everything\s)(?<!all\s)\bbut\b|\b(?:so|because|since|therefore|hence|thus|while|whereas|although|"
     r"though|then|yet|aber|sondern|mais|pero|sino|mas|ma)\b",
     re.I,
 )
@@ -213,7 +231,7 @@ DENIALS: dict[str, tuple[str, re.Pattern[str]]] = {
     "excluding": (
         "before",
         re.compile(
-            r"\b(?:without|except|unlike|doubt|instead\s+of|rather\s+than|other\s+than|anything\s+but|"
+            r"\b(?:without|except|unlike|doubt|instead\s+of|rather\s+than|other\s+than|(?:anything|everything|all)\s+but|"
             r"(?:rul|eliminat|exclud|reject|dismiss|discard)\w*(?:\s+out)?)\b",
             re.I,
         ),
