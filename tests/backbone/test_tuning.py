@@ -92,7 +92,7 @@ def test_a_second_factor_multiplies_the_first(base: Path, tmp_path: Path):
 def test_a_setting_that_means_nothing_is_refused(base: Path, tmp_path: Path, content: dict):
     load_backbone(str(base), device="cpu").save(tmp_path)
     (tmp_path / OWN_FILE).write_text(json.dumps({"preset": "nano", **content}))
-    with pytest.raises(ModelError, match="is no setting of a preset"):
+    with pytest.raises(ModelError, match="is not a setting of a preset"):
         read_settings(tmp_path, "saved")
 
 

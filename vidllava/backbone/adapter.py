@@ -74,10 +74,10 @@ class Adapter:
 
 
 def add_adapter(backbone: Backbone, options: LoraOptions, *, base: str) -> None:
-    """Add fresh adapters to ``backbone``, which is ``base`` to whoever loads them.
+    """Add fresh adapters to ``backbone``, which loads later by the name ``base``.
 
-    Parameters keep their ``requires_grad``, so whoever freezes the modules decides what learns beside the
-    additions; what learns then is what is saved.
+    Parameters keep their ``requires_grad``, so the modules that are not frozen learn beside the
+    additions, and are saved with them.
     """
     config = LoraConfig(
         r=options.rank,

@@ -167,7 +167,7 @@ def check_familiar(
 
 
 def empty_note(text: str, num_tokens: int) -> tuple[str, ...]:
-    """That an answer of ``num_tokens`` tokens has no words, and why, for whoever would look for them."""
+    """That an answer of ``num_tokens`` tokens has no words, and why."""
     if text:
         return ()
     how = f"its {num_tokens} tokens hold no text" if num_tokens else "the model ended it before a first word"

@@ -7,7 +7,7 @@
 A key names everything that can change a bit of the result: the file's content (a hash of all its bytes; of
 a picture, of its pixels), the frames, the decoder and the libraries under it, the model (a hash of all its
 files), the number format, and how this machine computes. So a hit is what would have been computed. Entries
-are safetensors with a check sum; one that is not whole is no entry.
+are safetensors with a check sum; one that is not whole does not count.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class FeatureCache:
 
     @cached_property
     def _model(self) -> list[Any] | None:
-        """Read with the first key: whoever has no media to name reads no weights for it."""
+        """Read with the first key: a prompt without media reads no weights for it."""
         return _model_identity(self._backbone)
 
     def key(self, item: MediaItem, *, reuse_frames: bool) -> Key | None:

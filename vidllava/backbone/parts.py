@@ -239,7 +239,7 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> None
     """Every token id has an embedding, and the picture's token is the one that the configuration names."""
     path = part_of(folder, "tokenizer.json")
     if not path.is_file():
-        return  # told by whoever reads it
+        return  # reported when it is read
     status = path.stat()
     highest, token, controls = _vocabulary(path, status.st_size, status.st_mtime_ns)
     if highest >= rows:

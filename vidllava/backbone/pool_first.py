@@ -20,7 +20,7 @@ _COLUMN = {name: place for place, name in enumerate(BLOCK_FIELDS)}
 def split(plan: SplicePlan) -> tuple[SplicePlan | None, SplicePlan]:
     """(plan of the pooled rows, plan that places them); the first is None where there is nothing to pool.
 
-    Raises UsageError for a block that takes the maximum, which is no weighted mean.
+    Raises UsageError for a block that takes the maximum, which is not a weighted mean.
     """
     if bool((plan.blocks[:, _COLUMN["mode"]] == MODES["max"]).any()):
         raise UsageError("--pool-first", "does not go with --pool-mode max", "bilinear or average")

@@ -123,7 +123,7 @@ def preset_of(folder: Path) -> Preset:
         raise ModelError(own, f"preset {name!r} is unknown", f"one of {', '.join(PRESETS)}")
     for key, value in content.items():
         if not _is_meant(key, value):
-            raise ModelError(own, f"{key}: {value!r} is no setting of a preset", "update vidllava")
+            raise ModelError(own, f"{key}: {value!r} is not a setting of a preset", "update vidllava")
     return replace(PRESETS[name], **content)
 
 
@@ -144,7 +144,7 @@ _COUNTS = {field.name for field in fields(Preset) if "int" in str(field.type)}
 
 
 def _max_tiles(folder: Path, config: Mapping[str, Any]) -> int:
-    """N of ``anyres_max_N`` (RECIPE: the paper's nominal cap of N tiles' tokens)."""
+    """N of ``anyres_max_N`` (LLaVA-OneVision paper: a nominal cap of N tiles' tokens)."""
     ratio = str(config.get("vision_aspect_ratio", "anyres_max_9"))
     digits = ratio.removeprefix("anyres_max_")
     if not digits.isdigit() or int(digits) < 1:

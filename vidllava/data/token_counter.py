@@ -4,7 +4,7 @@
     counter.count(sample, headers, sampler)            # 1523 tokens, exactly what encoding it will give
 
 The encoder plans with the same object, so a count and the sample that is trained on cannot differ (but for
-`--placement mixed`, whose few words of text hang on the draw).
+`--placement mixed`, whose few words of text depend on the draw).
 """
 
 from __future__ import annotations
