@@ -80,7 +80,7 @@ def _without_checkpoint(name: str, device: str, dtype: str, attn_implementation:
 
 
 def published_config(size: str) -> LlavaOnevisionConfig:
-    """The configuration of the published 0.5b or 7b checkpoint (RECIPE 4.1, 5.2)."""
+    """The configuration of the published 0.5b or 7b checkpoint."""
     sizes: ModelSizes = MODELS[size]
     return LlavaOnevisionConfig(
         vision_config={

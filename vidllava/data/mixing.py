@@ -4,7 +4,7 @@ The order never depends on how many processes or workers read it, and asking for
 nothing, so a resumed run goes on exactly where it stopped. Draws form one endless row, epoch after epoch;
 batch `s` is draws `s * B .. (s + 1) * B`, which may straddle two epochs, so no sample is ever left out.
 
-`in-batch` is the order that LLaVA-NeXT-Video found best (RECIPE 1.10: 3.32 against 3.00 for batches of
+`in-batch` is the order that LLaVA-NeXT-Video found best (its blog: 3.32 against 3.00 for batches of
 one type): draw j of the n draws of a modality stands at place (j + 1/2) / n of the epoch, so that every
 stretch of the row, and with it every batch, holds the modalities in the mixture's proportion.
 """

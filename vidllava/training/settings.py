@@ -1,7 +1,7 @@
 """Everything that decides how a run goes, in Hugging Face's spelling; checked once, before any work.
 
-Defaults follow LLaVA-OneVision's scripts (RECIPE 4.3) and LLaVA-NeXT-Ablations' rule that the tower learns
-five to ten times slower than the language model (RECIPE 2.2). None means not given: a stage or recipe may
+Defaults follow LLaVA-OneVision's scripts and LLaVA-NeXT-Ablations' rule that the tower learns
+five to ten times slower than the language model. None means not given: a stage or recipe may
 then decide (`recipe.resolve`), else the general default does (`resolved`).
 """
 

@@ -2,8 +2,7 @@
 
 A stage says what learns, how fast, from pictures of which size, up to which length. A recipe says which
 system's figures those are, and how that system reads clips. `recipe.resolve` puts them under what was asked
-for. RECIPE n is the section of the fact sheet that this project keeps about the source systems; the papers,
-blogs and scripts it cites are named here in words.
+for. Papers, blogs and scripts are named where their figures stand.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ AnyRes = str
 WHOLE = "whole"
 """No tiles: a picture is seen once, squashed into a square (image_aspect_ratio square)."""
 
-# LLaVA-NeXT's five grids, 384 x {2x2, 1x{2,3}, {2,3}x1} (RECIPE 4.3; order of its image_grid_pinpoints, 2.5).
+# LLaVA-NeXT's five grids, 384 x {2x2, 1x{2,3}, {2,3}x1} (order of its image_grid_pinpoints).
 NEXT_GRIDS: AnyRes = "(1x2),(2x1),(2x2),(3x1),(1x3)"
-# OneVision's and the ablations' best: 384 x {(1x1)..(6x6)} (RECIPE 4.3, 2.4).
+# OneVision's and the ablations' best: 384 x {(1x1)..(6x6)}.
 HIGHER_GRIDS: AnyRes = "(1x1),...,(6x6)"
 
 
@@ -43,9 +42,9 @@ class Figures:
     source: str
 
 
-# RECIPE 4.3: LLaVA-OneVision, Table 1, and its scripts pretrain_siglip.sh, finetune_si.sh, finetune_ov.sh.
+# LLaVA-OneVision, Table 1, and its scripts pretrain_siglip.sh, finetune_si.sh, finetune_ov.sh.
 # The table prints a vision rate for stage 1, where the tower is frozen; the scripts are followed.
-_OV = "LLaVA-OneVision, Table 1 (RECIPE 4.3)"
+_OV = "LLaVA-OneVision, Table 1"
 ONEVISION: dict[StageName, Figures] = {
     "1": Figures(
         freeze=("vision", "llm"),  # mm_tunable_parts mm_mlp_adapter; the newline vector is the LLM's
@@ -74,53 +73,53 @@ ONEVISION: dict[StageName, Figures] = {
 }
 ONEVISION["2-ov"] = ONEVISION["2-si"]
 
-# RECIPE 2.2: rates that were best for Qwen1.5 by size, batch 128; vision 2e-6 throughout.
+# LLaVA-NeXT-Ablations: rates that were best for Qwen1.5 by size, batch 128; vision 2e-6 throughout.
 _ABLATION_RATES = ((20e9, 2e-5), (float("inf"), 1e-5))
 _ABLATION_VISION_RATE = 2e-6
 
 
 def ablation_rate(llm_parameters: int) -> float:
-    """The language model's rate by its size (RECIPE 2.2): 2e-5 up to 14B, 1e-5 from 32B on."""
+    """The language model's rate by its size: 2e-5 up to 14B, 1e-5 from 32B on."""
     return next(rate for most, rate in _ABLATION_RATES if llm_parameters < most)
 
 
 def _ablations(stage: StageName, llm_parameters: int) -> Figures:
     if stage == "1":
-        # RECIPE 2.1, 2.6: 558K captions, the connector alone, as everywhere in this family.
+        # 558K captions, the connector alone, as everywhere in this family.
         return ONEVISION["1"]
     rate = ablation_rate(llm_parameters)
-    # RECIPE 2.7: stage 1.5 trains the full model in the same configuration as stage 2.
+    # LLaVA-NeXT-Ablations: stage 1.5 trains the full model in the same configuration as stage 2.
     return Figures(
         learning_rate=rate,
         vision_share=_ABLATION_VISION_RATE / rate,
         anyres_grids=HIGHER_GRIDS,
-        anyres_max_tiles=9,  # 6x6 with (9+1) * 729 tokens: the best for its time (RECIPE 2.4)
-        source="LLaVA-NeXT-Ablations (RECIPE 2.2, 2.4, 2.7)",
+        anyres_max_tiles=9,  # 6x6 with (9+1) * 729 tokens: the best for its time
+        source="LLaVA-NeXT-Ablations",
     )
 
 
 def _next_video(stage: StageName) -> Figures:
     if stage == "1":
         return ONEVISION["1"]
-    # RECIPE 1.10: its own rates were never published; those of LLaVA-Video's script stand in (RECIPE 1.12).
+    # Its own rates were never published; those of LLaVA-Video's script stand in.
     return Figures(
         learning_rate=1e-5,
         vision_share=0.2,
         anyres_grids=NEXT_GRIDS,  # LLaVA-NeXT's, which it starts from
         anyres_max_tiles=4,
-        source="LLaVA-NeXT-Video, rates of LLaVA-Video (RECIPE 1.10, 1.12)",
+        source="LLaVA-NeXT-Video, rates of LLaVA-Video",
     )
 
 
 def _interleave(stage: StageName) -> Figures:
     if stage == "1":
         return ONEVISION["1"]
-    # RECIPE 3.1: the final run's rates were never published; OneVision's script is the nearest public one.
+    # The final run's rates were never published; OneVision's script is the nearest public one.
     # Single pictures are tiled, the grid is not told: the model's own stays.
     return Figures(
         learning_rate=1e-5,
         vision_share=0.2,
-        source="LLaVA-NeXT-Interleave, rates of LLaVA-OneVision (RECIPE 3.1)",
+        source="LLaVA-NeXT-Interleave, rates of LLaVA-OneVision",
     )
 
 
@@ -143,18 +142,14 @@ class ClipRules:
 
 
 CLIP_RULES: dict[RecipeName, ClipRules] = {
-    # RECIPE 4.3: frames_upbound 32; 4.5: bilinear, stride 2, one newline a clip.
-    "onevision": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1 (RECIPE 4.2, 4.3)"),
-    # RECIPE 1.10: trained with 32 frames at stride 2; average pooling, no newline (RECIPE 1.3, 1.4).
-    "next-video": ClipRules(
-        preset=replace(PRESETS["next-video"], num_frames=32), source="LLaVA-NeXT-Video (RECIPE 1.4, 1.10)"
-    ),
-    # RECIPE 3.6: frames are not pooled; 3.4: mixing both placements is best for either at inference.
-    "interleave": ClipRules(
-        preset=PRESETS["interleave"], placement="mixed", source="LLaVA-NeXT-Interleave (RECIPE 3.4, 3.6)"
-    ),
-    # RECIPE 2: pictures only; clips as OneVision reads them.
-    "ablations": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1 (RECIPE 4.2)"),
+    # Its scripts: frames_upbound 32, bilinear, stride 2, one newline a clip.
+    "onevision": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1"),
+    # Its blog: trained with 32 frames at stride 2; average pooling, no newline.
+    "next-video": ClipRules(preset=replace(PRESETS["next-video"], num_frames=32), source="LLaVA-NeXT-Video"),
+    # Its blog: frames are not pooled; mixing both placements is best for either at inference.
+    "interleave": ClipRules(preset=PRESETS["interleave"], placement="mixed", source="LLaVA-NeXT-Interleave"),
+    # Pictures only; clips as OneVision reads them.
+    "ablations": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1"),
 }
 DEFAULT_STAGE: dict[RecipeName, StageName] = {
     "onevision": "2-ov",
