@@ -1,4 +1,4 @@
-"""``vidllava data``: is this data set fit to be trained on, and what is in it?
+"""``vidllava data``: checks a data set before training and shows what it holds.
 
     vidllava data check train.jsonl --media-root media -o good.jsonl
     vidllava data stats mixture.yaml --model onevision-0.5b

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch import DECODE_SECONDS, MAX_WORKERS, settings_key
 from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console
-from vidllava.cli.eval_report import beside, report
-from vidllava.errors import PartialFailure, UsageError
+from vidllava.errors import PartialFailure, UsageError, VidllavaError
 from vidllava.evaluation.answer_file import AnswerFile, is_answers, read_answers, standing
-from vidllava.evaluation.judge import read_scores
+from vidllava.evaluation.judge import Verdict, read_scores, requests
 from vidllava.evaluation.ranks import Ranks, parts
 from vidllava.evaluation.read import EvalSet, read_set
-from vidllava.evaluation.summary import ANSWERED
-from vidllava.files.writing import refuse_inputs
+from vidllava.evaluation.summary import ANSWERED, STATUSES, Cell, Share, Summary
+from vidllava.files.identity import media_identity
+from vidllava.files.json_log import read_log
+from vidllava.files.writing import refuse_inputs, write_json, write_text
 
 if TYPE_CHECKING:
     from vidllava.backbone.generate_options import GenerateOptions
@@ -171,7 +173,7 @@ def _first_process(
     _forget_parts(command.output)
     if answers.done:
         console.note(f"{len(answers.done)} of {len(checked.keys)} questions are answered already")
-    _summary(command.output).unlink(missing_ok=True)  # of an earlier state of the file
+    _beside(command.output, "summary.json").unlink(missing_ok=True)  # of an earlier state of the file
     ranks.wait()
     if ranks.world == 1:
         _answer(command, checked, ranks, answers, answers.done, console)
@@ -203,10 +205,6 @@ def _of_parts(output: Path, checked: Checked) -> Iterable[dict[str, object]]:
 def _forget_parts(output: Path) -> None:
     for path in parts(output.absolute()):
         path.unlink(missing_ok=True)
-
-
-def _summary(output: Path) -> Path:
-    return output.with_name(f"{output.name}.summary.json")
 
 
 def _answer(
@@ -303,3 +301,157 @@ def _telling(
             unfamiliar.append(record["id"])
 
     return told
+
+
+Record = dict[str, Any]
+_HEADS = ("", "all", *(status.replace("_", " ") for status in STATUSES), "of answered", "95 %", "of all")
+
+
+def report(
+    command: Command,
+    checked: Checked,
+    records: Sequence[Record],
+    verdicts: Mapping[str, Verdict],
+    answers: AnswerFile,
+    console: Console,
+) -> int:
+    """Write everything; how many questions have no answer."""
+    from vidllava.evaluation import results
+
+    items, output = checked.found.items, command.output
+    final = results.in_order(records, items, checked.keys, verdicts)
+    answers.replace(final)
+    asked = requests(final, items)
+    if asked:
+        path = _beside(output, "judge.jsonl")
+        write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in asked))
+        console.note(f"{path}: {len(asked)} requests to a judge; its words come back with --judge-scores")
+    if checked.found.task.submission and any(item.answer is None for item in items):
+        path = _beside(output, "submission.json")
+        write_json(path, results.submission(final))
+        console.note(f"{path}: the answers, for the benchmark's server")
+    found = {**results.summary_json(final, checked.found.task), **_conditions(command, checked)}
+    write_json(_beside(output, "summary.json"), found)
+    seen = results.summarised(final)
+    if not console.quiet:
+        for line in table(seen, results.blind_summarised(final)):
+            console.reply(line)
+        noted = sum(bool(one.get("notes")) for one in final)
+        if noted:
+            console.warn(
+                f"{noted} of {len(final)} questions: something about their media is noted in their rows"
+            )
+        for note, number in found["why_unscored"].items():
+            console.note(f"{number} answers have no score: {note}")
+        if "mean_over" in found and found["mean_over"]["mean"] is not None:
+            mean = found["mean_over"]
+            console.note(f"mean over {mean['values']} values of {mean['group']}: {mean['mean']:.1%}")
+    return sum(one["status"] not in ANSWERED for one in final)
+
+
+def _beside(output: Path, ending: str) -> Path:
+    return output.with_name(f"{output.name}.{ending}")
+
+
+def beside(output: Path) -> dict[Path, Callable[[Path], bool]]:
+    """The files that may be written beside the answers, each with a test whether it is of an evaluation."""
+    return {
+        _beside(output, "judge.jsonl"): _are_requests,
+        _beside(output, "submission.json"): _is_submission,
+        _beside(output, "summary.json"): _is_summary,
+    }
+
+
+def _are_requests(path: Path) -> bool:
+    def check(record: Record) -> str | None:
+        return None if {"request", "messages"} <= set(record) and "pred" not in record else "is no request"
+
+    try:
+        return read_log(path, check).end == "whole"
+    except VidllavaError:
+        return False
+
+
+def _is_submission(path: Path) -> bool:
+    found = _object(path)
+    return found is not None and all(isinstance(value, int) for value in found.values())
+
+
+def _is_summary(path: Path) -> bool:
+    return {"task", "settings_key", "conditions"} <= set(_object(path) or ())
+
+
+def _object(path: Path) -> Record | None:
+    """The JSON object that a file holds; None where it holds something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _conditions(command: Command, checked: Checked) -> dict[str, Any]:
+    """What the result hangs on: the data, the settings, the versions, the machine."""
+    import torch
+
+    from vidllava.backbone.load import choose_device
+    from vidllava.bench.conditions import conditions, moment
+
+    device, _ = choose_device(command.weights.device)
+    data = command.data
+    files = [data] if data.is_file() else sorted(path for path in data.iterdir() if path.is_file())
+    return {
+        "model": checked.shown,
+        "data": {"path": str(data), "files": {path.name: media_identity(path) for path in files}},
+        "settings_key": checked.settings,
+        "settings": {
+            "planning": asdict(checked.asked),
+            "answering": asdict(checked.chosen),
+            "weights": asdict(command.weights),
+            "batch_size": command.batch_size,
+            "limit": command.limit,
+            "blind": command.blind,
+        },
+        "conditions": {**conditions(device, threads=torch.get_num_threads()), **moment(device)},
+    }
+
+
+def table(seen: Summary, blind: Summary | None) -> list[str]:
+    """Lines of text that read without colour: all questions, then each group of them."""
+    rows: list[tuple[str, ...]] = [_HEADS, ("questions", *_cells(seen.overall))]
+    if blind is not None:
+        rows.append(("  without media", *_cells(blind.overall)))
+    for name, cells in seen.groups.items():
+        if len(cells) < 2:
+            continue
+        rows.append((name, *[""] * (len(_HEADS) - 1)))
+        for value, cell in cells.items():
+            rows.append((f"  {value}", *_cells(cell)))
+            beside = None if blind is None else blind.groups.get(name, {}).get(value)
+            if beside is not None:
+                rows.append(("    without media", *_cells(beside)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+    return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    name, *numbers = row
+    return [
+        name.ljust(widths[0]),
+        *(text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)),
+    ]
+
+
+def _cells(cell: Cell) -> tuple[str, ...]:
+    answered, counts = cell.answered, (cell.total, *(cell.statuses[status] for status in STATUSES))
+    return (*(str(count) for count in counts), _percent(answered), _interval(answered), _percent(cell.of_all))
+
+
+def _percent(share: Share) -> str:
+    return "-" if share.mean is None else f"{share.mean:.1%}"
+
+
+def _interval(share: Share) -> str:
+    if share.low is None or share.high is None:
+        return "-"
+    return f"{100 * share.low:.1f} to {100 * share.high:.1f}"

@@ -1,4 +1,4 @@
-"""Does a plan give every row exactly one source, and which block reads which cell?
+"""Checks that a plan gives every row exactly one source, and which block reads which cell.
 
 Pure integer arithmetic on the plan's tables: the checks of `plan.SplicePlan` and its two work lists.
 Everything is vectorised, for plans of tens of thousands of rows; in NumPy, whose calls cost a fraction of

@@ -1,4 +1,4 @@
-"""What do the operators read of a plan, and what of it need be found out only once?
+"""What the operators read of a plan, computed once for each plan.
 
 A `SplicePlan` hands the same `Work` to every call. In a traced graph, where only tensors and numbers may
 cross, the operators build one again from its parts.

@@ -1,4 +1,4 @@
-"""What does an answer cost here, and with transformers' own model on the same weights and frames?
+"""Cost of an answer, beside that of transformers' own model on the same weights and frames.
 
     for row in measure(backbone, "clip.mp4", questions, repeats=3): ...
 

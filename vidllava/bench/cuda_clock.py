@@ -1,4 +1,4 @@
-"""How long does a call take on a CUDA device, with nothing of its data in the cache?
+"""Time of a call on a CUDA device, with nothing of its data in the cache.
 
 Each call is captured in a CUDA graph once for every set of buffers, and a sample is one replay of the graph:
 no launch cost, and by the time a set comes up again the others have pushed it out of the L2 cache. What a

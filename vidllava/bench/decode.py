@@ -1,4 +1,4 @@
-"""How long do the frames of a clip take, by every reader, and are they the right ones?
+"""Time of reading the frames of a clip with every reader, and whether they are the right ones.
 
     for row in measure([path], num_frames=(8, 32), readers=("vidllava", "decord"), repeats=3): ...
 

@@ -1,4 +1,4 @@
-"""From what ``--data`` says to questions: which data set is this, and is every row of it sound?
+"""Labelled questions read from what ``--data`` names: the data set is recognised, every row is checked.
 
 found = read_set(Path("long.jsonl"))            # or a folder; task="mvbench" where content does not tell
 found.task.name, found.items[0].prompt, found.notes

@@ -1,4 +1,4 @@
-"""What a compressed packet says of itself where its container does not: is it shown? may decoding start?"""
+"""Facts that a compressed packet states itself: whether it is shown, whether decoding may start at it."""
 
 from __future__ import annotations
 

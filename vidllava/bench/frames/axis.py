@@ -1,4 +1,4 @@
-"""Where does a value stand on an axis, and which values are written beside it?
+"""Axes of a chart: the place of a value, and the values that are written beside the axis.
 
 axis = frames_axis("frames", [2, 4, 8, 64])
 axis.place(8)        # 0 at the left or bottom, 1 at the right or top
