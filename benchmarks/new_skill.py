@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidllava.nano.compose import clip_scene, still_scene
 from vidllava.nano.lessons import Exhibit, write_exhibit
 from vidllava.nano.questions import KINDS_OF, Question, question, styled
-from vidllava.nano.scene import Scene
+from vidllava.nano.scene import Scene, clip_scene, still_scene
 from vidllava.nano.score import same_answer
 
 if TYPE_CHECKING:

@@ -129,6 +129,6 @@ def _settings(
 
 def _nano_world(spec: str) -> Source:
     """The generated world, as a data set named `nano-world:SPLIT`."""
-    from vidllava.nano import world_source
+    from vidllava.nano.source import world_source
 
     return world_source(spec)

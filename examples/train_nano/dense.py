@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidllava.nano.scene import Scene, Thing, Track
-from vidllava.nano.shapes import SYMMETRY
-from vidllava.nano.words import COLOURS, FORMS, VERBS
+from vidllava.nano.scene import COLOURS, FORMS, SYMMETRY, VERBS, Scene, Thing, Track
 
 _PALETTE = tuple(COLOURS)
 NOTHING_FORM, NOTHING_COLOUR = len(FORMS), len(_PALETTE)

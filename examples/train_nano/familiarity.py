@@ -24,6 +24,7 @@ from torch.nn.functional import interpolate
 
 from examples.train_nano.long_clips import long_clips
 from examples.train_nano.model import IMAGE_SIZE
+from examples.train_nano.unseen import tinted
 from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import nano_folder
@@ -34,10 +35,9 @@ from vidllava.errors import VidllavaError
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
 from vidllava.media.probe import media_kind
 from vidllava.media.worker import WorkerSampler
-from vidllava.nano.compose import still_scene, tinted
 from vidllava.nano.draw import draw, to_bytes, weather
 from vidllava.nano.lessons import SETTINGS, Exhibit, make_lesson, write_exhibit
-from vidllava.nano.words import Split, generator
+from vidllava.nano.scene import Split, generator, still_scene
 from vidllava.visuals.question import plan_question
 
 CARD = nano_folder() / "MODEL_CARD.md"

@@ -22,12 +22,19 @@ from pathlib import Path
 import numpy as np
 
 from vidllava.media.encode import write_clip
-from vidllava.nano.compose import placed_scene
 from vidllava.nano.draw import draw, to_bytes
-from vidllava.nano.kinds import with_article
-from vidllava.nano.questions import styled
-from vidllava.nano.scene import Deed, Scene, Thing
-from vidllava.nano.words import COLOURS, DIRECTIONS, HELD_OUT, MEDIA_WORDS, SHAPES, WORDINGS, generator
+from vidllava.nano.questions import MEDIA_WORDS, WORDINGS, styled, with_article
+from vidllava.nano.scene import (
+    COLOURS,
+    DIRECTIONS,
+    HELD_OUT,
+    SHAPES,
+    Deed,
+    Scene,
+    Thing,
+    generator,
+    placed_scene,
+)
 
 SIZE, FPS = 168, 8
 DURATIONS_SECONDS = (8.0, 16.0, 32.0, 64.0, 128.0)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 
 from examples.train_nano.dense import DEEDS
-from vidllava.nano.kinds import BARE_OF
-from vidllava.nano.scene import Scene
-from vidllava.nano.words import COLOURS, FORMS, noun
+from vidllava.nano.questions import BARE_OF
+from vidllava.nano.scene import COLOURS, FORMS, Scene, noun
 
 _NAME = re.compile(
     rf"\b(?:(?P<colour>{'|'.join(COLOURS)}) )?(?P<noun>{'|'.join(noun(form) for form in FORMS)})\b",

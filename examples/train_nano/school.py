@@ -26,7 +26,7 @@ from examples.train_nano.student import Read, WatchHeads, naming_loss, read, wat
 from vidllava.nano.draw import draw, weather
 from vidllava.nano.lessons import Lesson, Setting, make_lesson
 from vidllava.nano.questions import FREE_KINDS
-from vidllava.nano.words import Split
+from vidllava.nano.scene import Split
 
 # How often each setting is drawn: clips are the main job, and motion is what takes longest to learn.
 _SETTINGS: dict[Setting, float] = {

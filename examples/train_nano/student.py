@@ -29,7 +29,7 @@ from examples.train_nano.packing import Packed, thing_of
 from examples.train_nano.tower import see
 from examples.train_nano.unseen import without, without_unseen_colours, without_unseen_forms
 from vidllava.nano.lessons import Exhibit, Lesson
-from vidllava.nano.words import COLOURS, FORMS
+from vidllava.nano.scene import COLOURS, FORMS
 from vidllava.prompting.layout import VisualLayout
 
 WATCHING_LAYER = 3  # after so many layers a visual row should know what its thing has done so far

@@ -11,19 +11,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from vidllava.nano.kinds import BARE_VERBS
-from vidllava.nano.words import (
-    COLOURS,
-    DIGITS,
-    DIRECTIONS,
-    GLYPHS,
-    LOCATORS,
-    MEDIA_WORDS,
-    ORDINALS,
-    SHAPES,
-    VERBS,
-    WORDINGS,
-)
+from vidllava.nano.questions import BARE_VERBS, LOCATORS, MEDIA_WORDS, ORDINALS, WORDINGS
+from vidllava.nano.scene import COLOURS, DIGITS, DIRECTIONS, GLYPHS, SHAPES, VERBS
 
 END_OF_TEXT, IM_START, IM_END, IMAGE, VIDEO = (
     "<|endoftext|>",

@@ -21,10 +21,9 @@ from transformers import LlavaOnevisionForConditionalGeneration as OneVision
 from examples.train_nano.dense import NOTHING_FORM, DenseLabels, dense_labels
 from examples.train_nano.model import IMAGE_SIZE, SIDE
 from examples.train_nano.optimizer import Optimizer
-from examples.train_nano.unseen import without_unseen_colours, without_unseen_forms
-from vidllava.nano.compose import still_scene, tinted
+from examples.train_nano.unseen import tinted, without_unseen_colours, without_unseen_forms
 from vidllava.nano.draw import draw, weather
-from vidllava.nano.words import COLOURS, FORMS, Split, generator
+from vidllava.nano.scene import COLOURS, FORMS, Split, generator, still_scene
 
 _CENTRES = (np.arange(SIDE) + 0.5) / SIDE
 _NOW = np.zeros(1)

@@ -70,7 +70,7 @@ def _load(folder: Path) -> OneVision:
 
 def _finetune_stage(start: Path, folder: Path, steps: int) -> None:
     """Stage 2-OV through the same code as `vidllava finetune`."""
-    from vidllava.nano import world_source
+    from vidllava.nano.source import world_source
     from vidllava.training.report import Silent
     from vidllava.training.run import Job, finetune
     from vidllava.training.settings import TrainingSettings

@@ -7,16 +7,19 @@ among the choices: the held-out combination is neither shown nor denied.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from vidllava.nano.questions import Question
-from vidllava.nano.words import COLOURS, FORMS, HELD_OUT, SHAPES
+from vidllava.nano.scene import COLOURS, FORMS, HELD_OUT, SHAPES, Scene
 
 _PARTNER = {colour: form for colour, form in HELD_OUT} | {form: colour for colour, form in HELD_OUT}
 _PALETTE = tuple(COLOURS)
+_CONTRAST, _NAMELESS = 90.0, 55.0  # RGB levels between a tint and the ground, and the named colours
 _FORM_WORDS = (*SHAPES, "letter", "number")
 _FORM_OF = torch.tensor([FORMS.index(_PARTNER[c]) if c in _PARTNER else -1 for c in _PALETTE])
 _COLOUR_OF = torch.tensor([_PALETTE.index(_PARTNER[f]) if f in _PARTNER else -1 for f in FORMS])
@@ -86,3 +89,24 @@ def unseen_tokens(tokenizer: Tokenizer, made: Question, answer: tuple[int, ...])
 
 def _says_becomes(tokenizer: Tokenizer, answer: tuple[int, ...], place: int) -> bool:
     return place > 0 and tokenizer.id_to_token(answer[place - 1]) == "Ġbecomes"
+
+
+def tinted(rng: np.random.Generator, scene: Scene, share: float) -> Scene:
+    """``scene`` with this share of its things in random colours, clear of the ground and of every named
+    colour (so that no held-out combination is shown by chance)."""
+    named = np.array(list(COLOURS.values()), np.float64)
+    things = []
+    for thing in scene.things:
+        if rng.random() < share:
+            rgb = _nameless(rng, scene.ground[0], named)
+            thing = replace(thing, tint=rgb)
+        things.append(thing)
+    return replace(scene, things=tuple(things))
+
+
+def _nameless(rng: np.random.Generator, grey: float, named: np.ndarray) -> tuple[float, float, float]:
+    while True:
+        rgb = rng.uniform(10, 250, 3)
+        apart = np.linalg.norm(named - rgb, axis=1).min()
+        if apart > _NAMELESS and np.abs(rgb - grey).max() > _CONTRAST:
+            return float(rgb[0]), float(rgb[1]), float(rgb[2])

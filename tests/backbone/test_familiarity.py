@@ -22,7 +22,7 @@ from vidllava.backbone.model import Backbone
 from vidllava.errors import ModelError, UnfamiliarMedia
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.nano.lessons import SETTINGS, make_lesson, write_exhibit
-from vidllava.nano.words import Split
+from vidllava.nano.scene import Split
 from vidllava.visuals.question import AskOptions, plan_question
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

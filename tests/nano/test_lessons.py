@@ -10,15 +10,11 @@ import pytest
 from examples.train_nano.mentions import mentions
 from examples.train_nano.tokenizer import IM_END, SPECIAL, build_tokenizer, words
 from vidllava.errors import UsageError
-from vidllava.nano import world_source
-from vidllava.nano.compose import clip_scene
-from vidllava.nano.kinds import KINDS
 from vidllava.nano.lessons import SETTINGS, make_lesson
-from vidllava.nano.questions import FREE_KINDS, KINDS_OF, question
-from vidllava.nano.scene import Deed, Scene, Thing
-from vidllava.nano.score import FactCounts, facts, same_answer
-from vidllava.nano.source import STAGES
-from vidllava.nano.words import HELD_OUT, SPLITS, WORDINGS, generator
+from vidllava.nano.questions import FREE_KINDS, KINDS, KINDS_OF, WORDINGS, question
+from vidllava.nano.scene import HELD_OUT, SPLITS, Deed, Scene, Thing, clip_scene, generator
+from vidllava.nano.score import fact_f1, facts, same_answer
+from vidllava.nano.source import STAGES, world_source
 
 
 def thing(form: str, colour: str, deed: Deed | None = None) -> Thing:
@@ -191,10 +187,10 @@ def test_facts_are_compared_without_order_case_or_articles():
     assert facts("A red circle, a blue star and an orange ring.") == facts(
         "an orange ring, a red circle, a blue star"
     )
-    counts = FactCounts()
-    counts.add("The red circle moves left. The blue star grows.", true)
-    assert (counts.given, counts.true, counts.both) == (2, 2, 1)
-    assert counts.f1 == 0.5
+    given = "The red circle moves left. The blue star grows."
+    assert (facts(given).total(), facts(true).total(), (facts(given) & facts(true)).total()) == (2, 2, 1)
+    assert fact_f1([(given, true)]) == 0.5
+    assert fact_f1([(given, true), (true, true)]) == 0.75
 
 
 def test_exact_match_forgives_case_and_full_stop_only():

@@ -18,7 +18,7 @@ from examples.train_nano.long_clips import (
     write_set,
 )
 from vidllava.media.probe import probe
-from vidllava.nano.words import HELD_OUT
+from vidllava.nano.scene import HELD_OUT
 
 
 @pytest.fixture(scope="module")

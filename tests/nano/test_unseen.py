@@ -8,10 +8,15 @@ import torch
 
 from examples.train_nano.dense import NO_NAME, NOTHING_FORM, dense_labels
 from examples.train_nano.tokenizer import build_tokenizer
-from examples.train_nano.unseen import unseen_tokens, without, without_unseen_colours, without_unseen_forms
-from vidllava.nano.compose import still_scene, tinted
+from examples.train_nano.unseen import (
+    tinted,
+    unseen_tokens,
+    without,
+    without_unseen_colours,
+    without_unseen_forms,
+)
 from vidllava.nano.questions import Question
-from vidllava.nano.words import COLOURS, FORMS, HELD_OUT, generator
+from vidllava.nano.scene import COLOURS, FORMS, HELD_OUT, generator, still_scene
 
 TOKENIZER = build_tokenizer()
 

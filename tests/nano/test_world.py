@@ -9,11 +9,25 @@ import numpy as np
 import pytest
 
 from examples.train_nano.dense import DEEDS, NOTHING_FORM, dense_labels
-from vidllava.nano.compose import changed_scene, clip_scene, still_scene, views_scene
-from vidllava.nano.draw import draw, to_bytes, weather
-from vidllava.nano.scene import Deed, Scene, Thing
-from vidllava.nano.shapes import DISTANCES, REACH, SYMMETRY
-from vidllava.nano.words import COLOURS, FORMS, GLYPHS, HELD_OUT, SHAPES, SPLITS, Split, generator
+from vidllava.nano.draw import DISTANCES, REACH, draw, to_bytes, weather
+from vidllava.nano.scene import (
+    COLOURS,
+    FORMS,
+    GLYPHS,
+    HELD_OUT,
+    SHAPES,
+    SPLITS,
+    SYMMETRY,
+    Deed,
+    Scene,
+    Split,
+    Thing,
+    changed_scene,
+    clip_scene,
+    generator,
+    still_scene,
+    views_scene,
+)
 
 MOMENTS = np.linspace(0.0, 1.0, 8)
 

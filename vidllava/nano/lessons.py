@@ -14,49 +14,23 @@ import numpy as np
 from PIL import Image
 
 from vidllava.media.encode import write_clip
-from vidllava.nano.compose import changed_scene, clip_scene, still_scene, views_scene
 from vidllava.nano.draw import draw, to_bytes
-from vidllava.nano.questions import FREE_KINDS, KINDS_OF, Medium, Question, question, styled
-from vidllava.nano.scene import Scene
-from vidllava.nano.words import LOCATORS, MEDIA_WORDS, ORDINALS, Split, generator
+from vidllava.nano.questions import (
+    LOCATORS,
+    MEDIA_WORDS,
+    ORDINALS,
+    WEIGHTS,
+    Medium,
+    Question,
+    question,
+    styled,
+)
+from vidllava.nano.scene import Scene, Split, changed_scene, clip_scene, generator, still_scene, views_scene
 
 # What stands in a lesson, in order; "different" is two pictures of one scene, "views" two views of one.
 Setting = Literal[
     "clip", "picture", "different", "views", "two pictures", "two clips", "picture, clip", "clip, picture"
 ]
-# How often each kind is asked: binding and motion, which are hardest, most.
-_CLIP_WEIGHTS = {
-    "colour": 0.8,
-    "shape": 0.5,
-    "count": 1.4,
-    "count_form": 2.6,
-    "count_colour": 0.8,
-    "count_start": 0.5,
-    "count_end": 0.6,
-    "direction": 1.0,
-    "event": 1.8,
-    "who": 2.8,
-    "colour_start": 0.8,
-    "colour_end": 0.8,
-    "letter": 0.4,
-    "number": 0.4,
-    "meets": 0.7,
-    "is_there": 1.2,
-    "is_colour": 1.5,
-    "does_it": 3.5,
-}
-_PICTURE_WEIGHTS = {
-    "colour": 1.5,
-    "shape": 0.8,
-    "count": 1.2,
-    "count_form": 2.5,
-    "count_colour": 1.5,
-    "letter": 0.7,
-    "number": 0.7,
-    "is_there": 2.2,
-    "is_colour": 1.8,
-    "where": 2.0,
-}
 SIZE, FPS = 336, 16  # of the files, large enough for people to look at
 _FREE: dict[Medium, str] = {"video": "happens", "picture": "caption", "changed": "different"}
 
@@ -125,11 +99,10 @@ class _Maker:
     def num_things(self) -> int:
         return 1 + int(self.rng.choice(len(self.things), p=self.things))
 
-    def clip(self) -> Exhibit:
-        scene = clip_scene(self.rng, self.split, min(self.num_things(), 3))
-        return Exhibit("video", scene, np.linspace(0.0, 1.0, self.num_frames))
-
-    def picture(self) -> Exhibit:
+    def show(self, medium: Literal["video", "picture"]) -> Exhibit:
+        if medium == "video":
+            scene = clip_scene(self.rng, self.split, min(self.num_things(), 3))
+            return Exhibit("video", scene, np.linspace(0.0, 1.0, self.num_frames))
         # Now and then four, for counting.
         number = 4 if self.rng.random() < 0.12 else self.num_things()
         return Exhibit("picture", still_scene(self.rng, self.split, number), np.zeros(1))
@@ -154,7 +127,7 @@ class _Maker:
             asked.append(replace(made, text=text, about=about))
 
     def any_kind(self, medium: Medium) -> str:
-        weights = _CLIP_WEIGHTS if medium == "video" else _PICTURE_WEIGHTS
+        weights = WEIGHTS["clip" if medium == "video" else "picture"]
         wanted = [kind for kind in weights if self.kinds is None or kind in self.kinds]
         if not wanted:
             return _FREE[medium]
@@ -175,14 +148,12 @@ class _Maker:
 _Made = tuple[tuple[Exhibit, ...], list[Question]]
 
 
-def _one_clip(maker: _Maker) -> _Made:
-    shown = maker.clip()
-    return (shown,), maker.ask_all(shown.scene, "video")
+def _one(medium: Literal["video", "picture"]) -> Callable[[_Maker], _Made]:
+    def make(maker: _Maker) -> _Made:
+        shown = maker.show(medium)
+        return (shown,), maker.ask_all(shown.scene, medium)
 
-
-def _one_picture(maker: _Maker) -> _Made:
-    shown = maker.picture()
-    return (shown,), maker.ask_all(shown.scene, "picture")
+    return make
 
 
 def _different(maker: _Maker) -> _Made:
@@ -205,7 +176,7 @@ def _views(maker: _Maker) -> _Made:
 
 def _several(*media: Literal["video", "picture"]) -> Callable[[_Maker], _Made]:
     def make(maker: _Maker) -> _Made:
-        shown = tuple(maker.clip() if medium == "video" else maker.picture() for medium in media)
+        shown = tuple(maker.show(medium) for medium in media)
         asked: list[Question] = []
         for turn in range(3 * maker.num_questions):
             if len(asked) == maker.num_questions:
@@ -231,8 +202,8 @@ def _locator(rng: np.random.Generator, media: tuple[Literal["video", "picture"],
 
 
 _SETTINGS: dict[Setting, Callable[[_Maker], _Made]] = {
-    "clip": _one_clip,
-    "picture": _one_picture,
+    "clip": _one("video"),
+    "picture": _one("picture"),
     "different": _different,
     "views": _views,
     "two pictures": _several("picture", "picture"),
@@ -241,20 +212,14 @@ _SETTINGS: dict[Setting, Callable[[_Maker], _Made]] = {
     "clip, picture": _several("video", "picture"),
 }
 SETTINGS: tuple[Setting, ...] = tuple(_SETTINGS)
-SINGLE_FACT_KINDS = tuple(
-    kind for kind in dict.fromkeys(sum(KINDS_OF.values(), ())) if kind not in FREE_KINDS
-)
 
 
 def write_exhibit(exhibit: Exhibit, stem: Path) -> Path:
     """Write what is shown as ``stem``.mp4 or ``stem``.png; returns the path."""
     if exhibit.medium == "video":
-        return _write_scene(exhibit.scene, stem.with_suffix(".mp4"))
+        count = max(round(exhibit.scene.duration_seconds * FPS), 8)
+        frames = to_bytes(draw(exhibit.scene, np.linspace(0.0, 1.0, count), SIZE))
+        return write_clip(stem.with_suffix(".mp4"), frames, fps=FPS)
     path = stem.with_suffix(".png")
     Image.fromarray(to_bytes(draw(exhibit.scene, exhibit.times, SIZE))[0]).save(path, optimize=True)
     return path
-
-
-def _write_scene(scene: Scene, path: Path) -> Path:
-    count = max(round(scene.duration_seconds * FPS), 8)
-    return write_clip(path, to_bytes(draw(scene, np.linspace(0.0, 1.0, count), SIZE)), fps=FPS)

@@ -1,4 +1,4 @@
-"""How good is nano? Held-out lessons as real files, asked through the real decoder and the real model.
+"""The score of nano: held-out lessons as real files, asked through the real decoder and the real model.
 
     python -m vidllava.nano.score                        the table
     python -m vidllava.nano.score --model out --lessons 20 --json score.json
@@ -12,16 +12,16 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidllava.files.writing import write_json
 from vidllava.nano.lessons import SETTINGS, Setting, make_lesson, write_exhibit
 from vidllava.nano.questions import FREE_KINDS
-from vidllava.nano.words import Split
+from vidllava.nano.scene import Split
 
 if TYPE_CHECKING:
     from vidllava.backbone.model import Backbone
@@ -43,40 +43,13 @@ def same_answer(given: str, true: str) -> bool:
     return given.strip().rstrip(".").lower() == true.strip().rstrip(".").lower()
 
 
-@dataclass
-class FactCounts:
-    """Facts given, true, and both, summed over answers."""
-
-    given: int = 0
-    true: int = 0
-    both: int = 0
-
-    def add(self, given: str, true: str) -> None:
-        """Count one answer."""
+def fact_f1(answers: Iterable[tuple[str, str]]) -> float:
+    """Harmonic mean of precision and recall over the facts of (given, true) answers; 0 without any."""
+    shared = total = 0
+    for given, true in answers:
         ours, theirs = facts(given), facts(true)
-        self.given += ours.total()
-        self.true += theirs.total()
-        self.both += (ours & theirs).total()
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall over all facts; 0 where there is none."""
-        return 2 * self.both / (self.given + self.true) if self.given + self.true else 0.0
-
-
-@dataclass
-class Tally:
-    """Answers of one kind: how many, how many exact, and their facts."""
-
-    asked: int = 0
-    exact: int = 0
-    counts: FactCounts = field(default_factory=FactCounts)
-
-    def add(self, given: str, true: str) -> None:
-        """Count one answer."""
-        self.asked += 1
-        self.exact += same_answer(given, true)
-        self.counts.add(given, true)
+        shared, total = shared + (ours & theirs).total(), total + ours.total() + theirs.total()
+    return 2 * shared / total if total else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,18 +104,14 @@ def summary(asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def _by(asked: Sequence[Asked], key: str) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[Asked]] = defaultdict(list)
-    for one in asked:
-        groups[getattr(one, key)].append(one)
-    return {name: _figures(group) for name, group in sorted(groups.items())}
+    names = sorted({getattr(one, key) for one in asked})
+    return {name: _figures([one for one in asked if getattr(one, key) == name]) for name in names}
 
 
 def _figures(asked: Sequence[Asked]) -> dict[str, float]:
-    tally = Tally()
-    for one in asked:
-        tally.add(one.given, one.true)
-    exact = tally.exact / tally.asked if tally.asked else 0.0
-    return {"asked": tally.asked, "exact": round(exact, 4), "f1": round(tally.counts.f1, 4)}
+    exact = sum(same_answer(one.given, one.true) for one in asked) / max(len(asked), 1)
+    f1 = fact_f1((one.given, one.true) for one in asked)
+    return {"asked": len(asked), "exact": round(exact, 4), "f1": round(f1, 4)}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -155,17 +124,17 @@ def table(report: dict[str, Any]) -> str:
     for group in ("kinds", "settings_single_fact"):
         names = dict.fromkeys(name for split in splits for name in report[split][group])
         rows += [(name, [report[split][group].get(name) for split in splits]) for name in names]
-    lines = ["".join([f"{'':20}", *(f"{split + ' exact':>14}{'F1':>8}{'asked':>7}" for split in splits)])]
+    heading = "".join(f"{split + ' exact':>14}{'F1':>8}{'asked':>7}" for split in splits)
+    lines = [f"{'':20}{heading}"]
     for name, cells in rows:
-        line = f"{name:20}"
-        for cell in cells:
-            line += f"{'-':>14}{'':15}" if cell is None else _cell(cell)
-        lines.append(line.rstrip())
+        columns = (
+            f"{'-':>14}{'':15}"
+            if cell is None
+            else f"{cell['exact']:>14.1%}{cell['f1']:>8.1%}{cell['asked']:>7}"
+            for cell in cells
+        )
+        lines.append(f"{name:20}{''.join(columns)}".rstrip())
     return "\n".join(lines)
-
-
-def _cell(figures: dict[str, float]) -> str:
-    return f"{figures['exact']:>14.1%}{figures['f1']:>8.1%}{figures['asked']:>7}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -181,15 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from vidllava.backbone.load import load_backbone
 
     backbone = load_backbone(options.model)
-    asked = list(
-        ask_held_out(
-            backbone,
-            HELD_OUT_SPLITS,
-            lessons=options.lessons,
-            questions=options.questions,
-            seed=options.seed,
-        )
-    )
+    size = {"lessons": options.lessons, "questions": options.questions, "seed": options.seed}
+    asked = list(ask_held_out(backbone, HELD_OUT_SPLITS, **size))
     report = summary(asked)
     if options.wrong:
         for one in asked:

@@ -19,7 +19,7 @@ from vidllava.data.source import Modality, Sample, Visual
 from vidllava.errors import UsageError
 from vidllava.nano.draw import draw, to_bytes, weather
 from vidllava.nano.lessons import Exhibit, Setting, make_lesson
-from vidllava.nano.words import Split
+from vidllava.nano.scene import Split
 from vidllava.prompting.conversation import Turn
 
 STAGES = ("1", "1.5", "2-si", "2-ov")
@@ -46,7 +46,12 @@ class WorldSource:
         self.split, self.pixels = split, pixels
         self.fingerprint = f"{stage} {seed} {size} {turns} {split} {pixels} {clips}"
         """What a resumed run compares: another world is other data."""
-        self._settings, self._shares = _mixture(stage, clips)
+        shares: dict[Setting, float] = {"picture": 1.0} if stage == "1" else _STILL
+        if stage == "2-ov":
+            shares = {name: share * (1 - clips) for name, share in _STILL.items()}
+            shares |= {name: share * clips for name, share in _MOVING.items()}
+        self._settings, weights = tuple(shares), np.array(list(shares.values()))
+        self._shares = weights / weights.sum()
 
     def __len__(self) -> int:
         return self.size
@@ -90,18 +95,6 @@ class WorldSource:
         if "clip" in setting and setting != "clip":
             return setting, 4  # beside another visual a full clip would leave no room for questions
         return setting, int(rng.choice(_FRAMES, p=_FRAME_SHARES))
-
-
-def _mixture(stage: str, clips: float) -> tuple[tuple[Setting, ...], np.ndarray]:
-    if stage == "1":
-        shares: dict[Setting, float] = {"picture": 1.0}
-    elif stage == "2-ov":
-        shares = {name: share * (1 - clips) for name, share in _STILL.items()}
-        shares |= {name: share * clips for name, share in _MOVING.items()}
-    else:
-        shares = _STILL
-    weights = np.array(list(shares.values()))
-    return tuple(shares), weights / weights.sum()
 
 
 def _visual(exhibit: Exhibit, pixels: int, rng: np.random.Generator, *, alone: bool) -> Visual:
