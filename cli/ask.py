@@ -30,8 +30,8 @@ from vidllava.files.cache_folder import CacheFolder
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
-    from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.model import Backbone
+    from vidllava.backbone.settings import GenerateOptions
     from vidllava.visuals.question import AskOptions, Question
 
 

@@ -16,9 +16,9 @@ from vidllava.errors import UsageError
 from vidllava.files.cache_folder import CacheFolder
 
 if TYPE_CHECKING:
-    from vidllava.backbone.generate_options import GenerateOptions
     from vidllava.backbone.memory import Workload
     from vidllava.backbone.model import Backbone
+    from vidllava.backbone.settings import GenerateOptions
     from vidllava.visuals.question import AskOptions
 
 NANO_NOTICE = (
@@ -141,6 +141,6 @@ class Answering:
 
     def checked(self) -> GenerateOptions:
         """Raises UsageError."""
-        from vidllava.backbone.generate_options import GenerateOptions
+        from vidllava.backbone.settings import GenerateOptions
 
         return GenerateOptions(**vars(self))

@@ -35,7 +35,7 @@ from vidllava.files.writing import refuse_inputs
 if TYPE_CHECKING:
     from vidllava.backbone.ahead import Plan, Prepared
     from vidllava.backbone.answer import Answer
-    from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.settings import GenerateOptions
     from vidllava.media.sampler import Sampler
     from vidllava.visuals.question import AskOptions, Question
 

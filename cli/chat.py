@@ -82,7 +82,7 @@ def chat(
         shown, settings, items = _plan(intake, asked, weights, folder)
         backbone, seconds = weights.load(shown)
         console.detail(", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
-        from vidllava.backbone.chat import Conversation
+        from vidllava.backbone.answer import Conversation
         from vidllava.backbone.feature_cache import FeatureCache
 
         conversation = Conversation(

@@ -24,7 +24,7 @@ from vidllava.files.json_log import read_log
 from vidllava.files.writing import refuse_inputs, write_json, write_text
 
 if TYPE_CHECKING:
-    from vidllava.backbone.generate_options import GenerateOptions
+    from vidllava.backbone.settings import GenerateOptions
     from vidllava.evaluation.run import Batch
     from vidllava.visuals.question import AskOptions
 

@@ -56,7 +56,7 @@ def open_media(
 
     A fault of a copy that passes through names what was given.
     """
-    from vidllava.media.worker_process import WorkerProcess
+    from vidllava.media.wire import WorkerProcess
 
     with Spool(limits, allow_url=allow_url, url_seconds=url_seconds) as spool:
         process = WorkerProcess()

@@ -18,7 +18,7 @@ from vidllava.errors import UsageError, VidllavaError
 from vidllava.files.writing import write_json
 
 if TYPE_CHECKING:
-    from vidllava.backbone.chat import Conversation, Exchange
+    from vidllava.backbone.answer import Conversation, Exchange
     from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import AskOptions
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.clips import write_clip
-from vidllava.media import worker_process
+from vidllava.media import wire
 from vidllava.media.worker import WorkerSampler
 
 
@@ -57,7 +57,7 @@ def make_decoder_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
         module.serve = serve
         worker_child.main()
     """
-    monkeypatch.setattr(worker_process, "_COMMAND", ("-P", "-c", textwrap.dedent(program)))
+    monkeypatch.setattr(wire, "_COMMAND", ("-P", "-c", textwrap.dedent(program)))
     usual = WorkerSampler._collect
 
     def collect(self: WorkerSampler, number: int, path: str) -> Any:

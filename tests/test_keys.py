@@ -18,9 +18,8 @@ import pytest
 
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.folders import nano_folder
-from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.locate import weights_files, weights_identity
-from vidllava.backbone.settings import read_settings
+from vidllava.backbone.settings import GenerateOptions, read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.bench.frames.measure import _IN_KEY, Sweep
 from vidllava.bench.frames.request import Cell, FramesRequest

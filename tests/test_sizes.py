@@ -15,6 +15,7 @@ FOLDERS = ("vidllava", "cli", "kernels", "tests", "examples", "benchmarks")
 FILE_LINES, BODY_LINES, KERNEL_LINES, CRUMB_LINES = 500, 80, 100, 40
 
 REASONS: dict[str, str] = {
+    "tests/models/checkpoints.py": "a table of published checkpoints, as their files are",
     "tests/evaluation/test_letters.py": "a table of some 400 answers, one a line",
 }
 """What is longer, by "file" or "file: function", and why."""

@@ -25,12 +25,11 @@ from torch.nn.functional import interpolate
 from examples.train_nano.long_clips import long_clips
 from examples.train_nano.model import IMAGE_SIZE
 from examples.train_nano.unseen import tinted
-from vidllava.backbone.clock import StageClock
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import EncodedVisuals, see
+from vidllava.backbone.see import EncodedVisuals, StageClock, see
 from vidllava.errors import VidllavaError
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
 from vidllava.media.probe import media_kind

@@ -16,8 +16,8 @@ from vidllava.backbone.adapter import LoraOptions, add_adapter, merge_adapter
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import locate
 from vidllava.backbone.model import Backbone
+from vidllava.backbone.settings import Tuning
 from vidllava.backbone.splice import PackedBatch, SampleInput, VisualInput, collate
-from vidllava.backbone.tuning import Tuning
 from vidllava.errors import ModelError, UsageError
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 from vidllava.visuals.planner import VisualPlanner

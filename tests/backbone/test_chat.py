@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tests.clips import write_clip
-from vidllava.backbone.answer import Answer, answer_question
-from vidllava.backbone.chat import Conversation
+from vidllava.backbone.answer import Answer, Conversation, answer_question
 from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
@@ -97,7 +96,7 @@ def test_a_later_turn_reads_only_the_last_answer_and_the_question(
     chat = talk(nano)
     first = chat.plan(QUESTIONS[0])
     chat.ask(first)
-    monkeypatch.setattr("vidllava.backbone.chat.see", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.setattr("vidllava.backbone.answer.see", lambda *_, **__: pytest.fail("looked again"))
     monkeypatch.setattr(PromptMemory, "_read_visuals", lambda *_: pytest.fail("read the clip again"))
     read: list[tuple[int, int]] = []
     read_text = PromptMemory._read_text

@@ -11,8 +11,7 @@ from tests.backbone.test_parity import frames, picture, sample, square, video
 from tests.backbone.test_splice import labelled
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.pool_first import split
-from vidllava.backbone.splice import SampleInput, VisualInput, collate
+from vidllava.backbone.splice import SampleInput, VisualInput, collate, split
 from vidllava.errors import UsageError
 from vidllava.prompting.conversation import IGNORE, SLOT
 from vidllava.prompting.layout import video_layout

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from vidllava.backbone.relay import Abandoned, Arrived, Relay
+from vidllava.backbone.see import Abandoned, Arrived, Relay
 from vidllava.errors import MediaError
 from vidllava.media.frames import FrameBatch, FramePlan
 

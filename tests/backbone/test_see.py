@@ -14,12 +14,11 @@ from PIL import Image
 
 from tests.clips import write_clip
 from tests.tiny import IMAGE_SIZE
-from vidllava.backbone import tower
-from vidllava.backbone.clock import StageClock, overlap
+from vidllava.backbone import model as model_module
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import EncodedVisuals, see
+from vidllava.backbone.see import EncodedVisuals, StageClock, overlap, see
 from vidllava.errors import MediaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.decode import OnReady
@@ -38,7 +37,7 @@ def backbone(checkpoint: Path) -> Backbone:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tower, "CELLS_PER_CHUNK", CHUNK * 25)
+    monkeypatch.setattr(model_module, "CELLS_PER_CHUNK", CHUNK * 25)
 
 
 @pytest.fixture

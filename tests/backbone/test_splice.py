@@ -83,7 +83,7 @@ def test_the_tower_gives_the_same_in_chunks(checkpoint: Path, monkeypatch: pytes
     pixels = frames(7, 0)
     with torch.inference_mode():
         whole = backbone.encode(pixels)
-        monkeypatch.setattr("vidllava.backbone.tower.CELLS_PER_CHUNK", 3 * 25)
+        monkeypatch.setattr("vidllava.backbone.model.CELLS_PER_CHUNK", 3 * 25)
         torch.testing.assert_close(backbone.encode(pixels), whole, atol=1e-5, rtol=1e-5)
 
 

@@ -12,8 +12,7 @@ from transformers import AutoConfig, LlavaOnevisionForConditionalGeneration
 from tests.backbone.test_adapter import logits
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.load import load_backbone
-from vidllava.backbone.settings import OWN_FILE, read_settings
-from vidllava.backbone.tuning import Tuning
+from vidllava.backbone.settings import OWN_FILE, Tuning, read_settings
 from vidllava.errors import ModelError, UsageError
 
 

@@ -13,11 +13,10 @@ import torch
 from tests.clips import write_clip
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.answer import answer_question
-from vidllava.backbone.clock import StageClock
-from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import see
+from vidllava.backbone.see import StageClock, see
+from vidllava.backbone.settings import GenerateOptions
 from vidllava.bench.frames.measure import BLIND, Sweep
 from vidllava.bench.frames.memory import PeakMemory, method
 from vidllava.bench.frames.request import FramesRequest

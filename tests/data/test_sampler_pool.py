@@ -13,7 +13,7 @@ import pytest
 from tests.data.test_own_sampler import children
 from vidllava.data.own_sampler import OwnSampler
 from vidllava.data.sampler_pool import SamplerPool
-from vidllava.media import worker_process
+from vidllava.media import wire
 from vidllava.media.limits import Limits
 
 _SLEEPER = """
@@ -30,7 +30,7 @@ worker_child.main()
 
 @pytest.mark.parametrize("leave", ["close", "error"])
 def test_a_decode_in_flight_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: str):
-    monkeypatch.setattr(worker_process, "_COMMAND", ("-P", "-c", _SLEEPER))
+    monkeypatch.setattr(wire, "_COMMAND", ("-P", "-c", _SLEEPER))
     before = children(os.getpid())
     ended: list[BaseException] = []
     pool = SamplerPool(Limits(decode_seconds=500), 1)

@@ -10,9 +10,9 @@ import torch
 from tests.clips import write_clip
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.answer import answer_question
-from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
+from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import ModelError
 from vidllava.evaluation import answering
 from vidllava.evaluation.answering import Answerer, OutOfMemory, Ready, Reply

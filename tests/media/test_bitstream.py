@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vidllava.media.bitstream import is_hidden, start_kind
-from vidllava.media.packets import CLEAN_START, NO_START, OPEN_START
+from vidllava.media.bitstream import CLEAN_START, NO_START, OPEN_START, is_hidden, start_kind
 from vidllava.media.probe import probe
 
 

@@ -18,9 +18,9 @@ from tests.media.sequential import decode_everything
 from tests.media.test_damage import mutated, refuse, with_broken_packets
 from vidllava.errors import VidllavaError
 from vidllava.media import planned_reader
+from vidllava.media.bitstream import CLEAN_START, NO_START, OPEN_START, PacketIndex, Run, runs, shares
 from vidllava.media.decode import decode
 from vidllava.media.frames import FramePlan
-from vidllava.media.packets import CLEAN_START, NO_START, OPEN_START, PacketIndex, Run, runs, shares
 from vidllava.media.probe import VideoInfo, probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 

@@ -16,11 +16,11 @@ import pytest
 from tests.clips import write_clip
 from tests.media.test_worker import assert_same, plan_of
 from vidllava.errors import MediaError, ResourceError
-from vidllava.media import worker_process
+from vidllava.media import wire
 from vidllava.media.limits import Limits
 from vidllava.media.sampler import IN_PROCESS
+from vidllava.media.wire import WorkerProcess
 from vidllava.media.worker import WorkerSampler
-from vidllava.media.worker_process import WorkerProcess
 
 
 class Hooked(WorkerSampler):
@@ -46,7 +46,7 @@ class Hooked(WorkerSampler):
             serve.decode = decode
             worker_child.main()
         """
-        monkeypatch.setattr(worker_process, "_COMMAND", ("-P", "-c", textwrap.dedent(program)))
+        monkeypatch.setattr(wire, "_COMMAND", ("-P", "-c", textwrap.dedent(program)))
         super().__init__(limits)
 
 

@@ -1,10 +1,10 @@
-"""Tiny random checkpoints of every family, in the layouts that are published: true classes, true file formats.
+"""Tiny random checkpoints of every family, in the published layouts: true classes, true file formats.
 
     folder = hf_checkpoint("next-video-7b", tmp_path / "hf")           # what the hub's llava-hf folder holds
     folder = original_checkpoint("next-video-7b", tmp_path / "lmms")   # what lmms-lab's folder holds
 
-Sources of the layouts: the converters of transformers (`convert_llava_next_video_weights_to_hf.py`,
-`convert_llava_onevision_weights_to_hf.py`, `convert_llava_weights_to_hf.py`) and the configurations on the hub.
+Sources of the layouts: the converters of transformers (`convert_llava_next_video_weights_to_hf.py` and
+its like for OneVision and Interleave) and the configurations on the hub.
 Sizes are toys, everything else is as published: which layer is read, how many tower layers are stored, what a
 rotary scale says, where a tokenizer puts its control tokens.
 """
@@ -20,7 +20,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -48,31 +57,42 @@ TEXT = {
     "num_key_value_heads": 4,
 }
 
+
+def _each(kind: str, shown: str) -> str:
+    """Jinja: what stands for every part of a message of this kind."""
+    chosen = f"message['content'] | selectattr('type', 'equalto', '{kind}')"
+    return "{% for content in " + chosen + " %}{{ " + shown + " }}{% endfor %}"
+
+
+_MEDIA = _each("image", r"'<image>\n'") + _each("video", r"'<video>\n'")
 VICUNA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }}"
     "{% else %}{{ message['role'].upper() + ': ' }}{% endif %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+    + _MEDIA
+    + _each("text", "content['text'] + ' '")
+    + "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 MISTRAL_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] }}{% endfor %}"
-    "{{ ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'][0]['text'] + '</s> ' }}"
+    + _MEDIA
+    + _each("text", "content['text']")
+    + "{{ ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'][0]['text'] + '</s> ' }}"
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 CHATML_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] }}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    + _MEDIA
+    + _each("text", "content['text']")
+    + "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-_WORDS = ("why is this video funny", "what happens in the clip", "the red circle moves left", "USER: ASSISTANT:")
+_WORDS = (
+    "why is this video funny",
+    "what happens in the clip",
+    "the red circle moves left",
+    "USER: ASSISTANT:",
+)
 
 
 def llama_tokenizer(*added: str) -> Tokenizer:
@@ -168,8 +188,12 @@ def _id(tokenizer: Tokenizer, name: str) -> int:
     return found
 
 
-_CLIP_POINTS = [[CLIP_SIDE * rows, CLIP_SIDE * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
-_SIGLIP_POINTS = [[SIGLIP_SIDE * rows, SIGLIP_SIDE * columns] for rows in range(1, 4) for columns in range(1, 4)]
+_CLIP_POINTS = [
+    [CLIP_SIDE * rows, CLIP_SIDE * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+]
+_SIGLIP_POINTS = [
+    [SIGLIP_SIDE * rows, SIGLIP_SIDE * columns] for rows in range(1, 4) for columns in range(1, 4)
+]
 
 
 def _next_video(text: type[Any], **more: Any) -> Callable[[Tokenizer], Any]:
@@ -405,7 +429,12 @@ PUBLISHED: dict[str, Published] = {
         "<|im_end|>",
         _ONEVISION_PROCESSOR,
         _SIGLIP_ORIGINAL
-        | {"mm_newline_position": "grid", "add_time_instruction": True, "force_sample": True, "mm_spatial_pool_stride": 2},
+        | {
+            "mm_newline_position": "grid",
+            "add_time_instruction": True,
+            "force_sample": True,
+            "mm_spatial_pool_stride": 2,
+        },
     ),
 }
 

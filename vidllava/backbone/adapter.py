@@ -24,8 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vidllava.backbone.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from vidllava.backbone.model import Backbone
-from vidllava.backbone.tower import freeze_unused
+from vidllava.backbone.model import Backbone, freeze_unused
 from vidllava.errors import ModelError
 
 _PREFIX = "base_model.model."  # peft's names for the parameters of a wrapped model

@@ -26,13 +26,12 @@ from safetensors.torch import load, save
 
 import vidllava
 from vidllava.backbone.locate import weights_identity
-from vidllava.backbone.model import Backbone
-from vidllava.backbone.tower import vision_tower
+from vidllava.backbone.model import Backbone, vision_tower
 from vidllava.errors import MediaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.identity import FileStamp, content_hash, media_identity
 from vidllava.media.container import decoder_versions
-from vidllava.media.picture_folder import CONTAINER
+from vidllava.media.picture import CONTAINER
 from vidllava.visuals.question import MediaItem
 
 # Raise it with every change of ours to what the tower sees or does.

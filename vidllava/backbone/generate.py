@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
+from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import ModelError
 
 

@@ -11,24 +11,147 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from einops import rearrange
 
-from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry, FeatureCache
-from vidllava.backbone.model import Backbone
-from vidllava.backbone.relay import Abandoned, Relay
-from vidllava.backbone.tower import grids_per_chunk
+from vidllava.backbone.model import Backbone, grids_per_chunk
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.pixels import padded_square, picture_tiles
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.prompting.layout import VisualLayout
 from vidllava.visuals.question import MediaItem
+
+Span = tuple[float, float]
+
+
+class StageClock:
+    """Wall seconds per stage, with the device idle at both ends of each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._spans: dict[str, list[Span]] = {}
+
+    @contextmanager
+    def stage(self, name: str, *, waits: bool = True) -> Iterator[None]:
+        """Add the time of the block to stage ``name``. ``waits`` False: without waiting for the device."""
+        self._wait(waits)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._wait(waits)
+            self._spans.setdefault(name, []).append((start, time.perf_counter()))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Per stage, in the order in which they began."""
+        return {name: sum(end - start for start, end in spans) for name, spans in self._spans.items()}
+
+    def overlap(self, one: str, other: str) -> float:
+        """Seconds during which both stages ran."""
+        return overlap(self._spans.get(one, ()), self._spans.get(other, ()))
+
+    def _wait(self, wanted: bool) -> None:
+        if wanted and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def overlap(one: Sequence[Span], other: Sequence[Span]) -> float:
+    """Seconds in both; the spans of each do not overlap among themselves."""
+    return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in one for b in other)
+
+
+Picture = npt.NDArray[np.uint8]
+
+
+class Abandoned(BaseException):
+    """Nobody waits for these frames any more: the decoder's thread is to end."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The frames from the place that was waited for on: uint8 [n, S, S, 3], a copy."""
+
+    pass_number: int
+    start: int
+    frames: Picture
+    batch: FrameBatch | None
+    """The whole batch, once decoding is done; ``frames`` are its last ones then."""
+
+
+class Relay:
+    """One clip's frames. ``hear``, ``finish`` and ``fail`` are the decoder's side, ``wait`` the tower's."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pass_number = 0
+        self._final: set[int] = set()
+        self._pixels: Picture | None = None
+        self._batch: FrameBatch | None = None
+        self._fault: BaseException | None = None
+        self._abandoned = False
+
+    def receive(self, place: int | None, pixels: Picture) -> None:
+        """Frame ``place`` is final in ``pixels``; None: all so far is void. Raises Abandoned."""
+        with self._changed:
+            if self._abandoned:
+                raise Abandoned
+            if place is None:
+                self._pass_number += 1
+                self._final.clear()
+            else:
+                self._final.add(place)
+            self._pixels = pixels
+            self._changed.notify()
+
+    def finish(self, batch: FrameBatch) -> None:
+        """Decoding is done."""
+        with self._changed:
+            self._batch = batch
+            self._changed.notify()
+
+    def fail(self, fault: BaseException) -> None:
+        """Decoding ended with ``fault``, which ``wait`` raises."""
+        with self._changed:
+            self._fault = fault
+            self._changed.notify()
+
+    def abandon(self) -> None:
+        """The decoder's next report ends it."""
+        with self._changed:
+            self._abandoned = True
+
+    def wait(self, pass_number: int, start: int) -> Arrived:
+        """Block until frame ``start`` of pass ``pass_number`` is final, another pass began, or all is done.
+
+        Frames are copied before the decoder can write over them: it reports a void under the same lock.
+        """
+        with self._changed:
+            while True:
+                if self._fault is not None:
+                    raise self._fault
+                if self._pass_number != pass_number:
+                    start = 0
+                if self._batch is not None:
+                    return Arrived(self._pass_number, start, self._batch.pixels[start:], self._batch)
+                end = start
+                while end in self._final:
+                    end += 1
+                if end > start or self._pass_number != pass_number:
+                    frames = self._pixels[start:end].copy() if self._pixels is not None else _NONE
+                    return Arrived(self._pass_number, start, frames, None)
+                self._changed.wait()
+
+
+_NONE = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

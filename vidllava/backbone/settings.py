@@ -9,16 +9,17 @@ SigLIP's differ (mean and std 0.5).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from vidllava.backbone.folders import config_path, part_of, read_json
-from vidllava.errors import ModelError
+from vidllava.errors import ModelError, UsageError
 from vidllava.media.timeline import Rule, Sampling
 from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
-from vidllava.visuals.planner import ModelSettings
+from vidllava.visuals.planner import ModelSettings, PoolingOptions
 from vidllava.visuals.presets import MODELS, PRESETS, Preset
 
 OWN_FILE = "vidllava.json"
@@ -162,3 +163,92 @@ def _trained_context(folder: Path, text: Mapping[str, Any]) -> int:
         )
     factor = float(rope.get("factor", 1.0)) if rope_type == "linear" else 1.0
     return int(int(text.get("max_position_embeddings", 32768)) * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(PoolingOptions):
+    """How a model is read from now on; None keeps its own way."""
+
+    num_frames: int | None = None
+    pinpoints: tuple[tuple[int, int], ...] | None = None
+    """AnyRes canvases, (height, width) in pixels; empty = the whole picture once, for this run alone."""
+    max_tiles: int | None = None
+    rope_factor: float = 1.0
+    """Multiplies the context, and the linear factor that the model has."""
+
+    def applied(self, settings: ModelSettings) -> ModelSettings:
+        """The settings of the model once it is tuned so."""
+        chosen = {
+            name: getattr(self, name)
+            for name in ("num_frames", "pool_stride", "pool_mode", "newline_mode")
+            if getattr(self, name) is not None
+        }
+        context = settings.preset.trained_context
+        if context is not None:
+            chosen["trained_context"] = int(context * self.rope_factor)
+        return replace(
+            settings,
+            preset=replace(settings.preset, **chosen),
+            pinpoints=settings.pinpoints if self.pinpoints is None else self.pinpoints,
+            max_tiles=settings.max_tiles if self.max_tiles is None else self.max_tiles,
+            trained_context=int(settings.trained_context * self.rope_factor),
+        )
+
+
+def own_json(preset: Preset) -> dict[str, Any]:
+    """The preset by name, and what differs from it: what ``read_settings`` reads."""
+    named = PRESETS[preset.name]
+    changed = {
+        field.name: getattr(preset, field.name)
+        for field in fields(Preset)
+        if getattr(preset, field.name) != getattr(named, field.name)
+    }
+    return {"preset": preset.name, **changed}
+
+
+def write_own_file(folder: Path, preset: Preset) -> None:
+    """Write vidllava.json."""
+    text = json.dumps(own_json(preset), indent=2)
+    (folder / OWN_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def write_grids(folder: Path, pinpoints: tuple[tuple[int, int], ...]) -> None:
+    """Put AnyRes canvases into the preprocessor's files, where transformers' own processor reads them."""
+    for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        path = folder / name
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        processor = content if section is None else content.get(section)
+        grids = [list(pair) for pair in pinpoints]
+        if isinstance(processor, dict) and processor.get("image_grid_pinpoints", grids) != grids:
+            processor["image_grid_pinpoints"] = grids
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+LEAST_TEMPERATURE, LEAST_TOP_P = 1e-4, 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """How tokens are chosen. Temperature 0 is greedy."""
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError("--max-new-tokens", f"{self.max_new_tokens} is below 1", "for example 64")
+        # Below the least, single precision has no probabilities left to draw from.
+        if self.temperature != 0.0 and not LEAST_TEMPERATURE <= self.temperature <= 100.0:
+            what = f"{self.temperature} is outside 0 to 100"
+            if 0.0 < self.temperature < LEAST_TEMPERATURE:
+                what = f"{self.temperature} is neither 0 nor at least {LEAST_TEMPERATURE:g}"
+            raise UsageError("--temperature", what, "0 is greedy")
+        if not LEAST_TOP_P <= self.top_p <= 1.0:
+            what = f"{self.top_p} is outside {LEAST_TOP_P:g} to 1"
+            raise UsageError("--top-p", what, "1 keeps every token")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("--seed", f"{self.seed} is outside 0 to 2^63 - 1", "for example 0")

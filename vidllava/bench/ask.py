@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from vidllava.backbone.answer import Answer, answer_question
-from vidllava.backbone.chat import Conversation
+from vidllava.backbone.answer import Answer, Conversation, answer_question
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import stop_ids
-from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.model import Backbone
+from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import UsageError
 from vidllava.media.pixels import normalise
 from vidllava.media.sampler import IN_PROCESS

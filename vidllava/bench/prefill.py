@@ -90,7 +90,7 @@ class Prefills:
         return spent * sizes.layers / layers
 
     def _vision(self, sizes: ModelSizes, frames: int, dtype: torch.dtype, whole: bool) -> float:
-        from vidllava.backbone.tower import tower_states
+        from vidllava.backbone.model import tower_states
         from vidllava.bench.transformers_path import projector, vision_tower
 
         layers = sizes.tower_layers if whole else 1

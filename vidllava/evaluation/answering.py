@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from vidllava.backbone.answer import check_familiar, check_room, empty_note, stage_seconds
-from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_after, generate_together
 from vidllava.backbone.memory import SMALLER, OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.see import EncodedVisuals, see
+from vidllava.backbone.see import EncodedVisuals, StageClock, see
 from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory

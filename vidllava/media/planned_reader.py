@@ -22,8 +22,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vidllava.media.bitstream import NO_STAMP, OPEN_START, PacketIndex, Run, runs, shares
 from vidllava.media.container import decoder_of, num_threads, open_container
-from vidllava.media.packets import NO_STAMP, OPEN_START, PacketIndex, Run, runs, shares
 from vidllava.media.probe import VideoInfo
 
 # Reading on is cheaper than a seek up to about here, and cannot fail.

@@ -26,13 +26,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
-from vidllava.media.bitstream import has_known_starts
+from vidllava.media.bitstream import NO_START, PacketIndex, has_known_starts
 from vidllava.media.container import choose_stream, has_alpha_decoder, keeps_alpha_aside, open_container
 from vidllava.media.files import absolute, check_file, media_kind
 from vidllava.media.hdr import hdr_transfer
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.orientation import Orientation, orientation_from_matrix
-from vidllava.media.packets import NO_START, PacketIndex
 from vidllava.media.scan import (
     FALLBACK_FPS,
     Scan,

@@ -17,7 +17,7 @@ from vidllava.media import decode as decoding
 from vidllava.media import probe as probing
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
-from vidllava.media.picture_folder import CONTAINER, decode_folder
+from vidllava.media.picture import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
 
 

@@ -22,9 +22,18 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidllava.errors import MediaError
-from vidllava.media.bitstream import has_known_starts, is_hidden, size_key, start_kind
+from vidllava.media.bitstream import (
+    CLEAN_START,
+    NO_STAMP,
+    NO_START,
+    PacketIndex,
+    Start,
+    has_known_starts,
+    is_hidden,
+    size_key,
+    start_kind,
+)
 from vidllava.media.container import decoder_of
-from vidllava.media.packets import CLEAN_START, NO_STAMP, NO_START, PacketIndex, Start
 from vidllava.media.reader import (
     REPEATING_CODECS,
     Damage,

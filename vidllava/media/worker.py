@@ -29,10 +29,9 @@ from vidllava.errors import MediaError, ResourceError, VidllavaError
 from vidllava.media.decode import check_plan
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
-from vidllava.media.picture_folder import CONTAINER, decode_folder
+from vidllava.media.picture import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
-from vidllava.media.wire import Array, new_region, unpack, unpack_error
-from vidllava.media.worker_process import WorkerProcess
+from vidllava.media.wire import Array, WorkerProcess, new_region, unpack, unpack_error
 
 Picture = npt.NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidllava.backbone.folders import config_path, read_json
-from vidllava.backbone.tuning import Tuning
+from vidllava.backbone.settings import Tuning
 from vidllava.data.options import EncodeOptions
 from vidllava.errors import UsageError
 from vidllava.media.timeline import SamplingRequest

@@ -18,8 +18,7 @@ from typing import Any
 
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.locate import bases, locate, weights_identity
-from vidllava.backbone.settings import read_settings
-from vidllava.backbone.tuning import Tuning
+from vidllava.backbone.settings import Tuning, read_settings
 from vidllava.data.load import Loading, Schemes, load_mixture, parts_of
 from vidllava.data.mixture import Mixture
 from vidllava.data.mixture_file import Part

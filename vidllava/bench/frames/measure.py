@@ -18,12 +18,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vidllava.backbone.answer import Answer, answer_seen, check_room
-from vidllava.backbone.clock import StageClock
-from vidllava.backbone.generate_options import GenerateOptions
 from vidllava.backbone.memory import OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
-from vidllava.backbone.see import EncodedVisuals, see
+from vidllava.backbone.see import EncodedVisuals, StageClock, see
+from vidllava.backbone.settings import GenerateOptions
 from vidllava.bench.frames.memory import PeakMemory
 from vidllava.bench.frames.planning import Failure, Planned, plan_cell
 from vidllava.bench.frames.request import Cell, FramesRequest

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidllava.backbone.clock import StageClock
 from vidllava.backbone.feature_cache import Entry
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.see import EncodedVisual, EncodedVisuals, see
+from vidllava.backbone.see import EncodedVisual, EncodedVisuals, StageClock, see
 from vidllava.errors import MediaError
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
