@@ -35,8 +35,8 @@ from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import locate
 from vidllava.backbone.splice import SampleInput, collate
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.options import EncodeOptions
 from vidllava.data.records import RecordSource
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.media.pixels import normalise
 from vidllava.nano.lessons import make_lesson, write_exhibit
 from vidllava.prompting.conversation import IGNORE, SLOT
@@ -171,8 +171,9 @@ def theirs_model() -> Any:
 
 def run_ours(rows: Path, given: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """`vidllava finetune` as a function."""
+    from vidllava.training.job import Job
     from vidllava.training.report import Silent
-    from vidllava.training.run import Job, finetune
+    from vidllava.training.run import finetune
     from vidllava.training.settings import TrainingSettings
 
     logged: list[Mapping[str, Any]] = []

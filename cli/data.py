@@ -24,11 +24,9 @@ from vidllava.errors import DatasetError, UsageError
 from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
-    from vidllava.data.check import Checker
-    from vidllava.data.load import Loading
-    from vidllava.data.mixture_file import Part
-    from vidllava.data.options import EncodeOptions
-    from vidllava.data.summary import Summary
+    from vidllava.data.check import Checker, Summary
+    from vidllava.data.load import Loading, Part
+    from vidllava.data.token_counter import EncodeOptions
 
 app = typer.Typer(no_args_is_help=True, help=HELP)
 _CHECK = "Check"
@@ -87,7 +85,7 @@ class Planning:
 
     def checked(self) -> EncodeOptions:
         """In the form in which samples are encoded. Raises UsageError."""
-        from vidllava.data.options import EncodeOptions
+        from vidllava.data.token_counter import EncodeOptions
         from vidllava.media.timeline import SamplingRequest
 
         asked = {"num_frames": self.num_frames, "fps": self.fps, "max_frames": self.max_frames}
@@ -208,12 +206,10 @@ def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Su
     """Look at every row; bad ones go to stdout where they shall be ``listed``."""
     limits, planned = asked.reading.limits(), asked.planning.checked()
     from vidllava.cli.frames import known_settings
-    from vidllava.data.check import Checker
-    from vidllava.data.headers import Headers
+    from vidllava.data.check import Checker, Summary
     from vidllava.data.load import Loading
-    from vidllava.data.media_index import MediaIndex
-    from vidllava.data.sampler_pool import SamplerPool
-    from vidllava.data.summary import Summary
+    from vidllava.data.media_index import Headers, MediaIndex
+    from vidllava.data.own_sampler import SamplerPool
     from vidllava.data.token_counter import TokenCounter
     from vidllava.files.cache_folder import CacheFolder
 

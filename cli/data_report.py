@@ -15,7 +15,7 @@ from vidllava.cli.console import Console, counted
 from vidllava.files.writing import replacing
 
 if TYPE_CHECKING:
-    from vidllava.data.summary import Summary
+    from vidllava.data.check import Summary
 
 _BAR = 40
 _PAUSE_SECONDS = 5.0

@@ -63,10 +63,11 @@ def finetune(
     vidllava finetune --config out/settings.json --output-dir out-2
     vidllava finetune --data train.jsonl --output-dir out --resume-from-checkpoint latest
     """
+    from vidllava.training.job import Job
     from vidllava.training.output import SETTINGS_FILE
     from vidllava.training.report import METRICS_FILE, validations
-    from vidllava.training.run import Job, is_first_process
     from vidllava.training.run import finetune as run
+    from vidllava.training.run import is_first_process
 
     if saving.output_dir is None:
         raise UsageError("--output-dir", "is missing", "name a folder for weights and metrics")

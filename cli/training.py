@@ -16,7 +16,7 @@ from vidllava.cli.learning import words_of
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:
-    from vidllava.data.options import EncodeOptions
+    from vidllava.data.token_counter import EncodeOptions
     from vidllava.media.limits import Limits
     from vidllava.media.timeline import SamplingRequest
 
@@ -159,7 +159,7 @@ class Reading:
 
     def checked(self, rows: DataOptions, *, seed: int) -> EncodeOptions:
         """In the form in which samples are encoded. Raises UsageError."""
-        from vidllava.data.options import EncodeOptions
+        from vidllava.data.token_counter import EncodeOptions
 
         return EncodeOptions(
             request=self.request(),

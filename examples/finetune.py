@@ -10,8 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from vidllava.training.job import Job
 from vidllava.training.report import Silent
-from vidllava.training.run import Job, finetune
+from vidllava.training.run import finetune
 from vidllava.training.settings import TrainingSettings
 
 MEDIA = Path(__file__).parent

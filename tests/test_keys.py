@@ -27,14 +27,14 @@ from vidllava.cli.asking import Weights
 from vidllava.cli.batch import settings_key
 from vidllava.cli.batch_rows import Row
 from vidllava.cli.bench_frames_run import _stamp
-from vidllava.data import text_lengths
-from vidllava.data.options import EncodeOptions
-from vidllava.data.text_lengths import TextLengths
+from vidllava.data import measure as text_lengths
+from vidllava.data.measure import TextLengths
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.judge import request_key
 from vidllava.files.identity import content_hash, media_identity
 from vidllava.media.timeline import SamplingRequest
-from vidllava.training.run import Job, run_state
+from vidllava.training.job import Job, run_state
 from vidllava.training.settings import FIXED, TrainingSettings
 from vidllava.visuals.question import AskOptions
 

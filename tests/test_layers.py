@@ -109,7 +109,7 @@ LIGHT = (
     "vidllava.data.load",
     "vidllava.data.measure",
     "vidllava.data.records",
-    "vidllava.data.summary",
+    "vidllava.data.check",
     "vidllava.data.token_counter",
     # So is a set of questions before any is asked.
     "vidllava.evaluation.answer_file",
@@ -134,7 +134,7 @@ LIGHT = (
     "vidllava.evaluation.task_perceptiontest",
     "vidllava.evaluation.task_videomme",
     "vidllava.evaluation.texts",
-    "vidllava.evaluation.wups",
+    "vidllava.evaluation.scoring",
 )
 SLOW = {"torch", "transformers", "accelerate"}
 HEAVY = SLOW | {"av", "decord", "torchcodec", "PIL", "triton", "tokenizers"}

@@ -71,8 +71,9 @@ def _load(folder: Path) -> OneVision:
 def _finetune_stage(start: Path, folder: Path, steps: int) -> None:
     """Stage 2-OV through the same code as `vidllava finetune`."""
     from vidllava.nano.source import world_source
+    from vidllava.training.job import Job
     from vidllava.training.report import Silent
-    from vidllava.training.run import Job, finetune
+    from vidllava.training.run import finetune
     from vidllava.training.settings import TrainingSettings
 
     job = Job(

@@ -5,9 +5,8 @@ with the mathematics.
 """
 
 from vidllava.kernels.api import rotate, splice
-from vidllava.kernels.block import BLOCK_FIELDS, MODES
+from vidllava.kernels.block import BLOCK_FIELDS, MODES, rotary_tables
 from vidllava.kernels.dispatch import choose
 from vidllava.kernels.plan import SplicePlan
-from vidllava.kernels.rotary import rotary_tables
 
 __all__ = ["BLOCK_FIELDS", "MODES", "SplicePlan", "choose", "rotary_tables", "rotate", "splice"]

@@ -11,10 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vidllava.kernels.block import MODES, Block
-from vidllava.kernels.geometry import axis_matrix
+from vidllava.kernels.block import MODES, Block, axis_matrix, rotary_tables
 from vidllava.kernels.plan import SplicePlan
-from vidllava.kernels.rotary import rotary_tables
 
 
 def splice_reference(

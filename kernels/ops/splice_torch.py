@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidllava.kernels.block import MODES
-from vidllava.kernels.rotary import rotary_tables
+from vidllava.kernels.block import MODES, rotary_tables
 from vidllava.kernels.runs import Run
 from vidllava.kernels.work import Work
 

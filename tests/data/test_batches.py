@@ -15,13 +15,12 @@ import torch
 
 from tests.worlds import World
 from vidllava.backbone.tokens import TextCodec
-from vidllava.data.batches import ReadAhead, Share, StepBatch, StepBatches
+from vidllava.data.batches import BadSample, Ledger, ReadAhead, Share, StepBatch, StepBatches
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.ledger import BadSample, Ledger
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
 from vidllava.data.source import Sample
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import DatasetError, ResourceError
 from vidllava.visuals.planner import ModelSettings
 

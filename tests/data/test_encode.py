@@ -14,8 +14,8 @@ from tests.clips import read_number, write_clip
 from tests.worlds import World, frames
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.options import EncodeOptions
 from vidllava.data.source import Sample, Visual
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import DatasetError, UsageError
 from vidllava.media.timeline import SamplingRequest
 from vidllava.prompting.conversation import IGNORE, SLOT, Turn

@@ -13,15 +13,13 @@ from PIL import Image
 from tests.clips import write_clip
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.headers import Headers
 from vidllava.data.measure import has_files, measure, with_lengths
-from vidllava.data.media_index import MediaIndex
+from vidllava.data.media_index import Headers, MediaIndex
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
+from vidllava.data.own_sampler import SamplerPool
 from vidllava.data.records import RecordSource
-from vidllava.data.sampler_pool import SamplerPool
-from vidllava.data.token_counter import TokenCounter
+from vidllava.data.token_counter import EncodeOptions, TokenCounter
 from vidllava.media.limits import Limits
 from vidllava.media.picture import load_picture, picture_size
 from vidllava.media.probe import probe

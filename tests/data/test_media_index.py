@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from vidllava.data import media_index
-from vidllava.data.headers import Headers
-from vidllava.data.media_index import FILE, Header, MediaIndex, empty
+from vidllava.data.media_index import FILE, Header, Headers, MediaIndex, empty
 from vidllava.errors import MediaError, ResourceError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.sampler import IN_PROCESS, InProcess

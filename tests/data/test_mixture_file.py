@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vidllava.data.load import Loading, load_mixture, load_source
+from vidllava.data.load import Loading, Subset, load_mixture, load_source, parse_strategy, subset
 from vidllava.data.mixing import BatchOrder
-from vidllava.data.subset import Subset, parse_strategy, subset
 from vidllava.errors import DatasetError, UsageError
 
 

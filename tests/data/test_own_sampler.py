@@ -17,10 +17,9 @@ from vidllava.data.batches import StepBatches
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
-from vidllava.data.own_sampler import OwnSampler
+from vidllava.data.own_sampler import OwnSampler, SamplerPool
 from vidllava.data.records import RecordSource
-from vidllava.data.sampler_pool import SamplerPool
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import MediaError, ResourceError
 from vidllava.media.limits import Limits
 from vidllava.visuals.planner import ModelSettings

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.test_own_sampler import children
-from vidllava.data.own_sampler import OwnSampler
-from vidllava.data.sampler_pool import SamplerPool
+from vidllava.data.own_sampler import OwnSampler, SamplerPool
 from vidllava.media import wire
 from vidllava.media.limits import Limits
 

@@ -11,11 +11,10 @@ import pytest
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.formats import parse_row
 from vidllava.data.media_root import MediaRoot
-from vidllava.data.options import EncodeOptions
 from vidllava.data.records import RecordSource
 from vidllava.data.row import RowContext, RowFault
 from vidllava.data.source import Sample
-from vidllava.data.token_counter import TokenCounter
+from vidllava.data.token_counter import EncodeOptions, TokenCounter
 from vidllava.errors import DatasetError
 from vidllava.prompting.template import IGNORE
 from vidllava.visuals.planner import ModelSettings

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidllava.evaluation import wups
+from vidllava.evaluation import scoring
 from vidllava.evaluation.item import LETTERS, EvalItem, Scoring
 from vidllava.evaluation.letters import chosen
 from vidllava.evaluation.scoring import score
@@ -109,7 +109,7 @@ def test_a_hidden_label_and_a_judges_question_have_no_score():
 
 
 def test_wups_without_wordnet_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(wups, "_tools", lambda: (None, "WUPS needs nltk"))
+    monkeypatch.setattr(scoring, "_tools", lambda: (None, "WUPS needs nltk"))
     assert score(item("wups", "a dog"), "a cat") == (None, "ok", "cat", "WUPS needs nltk")
 
 
@@ -139,10 +139,10 @@ class Lemmatizer:
 
 def test_wups_is_the_smaller_of_both_directions(monkeypatch: pytest.MonkeyPatch):
     tools = (WordNet(), Lemmatizer(), frozenset(("the",)))
-    monkeypatch.setattr(wups, "_tools", lambda: (tools, None))
-    assert wups.best("the dogs", ["dog"]) == 1.0
-    assert wups.best("the dog", ["cat"]) == pytest.approx(0.8)
-    assert wups.best("dog", ["car", "cat"]) == pytest.approx(0.8)
+    monkeypatch.setattr(scoring, "_tools", lambda: (tools, None))
+    assert scoring.best_wups("the dogs", ["dog"]) == 1.0
+    assert scoring.best_wups("the dog", ["cat"]) == pytest.approx(0.8)
+    assert scoring.best_wups("dog", ["car", "cat"]) == pytest.approx(0.8)
     # From the answer 1; from the reference dog 1 times cat 0.8
-    assert wups.best("dog", ["dog cat"]) == pytest.approx(0.8)
-    assert wups.best("xyz", ["dog"]) == 0.0
+    assert scoring.best_wups("dog", ["dog cat"]) == pytest.approx(0.8)
+    assert scoring.best_wups("xyz", ["dog"]) == 0.0

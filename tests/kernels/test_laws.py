@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.kernels.plans import Visual, case
 from vidllava.kernels import rotary_tables, rotate, splice
-from vidllava.kernels.geometry import axis_matrix
+from vidllava.kernels.block import axis_matrix
 
 INV_FREQ = 10_000.0 ** -(torch.arange(4) / 4)
 

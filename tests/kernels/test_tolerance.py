@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.tolerance import assert_as_good_as
+from vidllava.kernels.block import rotary_tables
 from vidllava.kernels.reference import rotate_reference
-from vidllava.kernels.rotary import rotary_tables
 
 LENGTH = 217
 

@@ -11,8 +11,9 @@ import pytest
 
 from tests.tiny import tiny_checkpoint
 from tests.worlds import World
+from vidllava.training.job import Job
 from vidllava.training.report import Outcome
-from vidllava.training.run import Job, finetune
+from vidllava.training.run import finetune
 from vidllava.training.settings import TrainingSettings
 
 EVERYTHING = ("text", "picture", "pictures", "video")

@@ -21,11 +21,11 @@ from tests.training.conftest import Heard
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
 from vidllava.data.records import RecordSource
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import ResourceError
 from vidllava.media.limits import Limits
-from vidllava.training import lengths
+from vidllava.training import session
 
 PATIENCE_SECONDS = 3.0
 """How long a process waits for another before torch gives the run up."""
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     accelerator = Accelerator(
         cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE_SECONDS))]
     )
-    look = lengths.measure
+    look = session.measure
     told: dict[str, Any] = {}
 
     def slowly(*arguments: Any) -> Any:
@@ -46,18 +46,18 @@ def main(folder: Path) -> None:
         time.sleep(2 * PATIENCE_SECONDS)
         return look(*arguments)
 
-    lengths.measure = slowly
+    session.measure = slowly
     backbone: Any = SimpleNamespace(
         settings=read_settings(folder / "tiny", "tiny"), codec=read_codec(folder / "tiny")
     )
     job: Any = SimpleNamespace(encode=EncodeOptions(), limits=Limits())
     heard = Heard()
     mixture = Mixture((RecordSource(folder / "rows.jsonl", folder),))
-    found = lengths.measured(mixture, job, backbone, accelerator, heard).lengths
+    found = session.with_measured_lengths(mixture, job, backbone, accelerator, heard).lengths
     assert found is not None
     told["lengths"], told["measurings"] = found.tolist(), len(heard.measurings)
     try:
-        lengths.measured(mixture, job, backbone, accelerator, heard)
+        session.with_measured_lengths(mixture, job, backbone, accelerator, heard)
     except (ResourceError, SystemExit) as fault:
         told["fault"] = repr(fault)
     (folder / f"rank-{accelerator.process_index}.json").write_text(json.dumps(told))

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vidllava.errors import ModelError, ResourceError, UsageError
-from vidllava.training import checkpoint, state
+from vidllava.training import checkpoint
 from vidllava.training.checkpoint import (
     find_checkpoint,
     publish,
@@ -196,36 +196,36 @@ def stepped(seed: int, optim: str = "adamw_torch") -> tuple[nn.Linear, Optimizer
 @pytest.mark.parametrize("optim", ["adamw_torch", "muon"])
 def test_optimizer_and_random_numbers_come_back_bit_for_bit(tmp_path: Path, optim: str):
     model, optimizer = stepped(0, optim)
-    state.save_optimizer(optimizer, model.named_parameters(), tmp_path)
-    state.save_random(state.random_state(torch.device("cpu"))[None], tmp_path)
+    checkpoint.save_optimizer(optimizer, model.named_parameters(), tmp_path)
+    checkpoint.save_random(checkpoint.random_state(torch.device("cpu"))[None], tmp_path)
     drawn = torch.randn(5)
     other, fresh = stepped(1, optim)
-    state.load_optimizer(fresh, other.named_parameters(), tmp_path)
+    checkpoint.load_optimizer(fresh, other.named_parameters(), tmp_path)
     for before, after in zip(model.parameters(), other.parameters(), strict=True):
         saved, loaded = optimizer.owner(before).state[before], fresh.owner(after).state[after]
         assert saved.keys() == loaded.keys()
         assert all(torch.equal(value, loaded[moment]) for moment, value in saved.items())
-    state.restore_random(state.load_random(tmp_path, 0), torch.device("cpu"))
+    checkpoint.restore_random(checkpoint.load_random(tmp_path, 0), torch.device("cpu"))
     assert torch.equal(torch.randn(5), drawn)
     with pytest.raises(ModelError, match="no random numbers of process 1"):
-        state.load_random(tmp_path, 1)
+        checkpoint.load_random(tmp_path, 1)
 
 
 def test_the_state_of_another_model_is_refused(tmp_path: Path):
     model, optimizer = stepped(0)
-    state.save_optimizer(optimizer, model.named_parameters(), tmp_path)
+    checkpoint.save_optimizer(optimizer, model.named_parameters(), tmp_path)
     wider = nn.Linear(4, 2)
     with pytest.raises(ModelError, match="does not fit parameter weight"):
-        state.load_optimizer(optimizers(wider), wider.named_parameters(), tmp_path)
+        checkpoint.load_optimizer(optimizers(wider), wider.named_parameters(), tmp_path)
     with pytest.raises(ModelError, match="has a state for bias, which is not trained"):
-        state.load_optimizer(optimizer, [("weight", model.weight)], tmp_path)
+        checkpoint.load_optimizer(optimizer, [("weight", model.weight)], tmp_path)
 
 
 def test_a_pickle_is_not_loaded(tmp_path: Path):
-    torch.save({"step": torch.tensor(1)}, tmp_path / state.OPTIMIZER_FILE)
+    torch.save({"step": torch.tensor(1)}, tmp_path / checkpoint.OPTIMIZER_FILE)
     model, optimizer = stepped(0)
     with pytest.raises(ModelError, match=r"optimizer.safetensors: cannot be read"):
-        state.load_optimizer(optimizer, model.named_parameters(), tmp_path)
+        checkpoint.load_optimizer(optimizer, model.named_parameters(), tmp_path)
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path: Path):

@@ -11,8 +11,8 @@ import pytest
 from tests.tiny import tiny_checkpoint
 from tests.training.conftest import metrics, weights
 from vidllava.cli import main
+from vidllava.training.job import Job, record
 from vidllava.training.report import Outcome
-from vidllava.training.run import Job, record
 from vidllava.training.settings import TrainingSettings
 
 WORDS = ("--device", "cpu", "--quiet")

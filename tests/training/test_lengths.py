@@ -19,15 +19,14 @@ from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.cli import progress
 from vidllava.cli.console import Console
-from vidllava.data import text_lengths
+from vidllava.data import measure as text_lengths
+from vidllava.data.measure import UNCOUNTED, TextLengths
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
 from vidllava.data.records import RecordSource
-from vidllava.data.text_lengths import UNCOUNTED, TextLengths
-from vidllava.data.token_counter import TokenCounter
+from vidllava.data.token_counter import EncodeOptions, TokenCounter
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.media.limits import Limits
-from vidllava.training import lengths
+from vidllava.training import session
 
 
 def write_rows(folder: Path, count: int, word: str = "why? ") -> Path:
@@ -91,7 +90,7 @@ def measured(path: Path, parts: tuple[Any, Any], **options: Any) -> list[int]:
     job, backbone = parts
     job.encode = EncodeOptions(**options)
     mixture = Mixture((RecordSource(path),))
-    found = lengths.measured(mixture, job, backbone, Accelerator(cpu=True), Heard()).lengths  # type: ignore[arg-type]
+    found = session.with_measured_lengths(mixture, job, backbone, Accelerator(cpu=True), Heard()).lengths  # type: ignore[arg-type]
     assert found is not None
     return found.tolist()
 
@@ -134,7 +133,7 @@ def test_what_a_start_has_counted_is_kept_where_it_is_cut_off(
 
     path = write_rows(tmp_path, 9)
     with monkeypatch.context() as patch:
-        patch.setattr(lengths, "wait", cut_off)
+        patch.setattr(session, "wait", cut_off)
         with pytest.raises(KeyboardInterrupt):
             measured(path, parts)
     assert min(measured(path, parts)) > 0

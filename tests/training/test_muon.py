@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from vidllava.training import muon
-from vidllava.training.muon import Muon, orthogonal
+from vidllava.training import optimizer
+from vidllava.training.optimizer import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5)])
 def test_it_makes_the_update_that_torch_makes(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]):
-    monkeypatch.setattr(muon, "_quick_type", lambda device: torch.bfloat16)
+    monkeypatch.setattr(optimizer, "_quick_type", lambda device: torch.bfloat16)
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     mine = Muon([{"params": [ours]}], lr=1e-2, weight_decay=0.3)

@@ -15,10 +15,10 @@ from tests.training.conftest import Heard, Run, metrics
 from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.settings import named_settings, read_settings
-from vidllava.data.options import EncodeOptions
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import UsageError
 from vidllava.media.timeline import SamplingRequest
-from vidllava.training import stages
+from vidllava.training import recipe as recipes
 from vidllava.training.recipe import Resolved, llm_parameters, resolve
 from vidllava.training.settings import TrainingSettings
 from vidllava.visuals.planner import ModelSettings
@@ -110,7 +110,7 @@ def test_a_recipe_reads_clips_as_its_system_does(recipe, frames, stride, mode, n
     [(0.5e9, 2e-5), (7e9, 2e-5), (14e9, 2e-5), (32e9, 1e-5), (110e9, 1e-5)],
 )
 def test_the_rate_falls_with_the_size_of_the_language_model(parameters: float, rate: float):
-    found = stages.figures("ablations", "2-si", llm_parameters=int(parameters))
+    found = recipes.stage_figures("ablations", "2-si", llm_parameters=int(parameters))
     assert found.learning_rate == rate
     assert found.learning_rate * found.vision_share == pytest.approx(2e-6)
 

@@ -11,11 +11,12 @@ import pytest
 from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import UsageError
 from vidllava.media.timeline import SamplingRequest
-from vidllava.training import parameters, schedule
-from vidllava.training.run import Job, run_state
+from vidllava.training import parameters
+from vidllava.training.job import Job, run_state
+from vidllava.training.optimizer import num_warmup_steps, schedule_factor
 from vidllava.training.settings import FIXED, TrainingSettings
 
 
@@ -129,7 +130,7 @@ def test_rates_that_are_not_given_follow_the_language_model():
 
 def test_the_rate_rises_then_falls():
     def rate(step: int, kind="cosine") -> float:
-        return schedule.factor(step, total_steps=100, warmup_steps=10, kind=kind)
+        return schedule_factor(step, total_steps=100, warmup_steps=10, kind=kind)
 
     assert [rate(step) for step in range(10)] == pytest.approx([0.1 * (n + 1) for n in range(10)])
     assert rate(10) == 1.0
@@ -147,12 +148,12 @@ def test_the_rate_rises_then_falls():
     [(0.03, None, 4), (0.0, None, 0), (0.5, 7, 7), (0.0, 500, 101), (1.0, None, 101)],
 )
 def test_warmup_steps(ratio, steps, expected):
-    assert schedule.warmup(101, ratio=ratio, steps=steps) == expected
+    assert num_warmup_steps(101, ratio=ratio, steps=steps) == expected
 
 
 def test_a_run_of_one_step_learns():
-    assert schedule.factor(0, total_steps=1, warmup_steps=1, kind="cosine") == 1.0
-    assert schedule.factor(0, total_steps=1, warmup_steps=0, kind="cosine") == 1.0
+    assert schedule_factor(0, total_steps=1, warmup_steps=1, kind="cosine") == 1.0
+    assert schedule_factor(0, total_steps=1, warmup_steps=0, kind="cosine") == 1.0
 
 
 def test_groups_hold_every_trained_weight_once_with_its_rate(checkpoint: Path):

@@ -24,11 +24,11 @@ from vidllava.cli import progress
 from vidllava.cli.console import Console
 from vidllava.cli.progress import TrainingProgress, figures, module_table
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.options import EncodeOptions
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import DivergedError, UsageError
-from vidllava.training import plots, trackers
+from vidllava.training import report
 from vidllava.training.meter import sums_by_modality
-from vidllava.training.plots import draw, smoothed
+from vidllava.training.report import draw, smoothed
 
 ROW: dict[str, Any] = {
     "step": 7,
@@ -95,7 +95,7 @@ def test_any_tracker_of_accelerate_is_started_told_and_ended(
 def test_a_tracker_that_is_not_installed_is_told_before_any_work(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UsageError, match=r"--report-to wandb: its package is not installed \(pip install wandb"
     ):
@@ -159,7 +159,7 @@ def test_rows_without_a_loss_leave_a_gap_and_no_fault(tmp_path: Path):
     rows = [{"step": n, "loss": None if n == 3 else 1 / n, "learning_rate": 1e-5} for n in range(1, 9)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert draw(path, tmp_path / "loss.png")
-    assert plots._column(rows, "loss")[0] == [1, 2, 4, 5, 6, 7, 8]
+    assert report._column(rows, "loss")[0] == [1, 2, 4, 5, 6, 7, 8]
 
 
 def test_the_smoothed_line_is_the_mean_of_the_neighbours():
@@ -260,7 +260,7 @@ def test_a_tracker_is_told_numbers_only(tmp_path: Path, monkeypatch: pytest.Monk
         def log(self, values: Mapping[str, Any], step: int) -> None:
             told.append(values)
 
-    tracked = trackers.Tracked(Heard(), (), tmp_path, {})
+    tracked = report.Tracked(Heard(), (), tmp_path, {})
     monkeypatch.setattr(tracked, "_trackers", [Fake()])
     tracked.logged({"step": 3, "loss": None, "learning_rate": 1e-5})
     assert told == [{"learning_rate": 1e-5}]

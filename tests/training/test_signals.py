@@ -16,9 +16,9 @@ import pytest
 from tests.training.conftest import EVERYTHING, Heard, Run, weights
 from tests.worlds import World
 from vidllava.data.source import Sample
-from vidllava.training import session, state
+from vidllava.training import checkpoint, session
 from vidllava.training.checkpoint import find_checkpoint
-from vidllava.training.signals import StopRequest
+from vidllava.training.together import StopRequest
 
 SECONDS = 10.0  # within which a run must have ended
 SAMPLES_A_STEP = 4
@@ -76,7 +76,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, wanted: int, *numbers: int) -> None
 
 def while_saving(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[Path]:
     """Send these signals in the middle of a checkpoint; returns where it was written."""
-    save, written = state.save_optimizer, []
+    save, written = checkpoint.save_optimizer, []
 
     def interrupted(optimizer, named, folder):
         written.append(folder)
@@ -84,7 +84,7 @@ def while_saving(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[Path]:
             os.kill(os.getpid(), number)
         save(optimizer, named, folder)
 
-    monkeypatch.setattr(state, "save_optimizer", interrupted)
+    monkeypatch.setattr(checkpoint, "save_optimizer", interrupted)
     return written
 
 
@@ -130,7 +130,7 @@ def test_what_a_launcher_passes_on_is_one_request(run: Run, tmp_path: Path, monk
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal == signal.SIGINT
-        monkeypatch.setattr("vidllava.training.signals._ECHO_SECONDS", 0.0)
+        monkeypatch.setattr("vidllava.training.together._ECHO_SECONDS", 0.0)
         with pytest.raises(SystemExit):
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -20,10 +20,10 @@ from vidllava.cli.progress import TrainingProgress, validation_summary
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import DatasetError, UsageError
-from vidllava.training.plots import draw, figure_of
-from vidllava.training.signals import StopRequest
+from vidllava.training.report import draw, figure_of
+from vidllava.training.together import StopRequest
 from vidllava.training.validation import Validation
 
 HELD_OUT = World(EVERYTHING, 2, name="held-out")

@@ -18,16 +18,15 @@ from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import ForwardOutput
 from vidllava.backbone.splice import PackedBatch
-from vidllava.data.batches import Share, StepBatches
+from vidllava.data.batches import Ledger, Share, StepBatches
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.ledger import Ledger
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.data.options import EncodeOptions
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.training.loop import Trainer
 from vidllava.training.report import Silent
 from vidllava.training.settings import TrainingSettings
-from vidllava.training.signals import StopRequest
+from vidllava.training.together import StopRequest
 from vidllava.training.validation import Validation, ValidationBatches
 
 STEPS, SIZE = 4, 4

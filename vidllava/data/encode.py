@@ -13,9 +13,8 @@ import torch
 
 from vidllava.backbone.splice import SampleInput, VisualInput
 from vidllava.backbone.tokens import TextCodec
-from vidllava.data.options import EncodeOptions
 from vidllava.data.source import Sample, Visual
-from vidllava.data.token_counter import TokenCounter
+from vidllava.data.token_counter import EncodeOptions, TokenCounter
 from vidllava.media.decode import choose_backend
 from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
 from vidllava.media.sampler import IN_PROCESS, Sampler

@@ -2,18 +2,199 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from vidllava.data.keys import kind_of
+from vidllava.data.mixing import shuffled
 from vidllava.data.mixture import Mixture
-from vidllava.data.mixture_file import Part, is_mixture, read_mixture
 from vidllava.data.records import OnFault, RecordSource
-from vidllava.data.source import Source
-from vidllava.data.subset import subset
+from vidllava.data.source import Modality, Sample, Source
 from vidllava.errors import DatasetError, UsageError
+
+_HEAD_BYTES = 1 << 16
+_DATASETS = re.compile(rb"^datasets[ \t]*:", re.MULTILINE)
+_PATHS = ("json_path", "path")
+_ROOTS = ("media_root", "image_folder", "video_folder")
+_KEYS = (*_PATHS, "sampling_strategy", "weight", *_ROOTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One data set of a mixture."""
+
+    path: Path
+    strategy: str = "all"
+    weight: float = 1.0
+    media_root: Path | None = None
+    """None leaves it to the command, and else to where the rows lie."""
+
+
+def is_mixture(path: Path) -> bool:
+    """Whether a file is no JSON and is named .yaml or has `datasets:` at the start of a line.
+
+    Raises DatasetError.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError as error:
+        raise DatasetError(
+            path, error.strerror or "cannot be read", "check the path and its permissions"
+        ) from None
+    named_so = path.suffix.lower() in (".yaml", ".yml")
+    return head[:1] not in (b"[", b"{") and (named_so or _DATASETS.search(head) is not None)
+
+
+def read_mixture(path: Path) -> list[Part]:
+    """The data sets of a mixture file. Raises DatasetError naming every entry that cannot be meant."""
+    # Not at the top: only those who have such a file need it.
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(
+            path, f"is no YAML: {' '.join(str(error).split())}", "see vidllava data --help"
+        ) from None
+    except OSError as error:
+        raise DatasetError(
+            path, error.strerror or "cannot be read", "check the path and its permissions"
+        ) from None
+    entries = content.get("datasets") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise DatasetError(
+            path, "`datasets` must be a list with an entry for each data set", "see vidllava data --help"
+        )
+    others = [str(key) for key in content if key != "datasets"]
+    if others:
+        raise DatasetError(path, f"has unknown keys: {', '.join(others)}", "only `datasets` means something")
+    parts: list[Part] = []
+    faults = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            parts.append(_part(entry, path.parent))
+        except (DatasetError, UsageError) as error:
+            faults.append(f"entry {number}: {error.what}")
+    if faults:
+        raise DatasetError(path, "; ".join(faults), f"known keys are {', '.join(_KEYS)}")
+    return parts
+
+
+def _part(entry: Any, folder: Path) -> Part:
+    if not isinstance(entry, dict):
+        raise DatasetError("entry", f"must be a mapping, not {kind_of(entry)}", "see vidllava data --help")
+    unknown = [str(key) for key in entry if key not in _KEYS]
+    if unknown:
+        raise DatasetError("entry", f"unknown key {', '.join(unknown)}", "see vidllava data --help")
+    path = _one_text(entry, _PATHS)
+    if path is None:
+        raise DatasetError("entry", "needs `json_path`", "json_path: rows.jsonl")
+    strategy = _one_text(entry, ("sampling_strategy",)) or "all"
+    parse_strategy(strategy)
+    weight = entry.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1000:
+        raise DatasetError(
+            "entry", f"`weight` must be a number above 0, at most 1000, not {weight!r}", "weight: 0.5"
+        )
+    root = _one_text(entry, _ROOTS)
+    return Part(
+        path=folder / path,
+        strategy=strategy,
+        weight=float(weight),
+        media_root=None if root is None else folder / root,
+    )
+
+
+def _one_text(entry: dict[Any, Any], names: tuple[str, ...]) -> str | None:
+    """The text under one of these names for the same thing."""
+    given = {entry[name] for name in names if isinstance(entry.get(name), str)}
+    wrong = [name for name in names if entry.get(name) is not None and not isinstance(entry[name], str)]
+    if wrong:
+        raise DatasetError(
+            "entry",
+            f"`{wrong[0]}` must be a text, not {kind_of(entry[wrong[0]])}",
+            "see vidllava data --help",
+        )
+    if len(given) > 1:
+        raise DatasetError("entry", f"{' and '.join(names)} name different things", "give one of them")
+    return next(iter(given), None)
+
+
+_STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?)(%?)")
+_HINT = "all, first:N, end:N or random:N, where N is a count or a percentage such as 30%"
+
+
+class Subset:
+    """Some samples of a source, in the source's order."""
+
+    def __init__(self, source: Source, chosen: np.ndarray, strategy: str) -> None:
+        """`chosen` is int64 [n], ascending."""
+        self.source, self.chosen = source, chosen
+        self.name = source.name
+        digest = hashlib.blake2b(chosen.tobytes(), digest_size=8).hexdigest()
+        self.fingerprint = f"{getattr(source, 'fingerprint', source.name)} {strategy} {digest}"
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def modality(self, index: int) -> Modality:
+        """Which kind of sample stands at `index`."""
+        return self.source.modality(int(self.chosen[index]))
+
+    def sample(self, index: int) -> Sample:
+        """The sample at `index`."""
+        return self.source.sample(int(self.chosen[index]))
+
+    def row(self, index: int) -> int | None:
+        """The row of the file that it came from."""
+        row: Callable[[int], int] | None = getattr(self.source, "row", None)
+        return None if row is None else row(int(self.chosen[index]))
+
+
+def subset(source: Source, strategy: str, *, seed: int) -> Source:
+    """The part of `source` that `strategy` names. Raises UsageError for a strategy that cannot be meant.
+
+    A count above what the source holds takes all of it, as in LLaVA-NeXT; a percentage above 100 is refused.
+    """
+    part = parse_strategy(strategy)
+    if part is None:
+        return source
+    which, amount, is_share = part
+    total = len(source)
+    count = min(math.ceil(amount / 100 * total) if is_share else int(amount), total)
+    if which == "first":
+        chosen = np.arange(count)
+    elif which == "end":
+        chosen = np.arange(total - count, total)
+    else:
+        # By the file's name alone: a data set may be moved, or named from another folder.
+        own = os.path.basename(source.name).encode("utf-8", "surrogateescape")
+        name = int.from_bytes(hashlib.blake2b(own, digest_size=8).digest(), "little")
+        chosen = np.sort(shuffled(total, seed, name)[:count])
+    return Subset(source, chosen.astype(np.int64), strategy)
+
+
+def parse_strategy(strategy: str) -> tuple[str, float, bool] | None:
+    """(first, end or random; amount; whether it is a percentage), or None for all. Raises UsageError."""
+    if strategy == "all":
+        return None
+    match = _STRATEGY.fullmatch(strategy.strip())
+    if match is None:
+        raise UsageError("sampling_strategy", f"{strategy!r} is unknown", _HINT)
+    which, amount, is_share = match[1], float(match[2]), match[3] == "%"
+    if amount <= 0 or (is_share and amount > 100) or (not is_share and not amount.is_integer()):
+        raise UsageError("sampling_strategy", f"{strategy!r} takes no possible part", _HINT)
+    return which, amount, is_share
+
 
 _BRACES = re.compile(r"([^{}]*)\{([^{}]*)\}([^{}]*)")
 Schemes = Mapping[str, Callable[[str], Source]]

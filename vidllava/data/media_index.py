@@ -24,8 +24,9 @@ from types import TracebackType
 
 import numpy as np
 
-from vidllava.errors import ResourceError
+from vidllava.errors import MediaError, ResourceError
 from vidllava.files.cache_folder import CacheFolder
+from vidllava.media.sampler import HeaderSampler
 
 FILE = "media-5.sqlite3"
 """The number is that of the table and of what a look finds: another one is another file."""
@@ -231,3 +232,49 @@ def _packed(times: np.ndarray) -> bytes:
 def _header(height: int, width: int, times: bytes | None, seconds: float | None, fault: str | None) -> Header:
     found = None if times is None else np.cumsum(np.frombuffer(zlib.decompress(times), np.int64)) / _NANO
     return Header(int(height), int(width), found, seconds, fault)
+
+
+class Headers:
+    """Looks files up in the index, else opens them. For any number of threads."""
+
+    def __init__(self, index: MediaIndex) -> None:
+        self._index = index
+
+    def picture(self, path: str, sampler: HeaderSampler) -> Header:
+        """The upright size of a picture. Raises MediaError, ResourceError."""
+        return self._look(path, lambda: Header(*sampler.picture_size(path)), clip=False)
+
+    def clip(self, path: str, sampler: HeaderSampler) -> Header:
+        """The upright size and the times of a clip. Raises MediaError, ResourceError."""
+
+        def probed() -> Header:
+            info = sampler.probe(path)
+            return Header(info.height, info.width, info.frame_times, info.duration_seconds)
+
+        return self._look(path, probed, clip=True)
+
+    def _look(self, path: str, look: Callable[[], Header], *, clip: bool) -> Header:
+        known = self._index.find(path)
+        # A file may be named as a picture and as a clip: what one look found says nothing of the other.
+        if known is not None and known.fault is None and (known.frame_times is not None) == clip:
+            return known
+        if known is not None and known.fault is not None and known.fault.startswith(_MARKS[clip]):
+            thing, what, hint = known.fault.removeprefix(_MARKS[clip]).split("\0")
+            raise MediaError(thing, what, hint)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise MediaError(
+                path, (error.strerror or "cannot be read").lower(), "check its permissions"
+            ) from None
+        try:
+            found = look()
+        except MediaError as error:
+            words = "\0".join((error.thing, error.what, error.hint or ""))
+            self._index.keep(path, status, Header(fault=_MARKS[clip] + words))
+            raise
+        self._index.keep(path, status, found)
+        return found
+
+
+_MARKS = {True: "clip:", False: "picture:"}

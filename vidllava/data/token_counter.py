@@ -9,18 +9,22 @@ The encoder plans with the same object, so a count and the sample that is traine
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from vidllava.data.headers import Headers
-from vidllava.data.options import EncodeOptions
+from vidllava.data.media_index import Headers
 from vidllava.data.source import Sample, Visual, modality_of
 from vidllava.errors import DatasetError
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import HeaderSampler
+from vidllava.media.timeline import Sampling, SamplingRequest
 from vidllava.prompting.conversation import (
     TEMPLATES,
     Encoder,
+    LabelRule,
     MediaKind,
+    Placement,
     TokenizedPrompt,
     Turn,
     leading,
@@ -28,10 +32,37 @@ from vidllava.prompting.conversation import (
     place,
     tokenize,
 )
-from vidllava.prompting.formatting import formatting_prompt, with_format
+from vidllava.prompting.formatting import formatting_prompt, tokenize_plain, with_format
 from vidllava.prompting.layout import VisualLayout
-from vidllava.prompting.plain import tokenize_plain
-from vidllava.visuals.planner import ModelSettings, VisualPlanner
+from vidllava.visuals.planner import ModelSettings, PoolingOptions, VisualPlanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(PoolingOptions):
+    """How samples become tokens; None takes the model preset's own value.
+
+    request       which frames of a clip file that asks for none itself
+    sampling      whether a number of frames is even in time or by index, where a clip does not say
+    placement     where visuals stand, None = in-place; "mixed" draws per sample from `seed`
+    max_length    most rows one sample may have; None = the model's trained context
+    anyres_grids  tiles of a picture that is alone, as `parse_pinpoints` reads them, or "whole" for none;
+                  with `anyres_max_tiles` it becomes part of the model's settings (`backbone.tuning`)
+    plain         the format of stage 1: visual and caption, nothing else
+    labels        "upstream" also trains on what LLaVA-NeXT's trainer does
+    formatting_prompts  ask for the form of answer that a data set wants (`prompting.formatting`)
+    """
+
+    request: SamplingRequest | None = None
+    sampling: Sampling | None = None
+    placement: Placement | None = None
+    anyres_grids: str | None = None
+    anyres_max_tiles: int | None = None
+    plain: bool | None = None
+    labels: LabelRule = "answers"
+    formatting_prompts: bool = False
+    max_length: int | None = None
+    video_backend: str | None = None
+    seed: int = 0
 
 
 class TokenCounter:

@@ -17,7 +17,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidllava.errors import DatasetError
+from vidllava.prompting.template import IGNORE, SLOT, Control, Encoder, Template, TokenizedPrompt
 from vidllava.prompting.turns import Placeholder, Turn
+
+
+def tokenize_plain(
+    turns: Sequence[Turn], template: Template, encoder: Encoder, *, source: str
+) -> TokenizedPrompt:
+    """Visuals and one answer, as ids with labels. Raises DatasetError for any other conversation."""
+    spoken = [turn for turn in turns if turn.role != "system"]
+    if len(spoken) != 2:
+        what = f"has {len(spoken)} turns; the plain format of stage 1 takes a question and a caption"
+        raise DatasetError(source, what, "--stage 1.5 or later for conversations")
+    question, caption = spoken
+    slots = [SLOT] * len(question.placeholders)
+    if not slots:
+        raise DatasetError(source, "has no picture or clip", "stage 1 learns from captions of visuals")
+    begin = [encoder.special(piece.name) for piece in template.begin if isinstance(piece, Control)]
+    labels = encoder.encode(f"{caption.text}\n")
+    before = [*begin, *slots]
+    targets = labels if caption.learned else [IGNORE] * len(labels)
+    return TokenizedPrompt(tuple(before + labels), tuple([IGNORE] * len(before) + targets))
+
 
 Position = Literal["head", "tail", "all"]
 Table = Literal["picture", "pictures", "video", "text"]

@@ -17,18 +17,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from vidllava.data.batches import ReadAhead, StepBatch, StepBatches
-from vidllava.data.ledger import Ledger
+from vidllava.data.batches import Ledger, ReadAhead, StepBatch, StepBatches
 from vidllava.errors import DatasetError, DivergedError
-from vidllava.training import parameters, schedule
+from vidllava.training import parameters
 from vidllava.training.meter import Meter, sums_by_modality
-from vidllava.training.optimizer import build_optimizers
+from vidllava.training.optimizer import build_optimizers, num_warmup_steps, schedule_factor
 from vidllava.training.precision import Precision, precision_of
 from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row, validations
-from vidllava.training.resources import told
 from vidllava.training.settings import TrainingSettings
-from vidllava.training.signals import StopRequest
-from vidllava.training.together import Together
+from vidllava.training.together import StopRequest, Together, told
 from vidllava.training.validation import Validation
 
 MAX_IDS = 8  # samples named where a step was not finite
@@ -52,7 +49,7 @@ class Trainer:
     ) -> None:
         self.settings, self.total_steps, self.batches = settings, total_steps, batches
         self.accelerator, self.output, self.ledger, self.report = accelerator, output, ledger, report
-        self.warmup_steps = schedule.warmup(
+        self.warmup_steps = num_warmup_steps(
             total_steps, ratio=settings.warmup_ratio, steps=settings.warmup_steps
         )
         self.named = parameters.trainable(model)
@@ -165,7 +162,7 @@ class Trainer:
         """One optimizer step over `labels` labels of all processes: (their mean loss, gradient norm, ids of
         the samples to look at if it was not finite); a loss of None: the step was not applied."""
         world, device = self.accelerator.num_processes, self.accelerator.device
-        rate = schedule.factor(
+        rate = schedule_factor(
             data.step,
             total_steps=self.total_steps,
             warmup_steps=self.warmup_steps,

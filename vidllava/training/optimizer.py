@@ -7,15 +7,71 @@ nano does; a released checkpoint was trained with AdamW and is best fine-tuned w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from vidllava.training import parameters
-from vidllava.training.muon import Muon
-from vidllava.training.settings import TrainingSettings
+from vidllava.training.settings import Scheduler, TrainingSettings
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+_ITERATIONS = 5
+_SMALL = 1e-7
+
+
+class Muon(torch.optim.Muon):
+    """Momentum, made orthogonal, for matrices between hidden layers."""
+
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], *, lr: float = 1e-3, weight_decay: float = 0.1
+    ) -> None:
+        super().__init__(
+            groups, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
+        grad, momentum = parameter.grad, group["momentum"]
+        assert grad is not None
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        average = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        direction = orthogonal(grad.lerp(average, momentum))  # Nesterov's
+        rate = group["lr"] * 0.2 * math.sqrt(max(parameter.shape))
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(direction.to(parameter.dtype), alpha=-rate)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Near the closest orthogonal matrix to ``matrix`` [rows, columns]: Newton-Schulz, five steps."""
+    found = matrix.to(_quick_type(matrix.device))
+    if tall := matrix.shape[0] > matrix.shape[1]:
+        found = found.T
+    found = found / found.norm().clamp(min=_SMALL)
+    for _ in range(_ITERATIONS):
+        gram = found @ found.T
+        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), found, beta=_A)
+    return found.T if tall else found
+
+
+def _quick_type(device: torch.device) -> torch.dtype:
+    if device.type != "cpu":
+        return torch.bfloat16
+    quick = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if quick else torch.float32
 
 
 class Optimizers:
@@ -77,3 +133,22 @@ def build_optimizers(model: nn.Module, settings: TrainingSettings) -> Optimizers
         eps=settings.adam_epsilon,
         fused=True,
     )
+
+
+def num_warmup_steps(total_steps: int, *, ratio: float, steps: int | None) -> int:
+    """How many steps warm up: `steps` if given, else the share `ratio`, rounded up as Hugging Face does."""
+    return min(steps if steps is not None else math.ceil(total_steps * ratio), total_steps)
+
+
+def schedule_factor(step: int, *, total_steps: int, warmup_steps: int, kind: Scheduler) -> float:
+    """What the peak rates are multiplied with in `step`, counted from 0.
+
+    Rises linearly and reaches 1 in the last step of the warm-up (the first step already learns); then falls
+    along half a cosine or a line towards 0 after the last step, or stays.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1.0 - progress if kind == "linear" else 1.0

@@ -11,17 +11,169 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from vidllava.backbone.folders import config_path, read_json
 from vidllava.backbone.settings import Tuning
-from vidllava.data.options import EncodeOptions
+from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import UsageError
 from vidllava.media.timeline import SamplingRequest
+from vidllava.prompting.conversation import Placement
 from vidllava.prompting.layout import parse_pinpoints
-from vidllava.training import stages
-from vidllava.training.settings import TrainingSettings
+from vidllava.training.settings import Module, RecipeName, StageName, TrainingSettings
 from vidllava.visuals.planner import ModelSettings
+from vidllava.visuals.presets import PRESETS, Preset
+
+AnyRes = str
+"""Grids of tiles as `prompting.layout.parse_pinpoints` reads them, or WHOLE."""
+WHOLE = "whole"
+"""No tiles: a picture is seen once, squashed into a square (image_aspect_ratio square)."""
+
+# LLaVA-NeXT's five grids, 384 x {2x2, 1x{2,3}, {2,3}x1} (order of its image_grid_pinpoints).
+NEXT_GRIDS: AnyRes = "(1x2),(2x1),(2x2),(3x1),(1x3)"
+# OneVision's and the ablations' best: 384 x {(1x1)..(6x6)}.
+HIGHER_GRIDS: AnyRes = "(1x1),...,(6x6)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What one stage of one recipe sets. None leaves it to the model or to the general default."""
+
+    freeze: tuple[Module, ...] = ()
+    learning_rate: float
+    """Of the language model."""
+    vision_share: float = 0.2
+    """The tower's rate as a share of the language model's; the projector learns as fast as the latter."""
+    anyres_grids: AnyRes | None = None
+    anyres_max_tiles: int | None = None
+    """Most tokens of a picture are those of the base view and of so many tiles."""
+    model_max_length: int | None = None
+    plain: bool = False
+    source: str
+
+
+# LLaVA-OneVision, Table 1, and its scripts pretrain_siglip.sh, finetune_si.sh, finetune_ov.sh.
+# The table prints a vision rate for stage 1, where the tower is frozen; the scripts are followed.
+_OV = "LLaVA-OneVision, Table 1"
+ONEVISION: dict[StageName, Figures] = {
+    "1": Figures(
+        freeze=("vision", "llm"),  # mm_tunable_parts mm_mlp_adapter; the newline vector is the LLM's
+        learning_rate=1e-3,
+        anyres_grids=WHOLE,  # 729 tokens
+        model_max_length=8192,
+        plain=True,
+        source=_OV,
+    ),
+    "1.5": Figures(
+        learning_rate=1e-5,
+        vision_share=0.2,  # 2e-6
+        anyres_grids=NEXT_GRIDS,
+        anyres_max_tiles=4,  # 729 * 5
+        model_max_length=32768,
+        source=_OV,
+    ),
+    "2-si": Figures(
+        learning_rate=1e-5,
+        vision_share=0.2,  # 2e-6
+        anyres_grids=HIGHER_GRIDS,
+        anyres_max_tiles=9,  # 729 * 10
+        model_max_length=32768,
+        source=_OV,
+    ),
+}
+ONEVISION["2-ov"] = ONEVISION["2-si"]
+
+# LLaVA-NeXT-Ablations: rates that were best for Qwen1.5 by size, batch 128; vision 2e-6 throughout.
+_ABLATION_RATES = ((20e9, 2e-5), (float("inf"), 1e-5))
+_ABLATION_VISION_RATE = 2e-6
+
+
+def ablation_rate(llm_parameters: int) -> float:
+    """The language model's rate by its size: 2e-5 up to 14B, 1e-5 from 32B on."""
+    return next(rate for most, rate in _ABLATION_RATES if llm_parameters < most)
+
+
+def _ablations(stage: StageName, llm_parameters: int) -> Figures:
+    if stage == "1":
+        # 558K captions, the connector alone, as everywhere in this family.
+        return ONEVISION["1"]
+    rate = ablation_rate(llm_parameters)
+    # LLaVA-NeXT-Ablations: stage 1.5 trains the full model in the same configuration as stage 2.
+    return Figures(
+        learning_rate=rate,
+        vision_share=_ABLATION_VISION_RATE / rate,
+        anyres_grids=HIGHER_GRIDS,
+        anyres_max_tiles=9,  # 6x6 with (9+1) * 729 tokens: the best for its time
+        source="LLaVA-NeXT-Ablations",
+    )
+
+
+def _next_video(stage: StageName) -> Figures:
+    if stage == "1":
+        return ONEVISION["1"]
+    # Its own rates were never published; those of LLaVA-Video's script stand in.
+    return Figures(
+        learning_rate=1e-5,
+        vision_share=0.2,
+        anyres_grids=NEXT_GRIDS,  # LLaVA-NeXT's, which it starts from
+        anyres_max_tiles=4,
+        source="LLaVA-NeXT-Video, rates of LLaVA-Video",
+    )
+
+
+def _interleave(stage: StageName) -> Figures:
+    if stage == "1":
+        return ONEVISION["1"]
+    # The final run's rates were never published; OneVision's script is the nearest public one.
+    # Single pictures are tiled, the grid is not told: the model's own stays.
+    return Figures(
+        learning_rate=1e-5,
+        vision_share=0.2,
+        source="LLaVA-NeXT-Interleave, rates of LLaVA-OneVision",
+    )
+
+
+def stage_figures(recipe: RecipeName, stage: StageName, *, llm_parameters: int) -> Figures:
+    """What this stage of this recipe sets for a language model of this size."""
+    if recipe == "onevision":
+        return ONEVISION[stage]
+    if recipe == "ablations":
+        return _ablations(stage, llm_parameters)
+    return _next_video(stage) if recipe == "next-video" else _interleave(stage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRules:
+    """How a recipe reads clips and places visuals."""
+
+    preset: Preset
+    placement: Placement = "in-place"
+    source: str
+
+
+CLIP_RULES: dict[RecipeName, ClipRules] = {
+    # Its scripts: frames_upbound 32, bilinear, stride 2, one newline a clip.
+    "onevision": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1"),
+    # Its blog: trained with 32 frames at stride 2; average pooling, no newline.
+    "next-video": ClipRules(preset=replace(PRESETS["next-video"], num_frames=32), source="LLaVA-NeXT-Video"),
+    # Its blog: frames are not pooled; mixing both placements is best for either at inference.
+    "interleave": ClipRules(preset=PRESETS["interleave"], placement="mixed", source="LLaVA-NeXT-Interleave"),
+    # Pictures only; clips as OneVision reads them.
+    "ablations": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1"),
+}
+DEFAULT_STAGE: dict[RecipeName, StageName] = {
+    "onevision": "2-ov",
+    "next-video": "2-ov",
+    "interleave": "2-ov",
+    "ablations": "2-si",
+}
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+RECIPE_NAMES: tuple[RecipeName, ...] = get_args(RecipeName)
+
+# LLaVA-1.5's finetune_lora.sh: 2e-4 for the adapters, 2e-5 for the projector beside them.
+LORA_RATE = 2e-4
+LORA_PROJECTOR_RATE = 2e-5
+
 
 Row = tuple[str, str, str]
 """A setting's name, its value, and where it comes from."""
@@ -53,12 +205,12 @@ def resolve(
     chosen, read = settings, encode
     if settings.recipe is not None or settings.stage is not None:
         recipe = settings.recipe or "onevision"
-        stage = settings.stage or stages.DEFAULT_STAGE[recipe]
-        found = stages.figures(recipe, stage, llm_parameters=llm_parameters(model))
+        stage = settings.stage or DEFAULT_STAGE[recipe]
+        found = stage_figures(recipe, stage, llm_parameters=llm_parameters(model))
         chosen, read = _with_figures(settings, encode, found, origins)
         chosen = replace(chosen, stage=stage)
     if settings.recipe is not None:
-        read = _with_clips(read, stages.CLIP_RULES[settings.recipe], origins)
+        read = _with_clips(read, CLIP_RULES[settings.recipe], origins)
     if settings.lora:
         chosen = _with_lora_rates(chosen, settings, origins)
     factor = settings.rope_factor if rope_factor is None else rope_factor
@@ -92,7 +244,7 @@ def llm_parameters(model: ModelSettings) -> int:
 
 
 def _with_figures(
-    settings: TrainingSettings, encode: EncodeOptions, found: stages.Figures, origins: dict[str, str]
+    settings: TrainingSettings, encode: EncodeOptions, found: Figures, origins: dict[str, str]
 ) -> tuple[TrainingSettings, EncodeOptions]:
     """The stage's values where none was given; rates keep their proportion to the language model's."""
     llm = found.learning_rate if settings.learning_rate is None else settings.learning_rate
@@ -124,7 +276,7 @@ def _under(given: Any, values: Mapping[str, Any], source: str, origins: dict[str
     return taken
 
 
-def _with_clips(encode: EncodeOptions, rules: stages.ClipRules, origins: dict[str, str]) -> EncodeOptions:
+def _with_clips(encode: EncodeOptions, rules: ClipRules, origins: dict[str, str]) -> EncodeOptions:
     """The recipe's way to read clips, where none was given."""
     preset = rules.preset
     values: dict[str, Any] = {
@@ -147,11 +299,11 @@ def _with_lora_rates(
     source = "LLaVA-1.5, finetune_lora.sh"
     rates: dict[str, Any] = {}
     if given.learning_rate is None:
-        rates = {"learning_rate": stages.LORA_RATE}
+        rates = {"learning_rate": LORA_RATE}
     if given.projector_lr is None and "projector" not in chosen.lora_modules:
         llm = rates.get("learning_rate", chosen.learning_rate)
         assert llm is not None
-        rates["projector_lr"] = llm * stages.LORA_PROJECTOR_RATE / stages.LORA_RATE
+        rates["projector_lr"] = llm * LORA_PROJECTOR_RATE / LORA_RATE
     if given.vision_lr is None:
         rates["vision_lr"] = rates.get("learning_rate", chosen.learning_rate or 0.0)
     origins.update(dict.fromkeys(rates, source))
@@ -163,7 +315,7 @@ def _tuning(
 ) -> Tuning:
     pinpoints: tuple[tuple[int, int], ...] | None = None
     if encode.anyres_grids is not None:
-        whole = encode.anyres_grids == stages.WHOLE
+        whole = encode.anyres_grids == WHOLE
         pinpoints = () if whole else parse_pinpoints(encode.anyres_grids, model.image_size)
     if encode.anyres_max_tiles is not None and encode.anyres_max_tiles < 1:
         raise UsageError(

@@ -2,36 +2,137 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 
-from vidllava.backbone.load import choose_device, load_backbone
-from vidllava.backbone.locate import ADAPTER_FILES, WHOLE_FILES
-from vidllava.data.batches import Share, StepBatches
+from vidllava.backbone.load import check_compiler, choose_device, load_backbone
+from vidllava.backbone.locate import ADAPTER_FILES, WHOLE_FILES, locate
+from vidllava.backbone.model import Backbone
+from vidllava.data.batches import Ledger, Share, StepBatches
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.ledger import Ledger
+from vidllava.data.measure import Measuring, TextLengths, has_files, measure, with_lengths
+from vidllava.data.media_index import Headers, MediaIndex
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
-from vidllava.data.own_sampler import OwnSampler
+from vidllava.data.own_sampler import OwnSampler, SamplerPool
+from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
+from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.writing import write_json
-from vidllava.training import lengths, parameters, state
+from vidllava.training import checkpoint, parameters
 from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint
+from vidllava.training.job import Job, run_state
 from vidllava.training.loop import Trainer
 from vidllava.training.output import FINISHED_FILE, finished_run
 from vidllava.training.precision import precision_of
-from vidllava.training.prepare import prepare
 from vidllava.training.report import LEDGER_FILE, Outcome, Report
-from vidllava.training.resources import check_room
-from vidllava.training.run import Job, run_state
 from vidllava.training.settings import TrainingSettings
-from vidllava.training.signals import StopRequest
+from vidllava.training.together import StopRequest, Together, check_room
 from vidllava.training.validation import Validation, ValidationBatches
+from vidllava.visuals.presets import MODELS
+
+
+def prepare(backbone: Backbone, job: Job, settings: TrainingSettings, *, fresh: bool) -> None:
+    """Tune, freeze and adapt `backbone`; a resumed one (not `fresh`) has its adapter already."""
+    backbone.tune(job.tuning)
+    if fresh or backbone.adapter is None:
+        parameters.freeze(backbone, settings.frozen)
+    if settings.lora and backbone.adapter is None:
+        from vidllava.backbone.adapter import LoraOptions, add_adapter
+
+        options = LoraOptions(
+            modules=settings.lora_modules,
+            rank=settings.lora_rank,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+        )
+        add_adapter(backbone, options, base=_base(job.model))
+    if settings.gradient_checkpointing:
+        backbone.checkpoint_activations()
+    if settings.compile:
+        check_compiler(backbone.device)
+        backbone.compile_layers()
+
+
+def _base(name: str) -> str:
+    """How an adapter's folder calls the model it stands on, from wherever it is read."""
+    shown, folder = locate(name)
+    if shown in MODELS:
+        return MODELS[shown].hub_id or shown
+    return str(folder.resolve()) if folder.exists() and name == shown and folder.name in name else shown
+
+
+_PULSE_SECONDS = 0.5
+
+
+def with_measured_lengths(
+    mixture: Mixture, job: Job, backbone: Backbone, accelerator: Accelerator, report: Report
+) -> Mixture:
+    """The mixture with lengths, where they can be told from headers; else as it is."""
+    if not has_files(mixture):
+        return mixture
+    together, found = Together(accelerator), np.zeros(len(mixture), np.int32)
+    if accelerator.is_main_process:
+        error: VidllavaError | None = None
+        try:
+            found = _looked_up(mixture, job, backbone, together, report)
+        except VidllavaError as fault:
+            error = fault
+        _, failed = together.sums(1.0, error is not None)
+    else:
+        ended = failed = 0.0
+        while not ended:
+            ended, failed = together.sums(0.0, 0.0)
+        error = None
+    if failed:
+        raise together.fail(error)
+    shared = broadcast(torch.from_numpy(found).to(accelerator.device), from_process=0)
+    return with_lengths(mixture, shared.cpu().numpy())
+
+
+def _looked_up(
+    mixture: Mixture, job: Job, backbone: Backbone, together: Together, report: Report
+) -> np.ndarray:
+    """int32 [n], found by another thread: this one tells the user and the other processes meanwhile."""
+    counter = TokenCounter(backbone.settings, backbone.codec, job.encode)
+    folder = CacheFolder.of_environment()
+    kept = TextLengths(folder, counter)
+    known = kept.find(mixture)
+    measuring = Measuring(known.copy())
+    try:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="measure") as thread,
+            MediaIndex(folder, report.said) as index,
+            SamplerPool(job.limits) as pool,
+        ):
+            work: Future[np.ndarray] = thread.submit(
+                measure, mixture, counter, Headers(index), pool, measuring
+            )
+            while not wait([work], timeout=_PULSE_SECONDS).done:
+                report.measured(measuring.num_done, len(mixture))
+                together.sums(0.0, 0.0)
+            found = work.result()
+    finally:  # a start that was cut off need not count those again
+        if not np.array_equal(known, measuring.texts):
+            kept.keep(mixture, measuring.texts)
+    report.measured(len(mixture), len(mixture))
+    return found
+
+
+def lengths_fingerprint(mixture: Mixture) -> str | None:
+    """Names the lengths that the order of samples was made from; None where there are none."""
+    lengths = mixture.lengths
+    return None if lengths is None else hashlib.blake2b(lengths.tobytes(), digest_size=8).hexdigest()
+
 
 _SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU")
 _DDP = "use plain data parallelism: accelerate launch --multi_gpu, or torchrun"
@@ -67,8 +168,8 @@ class Session:
         prepare(self.backbone, job, settings, fresh=found is None)
         world = self.accelerator.num_processes
         micro = settings.gradient_accumulation_steps
-        mixture = lengths.measured(mixture, job, self.backbone, self.accelerator, report)
-        self.lengths = lengths.fingerprint(mixture)
+        mixture = with_measured_lengths(mixture, job, self.backbone, self.accelerator, report)
+        self.lengths = lengths_fingerprint(mixture)
         order = BatchOrder(
             mixture,
             mix=settings.mix,
@@ -187,13 +288,13 @@ class Session:
 
     def save(self, step: int) -> None:
         """Write `checkpoint-<step>`; every process calls it, the main one writes."""
-        random = state.random_state(self.accelerator.device).to(self.accelerator.device)
+        random = checkpoint.random_state(self.accelerator.device).to(self.accelerator.device)
         states = self.accelerator.gather(random[None])
 
         def write(folder: Path) -> None:
             self.backbone.save(folder)
-            state.save_optimizer(self.trainer.optimizer, self.trainer.named, folder)
-            state.save_random(states, folder)
+            checkpoint.save_optimizer(self.trainer.optimizer, self.trainer.named, folder)
+            checkpoint.save_random(states, folder)
             write_json(folder / STATE_FILE, self._state(step))
 
         keep = self.settings.save_total_limit
@@ -246,7 +347,7 @@ class Session:
                 "use as many, or --allow-changes",
             )
         self._check_media(found)
-        state.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
+        checkpoint.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
         self.trainer.precision.restore(found.state.get("loss_scale"))
         self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]
         self.trainer.pending_by_modality = [float(part) for part in found.state["pending_by_modality"]]
@@ -254,7 +355,7 @@ class Session:
         self.trainer.ledger.num_bad, self.trainer.ledger.num_drawn = found.state["bad_samples"]
         rank = self.accelerator.process_index
         if rank < int(found.state.get("world_size", 1)):
-            state.restore_random(state.load_random(found.folder, rank), self.accelerator.device)
+            checkpoint.restore_random(checkpoint.load_random(found.folder, rank), self.accelerator.device)
 
 
 def _accelerator(job: Job, settings: TrainingSettings) -> Accelerator:

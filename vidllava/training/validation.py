@@ -18,20 +18,17 @@ import torch
 from torch import nn
 
 from vidllava.backbone.splice import collate
-from vidllava.data.batches import ReadAhead, Share, StepBatch, encoded_row, modality_of
+from vidllava.data.batches import BadSample, ReadAhead, Share, StepBatch, encoded_row, modality_of
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.ledger import BadSample
 from vidllava.data.mixture import Mixture
 from vidllava.data.source import MODALITIES
 from vidllava.errors import VidllavaError
-from vidllava.training import state
+from vidllava.training import checkpoint
 from vidllava.training.meter import sums_by_modality
 from vidllava.training.precision import Precision
 from vidllava.training.report import Report
-from vidllava.training.resources import told
 from vidllava.training.settings import TrainingSettings
-from vidllava.training.signals import StopRequest
-from vidllava.training.together import Together
+from vidllava.training.together import StopRequest, Together, told
 
 _SMALLER = "a smaller --per-device-eval-batch-size; the last checkpoint is whole"
 
@@ -101,14 +98,14 @@ class Validation:
     def measure(self, step: int, stop: StopRequest) -> dict[str, Any] | None:
         """The row of figures after `step`; None if a signal asked a process to stop. Raises ResourceError."""
         begin = time.perf_counter()
-        random = state.random_state(self.device)
+        random = checkpoint.random_state(self.device)
         self.model.eval()
         try:
             with torch.no_grad():
                 sums, bad, error = self._sums(step, stop)
         finally:
             self.model.train()
-            state.restore_random(random, self.device)
+            checkpoint.restore_random(random, self.device)
         stops, errors, num_bad, *sums = self.together.sums(
             stop.signal is not None, error is not None, len(bad), *sums
         )
