@@ -20,11 +20,10 @@ import typer
 from vidllava.cli import bounds, options, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console, counted
-from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
-from vidllava.cli.report import answer_json
+from vidllava.cli.options import spread
+from vidllava.cli.report import answer_json, tell_cut, tell_work
 from vidllava.cli.startup import STARTED
-from vidllava.cli.telling import tell_cut, tell_work
 from vidllava.cli.words import media_and_question, refuse_batch_flags
 from vidllava.files.cache_folder import CacheFolder
 

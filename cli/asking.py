@@ -5,12 +5,14 @@ Each group turns itself into what the package takes; see ``groups.spread`` for h
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidllava.cli import options
 from vidllava.cli.console import Console
+from vidllava.cli.startup import collector_paused
 from vidllava.cli.words import text_option
 from vidllava.errors import UsageError
 from vidllava.files.cache_folder import CacheFolder
@@ -115,9 +117,7 @@ class Weights:
 
         Media unlike what it was trained on are refused where it was not asked for by name.
         """
-        from vidllava.cli import loading
-
-        backbone, seconds = loading.load(
+        backbone, seconds = load_model(
             name=shown,
             revision=self.revision,
             device=self.device,
@@ -144,3 +144,18 @@ class Answering:
         from vidllava.backbone.settings import GenerateOptions
 
         return GenerateOptions(**vars(self))
+
+
+def load_model(**model: Any) -> tuple[Backbone, dict[str, float]]:
+    """The model of ``load_backbone``'s arguments, and the wall seconds of ``import`` and ``load``."""
+    start = time.perf_counter()
+    with collector_paused():
+        import vidllava.backbone.answer  # noqa: F401  all that an answer needs, once
+        from vidllava.backbone.load import choose_threads, load_backbone
+    imported = time.perf_counter()
+    backbone = load_backbone(**model)
+    if (threads := choose_threads(backbone)) is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return backbone, {"import": imported - start, "load": time.perf_counter() - imported}

@@ -5,18 +5,20 @@ vidllava bench ask clip.mp4 --num-frames 16
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vidllava.cli import options
 from vidllava.cli.asking import Asking, Weights
-from vidllava.cli.bench_model import open_measured
 from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
 from vidllava.cli.console import Console
-from vidllava.cli.groups import spread
+from vidllava.cli.options import spread
 from vidllava.cli.words import named_question, text_option
 from vidllava.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidllava.backbone.model import Backbone
 
 RandomWeights = Annotated[
     Literal["checkpoint", "random"],
@@ -117,3 +119,35 @@ def ask(
         finally:
             if out.rows:
                 show(console, table(out.rows), LEGEND)
+
+
+def open_measured(
+    shown: str, weights: Weights, kind: Literal["checkpoint", "random"]
+) -> tuple[Backbone, dict[str, Any]]:
+    """The model named ``shown``, on as many threads as suit it; names, number format and conditions."""
+    import torch
+
+    from vidllava.backbone.load import choose_threads
+    from vidllava.bench.conditions import conditions
+    from vidllava.bench.models import open_model
+    from vidllava.kernels.dispatch import choose
+
+    backbone = open_model(
+        shown,
+        weights=kind,
+        device=weights.device,
+        dtype=weights.dtype,
+        attn_implementation=weights.attn_implementation,
+        revision=weights.revision,
+        pool_first=weights.pool_first,
+    )
+    torch.set_num_threads(choose_threads(backbone) or torch.get_num_threads())
+    told = {
+        "model": shown,
+        "weights": kind,
+        "pool_first": weights.pool_first,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "attn_implementation": weights.attn_implementation,
+        "kernels": choose(backbone.device)[0],
+    }
+    return backbone, told | conditions(backbone.device, threads=torch.get_num_threads())

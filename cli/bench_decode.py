@@ -52,9 +52,7 @@ def decode(
     vidllava bench decode clip.mp4 --num-frames 8,32
     vidllava bench decode -o rows.jsonl
     """
-    from vidllava.bench.decode import LEGEND, measure, table
-    from vidllava.bench.decode_clips import CLIPS, write_clip
-    from vidllava.bench.decode_readers import READERS
+    from vidllava.bench.decode import CLIPS, LEGEND, READERS, measure, table, write_clip
     from vidllava.media.probe import media_kind
 
     readers = tuple(dict.fromkeys(reader.split(",")))

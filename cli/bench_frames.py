@@ -13,7 +13,7 @@ import typer
 from vidllava.cli import options
 from vidllava.cli.asking import Weights
 from vidllava.cli.bench_ask import RandomWeights
-from vidllava.cli.groups import spread
+from vidllava.cli.options import spread
 from vidllava.cli.words import named_question
 
 _QUESTIONS, _CELLS, _ROUNDS, _OUTPUT = "Questions", "Cells", "Rounds", "Output"

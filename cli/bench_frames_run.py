@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from vidllava.bench.frames.request import FramesRequest
 from vidllava.bench.row_file import Row, RowFile
 from vidllava.cli.asking import Weights
-from vidllava.cli.batch_progress import BatchProgress
-from vidllava.cli.bench_model import open_measured
+from vidllava.cli.bench_ask import open_measured
 from vidllava.cli.bench_output import show
 from vidllava.cli.console import Console, counted
 from vidllava.cli.outputs import check_folder
+from vidllava.cli.progress import BatchProgress
 from vidllava.errors import PartialFailure, UsageError
 from vidllava.files.writing import refuse_inputs
 from vidllava.prompting.layout import NewlineMode, pooled_side

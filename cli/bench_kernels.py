@@ -10,12 +10,11 @@ from pathlib import Path
 
 import typer
 
-from vidllava.bench.fresh import flags_of, run_fresh
-from vidllava.bench.kernel_request import MOST_PROCESSES, KernelRequest
+from vidllava.bench.kernel_request import MOST_PROCESSES, KernelRequest, flags_of, run_fresh
 from vidllava.bench.row_file import Row, RowFile
 from vidllava.cli import startup
-from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console, counted
+from vidllava.cli.progress import BatchProgress
 from vidllava.errors import UsageError, VidllavaError
 
 # Two starts of a process differ, in clocks and in where memory lies; a median of three less so.
@@ -135,7 +134,7 @@ def _wrong(rows: list[Row]) -> list[Row]:
 
 
 def _show(rows: list[Row], console: Console) -> None:
-    from vidllava.bench.kernel_table import table_lines
+    from vidllava.bench.kernel_rows import table_lines
 
     if rows and not console.quiet:
         for line in table_lines(rows):

@@ -13,13 +13,13 @@ import typer
 from vidllava.cli import bounds, options
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console
-from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.lines import Telling, read_lines
+from vidllava.cli.options import spread
 from vidllava.cli.session import Session
 from vidllava.cli.words import named_question, short
 from vidllava.errors import UsageError
-from vidllava.media.sources import is_url
+from vidllava.media.files import is_url
 
 if TYPE_CHECKING:
     from vidllava.files.cache_folder import CacheFolder

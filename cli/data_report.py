@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console, counted
+from vidllava.cli.progress import BatchProgress
 from vidllava.files.writing import replacing
 
 if TYPE_CHECKING:

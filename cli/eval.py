@@ -13,7 +13,7 @@ import typer
 from vidllava.cli import bounds, options
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console
-from vidllava.cli.groups import spread
+from vidllava.cli.options import spread
 
 _QUESTIONS, _SCORES, _OUTPUT = "Questions", "Scores", "Output"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vidllava.cli import bounds, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch import DECODE_SECONDS, MAX_WORKERS, settings_key
-from vidllava.cli.batch_progress import BatchProgress
 from vidllava.cli.console import Console
+from vidllava.cli.progress import BatchProgress
 from vidllava.errors import PartialFailure, UsageError, VidllavaError
 from vidllava.evaluation.answer_file import AnswerFile, is_answers, read_answers, standing
 from vidllava.evaluation.judge import Verdict, read_scores, requests

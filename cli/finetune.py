@@ -15,8 +15,8 @@ import typer
 from vidllava.cli import learning, options, training
 from vidllava.cli.config_file import take_config
 from vidllava.cli.console import Console
-from vidllava.cli.groups import spread
 from vidllava.cli.learning import settings_of, words_of
+from vidllava.cli.options import spread
 from vidllava.cli.progress import TrainingProgress, validation_summary
 from vidllava.errors import UsageError
 from vidllava.files.writing import refuse_inputs

@@ -15,8 +15,8 @@ import typer
 from vidllava.cli import bounds, options, outputs
 from vidllava.cli.asking import Asking
 from vidllava.cli.console import Console, counted
-from vidllava.cli.groups import spread
 from vidllava.cli.intake import Intake, open_media
+from vidllava.cli.options import spread
 from vidllava.cli.words import named_question
 from vidllava.errors import ModelError
 

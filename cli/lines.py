@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidllava.cli.console import Console
-from vidllava.cli.report import answer_json
-from vidllava.cli.telling import tell_cut, tell_work
+from vidllava.cli.report import answer_json, tell_cut, tell_work
 from vidllava.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,7 +5,11 @@ Values are checked where they are used, by the module that knows their bounds; h
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -247,3 +251,37 @@ def refuse_before(context: typer.Context, as_json: bool) -> None:
     if as_json:
         name = context.invoked_subcommand
         raise UsageError("--json", f"stands before {name}", f"vidllava {context.info_name} {name} --json")
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with a parameter for each field of the dataclasses that it takes."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        parameters += _fields(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    # Resolved: typer would look their names up in this file.
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=keyword) for parameter in parameters]
+    )
+    del run.__wrapped__  # or its signature would be read
+    return run
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]

@@ -24,8 +24,7 @@ from vidllava.backbone.tokens import read_codec
 from vidllava.bench.frames.measure import _IN_KEY, Sweep
 from vidllava.bench.frames.request import Cell, FramesRequest
 from vidllava.cli.asking import Weights
-from vidllava.cli.batch import settings_key
-from vidllava.cli.batch_rows import Row
+from vidllava.cli.batch import Row, settings_key
 from vidllava.cli.bench_frames_run import _stamp
 from vidllava.data import measure as text_lengths
 from vidllava.data.measure import TextLengths

@@ -9,12 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidllava.bench.baselines import NAMES, baselines
 from vidllava.bench.check import _judge, _spread, check, same_work
 from vidllava.bench.kernel_request import KernelRequest
-from vidllava.bench.paths import Path, call_of, make_constants, make_inputs, our_path, unused
+from vidllava.bench.paths import (
+    NAMES,
+    Path,
+    baselines,
+    call_of,
+    make_constants,
+    make_inputs,
+    our_path,
+    transformers_path,
+    unused,
+    why_not,
+)
 from vidllava.bench.shapes import MODELS, Case, cases, rotate_case, splice_case
-from vidllava.bench.transformers_path import transformers_path, why_not
 
 CPU = torch.device("cpu")
 SPLICE, ROTATE = splice_case(MODELS["nano"], 3), rotate_case(MODELS["nano"], 3)

@@ -10,8 +10,7 @@ import pytest
 
 from tests.bench.frames_rows import REQUEST, TOLD, made_up
 from tests.bench.test_frames_summary import RIGHT, name
-from vidllava.bench.frames.axis import frames_axis, linear_axis, log_axis, percent_axis
-from vidllava.bench.frames.charts import Chart, charts
+from vidllava.bench.frames.charts import Chart, charts, frames_axis, linear_axis, log_axis, percent_axis
 from vidllava.bench.frames.output import write_all
 from vidllava.bench.frames.page import page
 from vidllava.bench.frames.png import figure_of
@@ -128,7 +127,7 @@ def test_the_page_fetches_nothing_and_escapes_what_it_is_told() -> None:
 
 
 def test_every_colour_of_the_light_page_is_there_in_the_dark() -> None:
-    from vidllava.bench.frames.page_style import STYLE
+    from vidllava.bench.frames.page import STYLE
 
     light, dark = STYLE.split("@media (prefers-color-scheme: dark)")[:2]
     names = re.findall(r"(--[a-z0-9-]+):", light)
@@ -164,7 +163,7 @@ def test_all_files_are_written(tmp_path: Path) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
 def test_an_axis_holds_its_values_and_writes_round_ones(axis: object, words: list[str] | None) -> None:
-    from vidllava.bench.frames.axis import Axis
+    from vidllava.bench.frames.charts import Axis
 
     assert isinstance(axis, Axis)
     if words is not None:

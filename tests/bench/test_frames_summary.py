@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from tests.bench.frames_rows import REQUEST, made_up
-from vidllava.bench.frames.advice import advice, choose, pareto, scaling
-from vidllava.bench.frames.cell_table import merged
-from vidllava.bench.frames.paired import compared, mcnemar
+from vidllava.bench.frames.advice import advice, choose, compared, mcnemar, pareto, scaling
 from vidllava.bench.frames.summary import CellSummary, SweepSummary, stage_seconds, summarise_cells
-from vidllava.bench.frames.words import cell_legend, context_word
+from vidllava.bench.frames.words import cell_legend, context_word, merged
 from vidllava.evaluation.summary import wilson
 
 

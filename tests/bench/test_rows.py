@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from vidllava.bench.baselines import NAMES
 from vidllava.bench.check import Checked
 from vidllava.bench.clock import Timing, timing
 from vidllava.bench.conditions import commit_of
-from vidllava.bench.fresh import flags_of, run_fresh
 from vidllava.bench.kernel_request import KernelRequest, parse_counts, parse_request, parse_words
-from vidllava.bench.kernel_rows import Measured, Subject, to_row
-from vidllava.bench.kernel_table import table_lines
+from vidllava.bench.kernel_rows import Measured, Subject, table_lines, to_row
+from vidllava.bench.kernels import flags_of, run_fresh
+from vidllava.bench.paths import NAMES
 from vidllava.bench.prefill import Prefill
 from vidllava.bench.row_file import RowFile
 from vidllava.bench.shapes import MODELS, rotate_case, splice_case

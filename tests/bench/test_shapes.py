@@ -9,10 +9,9 @@ import pytest
 
 import vidllava.nano
 from vidllava.backbone.memory import free_bytes
-from vidllava.bench.byte_model import bytes_moved
 from vidllava.bench.kernel_request import KernelRequest
-from vidllava.bench.memory import bytes_needed, why_skipped
-from vidllava.bench.shapes import MODELS, cases, rotate_case, splice_case
+from vidllava.bench.prefill import bytes_needed, why_skipped
+from vidllava.bench.shapes import MODELS, bytes_moved, cases, rotate_case, splice_case
 
 
 def test_nano_has_the_sizes_of_its_weights():

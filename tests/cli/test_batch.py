@@ -161,7 +161,7 @@ def test_a_finished_batch_needs_no_model(run: Run, folder: Path, write: Write, m
     flags = ("ask", "--batch", write(*ROWS), "-o", folder / "answers.jsonl", *SHORT)
     run(*flags)
     before = (folder / "answers.jsonl").read_bytes()
-    monkeypatch.setattr("vidllava.cli.loading.load", lambda **_: pytest.fail("loaded"))
+    monkeypatch.setattr("vidllava.cli.asking.load_model", lambda **_: pytest.fail("loaded"))
     assert run(*flags).code == 0
     assert (folder / "answers.jsonl").read_bytes() == before
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from vidllava.cli.groups import spread
+from vidllava.cli.options import spread
 
 
 @dataclass(frozen=True, kw_only=True)

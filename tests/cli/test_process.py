@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, start
-from vidllava.cli import faults, main
+from vidllava.cli import main
 from vidllava.errors import ResourceError
 
 
@@ -22,7 +22,7 @@ def start_waiting(reason: str) -> subprocess.Popen[str]:
     """A process whose ``doctor`` command says "ready" and then does what ``reason`` says."""
     program = f"""
         import sys, time
-        from vidllava.cli import faults, main
+        from vidllava.cli import main
         def command():
             print("ready", flush=True)
             {reason}
@@ -252,6 +252,6 @@ def test_a_process_without_memory_imports_nothing_to_say_so(monkeypatch: pytest.
         raise MemoryError
 
     monkeypatch.setattr("builtins.__import__", no_room)
-    found = faults.as_expected(MemoryError())
+    found = main.as_expected(MemoryError())
     monkeypatch.undo()
     assert isinstance(found, ResourceError)

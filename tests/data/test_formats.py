@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidllava.cli.data_help import HELP
+from vidllava.cli.data import HELP
 from vidllava.data.formats import FORMATS, detect, parse_row
 from vidllava.data.media_root import MediaRoot
 from vidllava.data.records import RecordSource

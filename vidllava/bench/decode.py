@@ -16,16 +16,104 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import av
 import numpy as np
+import numpy.typing as npt
+from av.video.stream import VideoStream
 
-from vidllava.bench.decode_readers import PACKAGES
 from vidllava.media.probe import probe
+
+Pictures = Sequence[npt.NDArray[np.uint8]]
+Reader = Callable[[str, list[int]], Pictures]
+
+
+def with_vidllava(path: str, indices: list[int], *, threads: int | None = None) -> Pictures:
+    """Ours: probe, then the planned sampler."""
+    from vidllava.media import planned_reader
+    from vidllava.media.decode import decode
+    from vidllava.media.frames import FramePlan
+    from vidllava.media.probe import probe
+
+    if threads is not None:
+        planned_reader.num_threads = lambda: threads
+    info = probe(path)
+    times = tuple(float(info.frame_times[index]) for index in indices)
+    return list(decode(info, FramePlan(times, tuple(indices), times, "benchmark")).pixels)
+
+
+def with_one_thread(path: str, indices: list[int]) -> Pictures:
+    """Ours on one thread."""
+    return with_vidllava(path, indices, threads=1)
+
+
+def with_decord(path: str, indices: list[int]) -> Pictures:
+    """decord as LLaVA's code uses it: default threads, one get_batch."""
+    import decord
+
+    return list(decord.VideoReader(path, ctx=decord.cpu(0)).get_batch(indices).asnumpy())
+
+
+def with_pyav(path: str, indices: list[int]) -> Pictures:
+    """PyAV as it is commonly written: decode from the start, keep what is wanted."""
+    import av
+
+    wanted, found = set(indices), []
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                found.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
+            if len(found) == len(indices):
+                break
+    return found
+
+
+def with_opencv(path: str, indices: list[int]) -> Pictures:
+    """OpenCV: grab all, retrieve what is wanted (setting the position is slower still)."""
+    import cv2
+
+    wanted, reader = set(indices), cv2.VideoCapture(path)
+    found: list[npt.NDArray[np.uint8]] = []
+    number = 0
+    while len(found) < len(indices) and reader.grab():
+        if number in wanted:
+            found.append(cv2.cvtColor(reader.retrieve()[1], cv2.COLOR_BGR2RGB))
+        number += 1
+    return found
+
+
+def with_torchcodec(path: str, indices: list[int]) -> Pictures:
+    """torchcodec, exact, automatic threads."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, num_ffmpeg_threads=0, seek_mode="exact", dimension_order="NHWC")
+    return list(decoder.get_frames_at(indices).data.numpy())
+
+
+READERS: dict[str, Reader] = {
+    "vidllava": with_vidllava,
+    "vidllava-1-thread": with_one_thread,
+    "decord": with_decord,
+    "pyav": with_pyav,
+    "opencv": with_opencv,
+    "torchcodec": with_torchcodec,
+}
+PACKAGES = {
+    "vidllava": "vidllava",
+    "vidllava-1-thread": "vidllava",
+    "decord": "decord",
+    "pyav": "av",
+    "opencv": "opencv-python-headless",
+    "torchcodec": "torchcodec",
+}
+
 
 Row = dict[str, Any]
 SECONDS = 600  # of one reading: more is a reader that hangs
@@ -118,3 +206,73 @@ def _why_not(rows: Sequence[Row]) -> str:
     if wrong:
         return f"{max(wrong)} frames wrong"
     return "not here" if any("skipped" in row for row in rows) else "failed"
+
+
+FPS, NUM_FRAMES, BITS = 30, 1800, 11
+Picture = npt.NDArray[np.uint8]
+
+# x264 as it comes; the others at quick presets, so that making them takes minutes.
+_X264 = {"preset": "medium", "crf": "23"}
+CLIPS: dict[str, tuple[str, int, int, dict[str, str]]] = {
+    "360p_h264_g30.mp4": ("libx264", 640, 360, _X264 | {"x264-params": "keyint=30:min-keyint=30"}),
+    "360p_h264_g250.mp4": ("libx264", 640, 360, _X264 | {"x264-params": "keyint=250:min-keyint=250"}),
+    "1080p_h264_g30.mp4": ("libx264", 1920, 1080, _X264 | {"x264-params": "keyint=30:min-keyint=30"}),
+    "1080p_h264_g250.mp4": ("libx264", 1920, 1080, _X264 | {"x264-params": "keyint=250:min-keyint=250"}),
+    "360p_hevc_open.mp4": (
+        "libx265",
+        640,
+        360,
+        {"preset": "veryfast", "crf": "26", "x265-params": "log-level=none:open-gop=1:keyint=60"},
+    ),
+    "360p_vp9.webm": (
+        "libvpx-vp9",
+        640,
+        360,
+        {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0"},
+    ),
+    "360p_av1.mp4": ("libsvtav1", 640, 360, {"preset": "12", "crf": "26", "g": "150"}),
+}
+
+
+def write_clip(folder: Path, name: str, *, num_frames: int = NUM_FRAMES) -> Path:
+    """The clip called ``name`` in ``folder``, made if it is not there yet."""
+    path = folder / name
+    if path.exists():
+        return path
+    codec, width, height, options = CLIPS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"unfinished_{name}"
+    with av.open(str(unfinished), "w") as container:
+        stream = container.add_stream(codec, rate=FPS, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in pictures(width, height, num_frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return unfinished.rename(path)
+
+
+def pictures(width: int, height: int, num_frames: int) -> Iterator[Picture]:
+    """The frames, uint8 [height, width, 3]."""
+    rng = np.random.default_rng(0)
+    texture = np.clip(128 + 24 * _smooth(rng.standard_normal((height + 256, width + 512, 3))), 0, 255)
+    grain = rng.integers(-3, 4, (8, height, width, 1), dtype=np.int16)
+    columns = np.arange(width) * BITS // width
+    bar = height // 9
+    for number in range(num_frames):
+        left = int(256 + 255 * np.sin(number / 37.0))
+        top = int(128 + 127 * np.sin(number / 53.0))
+        moved = texture[top : top + height, left : left + width].astype(np.int16)
+        box = int(width * (0.1 + 0.6 * (number % 240) / 240))
+        moved[height // 2 : height // 2 + height // 5, box : box + width // 8] = (200, 60, 60)
+        picture = np.clip(moved + grain[number % 8], 0, 255).astype(np.uint8)
+        bits = np.array([number >> shift & 1 for shift in range(BITS - 1, -1, -1)], dtype=np.uint8)
+        picture[:bar] = np.where(bits[columns], 235, 16)[None, :, None]
+        yield picture
+
+
+def _smooth(noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    for axis in (0, 1):
+        for _ in range(3):
+            noise = noise + np.roll(noise, 3, axis) + np.roll(noise, -3, axis)
+    return noise / noise.std()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidllava.bench.decode_readers import READERS, Pictures
+from vidllava.bench.decode import READERS, Pictures
 
 THIN = 8  # every so many pixels of both axes are compared
 ROUNDING = 2.0  # levels of 255 that two conversions of one frame may differ by, on average

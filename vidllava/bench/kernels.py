@@ -19,17 +19,23 @@ import torch
 from vidllava.backbone.load import DTYPES, choose_dtype, choose_kernels
 from vidllava.backbone.memory import free_bytes
 from vidllava.bench import cuda_clock
-from vidllava.bench.baselines import Baseline, baselines
-from vidllava.bench.byte_model import bytes_moved
 from vidllava.bench.check import Checked, check, no_sync, same_work
 from vidllava.bench.clock import Times, time_on_cpu
 from vidllava.bench.conditions import conditions, moment
 from vidllava.bench.kernel_request import KernelRequest
 from vidllava.bench.kernel_rows import Measured, Row, Subject, to_row
-from vidllava.bench.memory import why_skipped
-from vidllava.bench.paths import Constants, Inputs, call_of, make_constants, make_inputs, our_path
-from vidllava.bench.prefill import Prefills
-from vidllava.bench.shapes import Case, cases
+from vidllava.bench.paths import (
+    Baseline,
+    Constants,
+    Inputs,
+    baselines,
+    call_of,
+    make_constants,
+    make_inputs,
+    our_path,
+)
+from vidllava.bench.prefill import Prefills, why_skipped
+from vidllava.bench.shapes import Case, bytes_moved, cases
 from vidllava.errors import is_allocation_failure
 
 GIBIBYTE = 1 << 30

@@ -9,17 +9,29 @@ A path takes the tensors that need a gradient and returns its outputs, those tha
 
 from __future__ import annotations
 
+import importlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+import torch._functorch.config
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig, Qwen2Config, Qwen2Model, SiglipVisionConfig, SiglipVisionModel
+from transformers.models.llava_onevision.modeling_llava_onevision import (
+    LlavaOnevisionModel,
+    LlavaOnevisionMultiModalProjector,
+)
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding, apply_rotary_pos_emb
 
+from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.splice import pack
 from vidllava.bench.kernel_request import Direction
-from vidllava.bench.shapes import TEXT_AFTER, TEXT_BEFORE, VOCABULARY_ROWS, Case
+from vidllava.bench.shapes import TEXT_AFTER, TEXT_BEFORE, VOCABULARY_ROWS, Case, ModelSizes
 from vidllava.kernels import SplicePlan, rotary_tables, rotate, splice
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 
@@ -162,3 +174,204 @@ def _without_gradient(path: Path, inputs: Inputs) -> object:
     # As answers are generated here; under no_grad every view costs more, of both sides.
     with torch.inference_mode():
         return path(inputs.leaves)
+
+
+VIDEO_ID, IMAGE_ID = 3, 4
+
+
+def why_not(case: Case) -> str | None:
+    """What of a case transformers' own path cannot do; None if it can."""
+    if case.kernel == "rotate":
+        return None if case.rotated == case.head_size else "Qwen2's rotation has no partial form"
+    if (case.pool_mode, case.pool_stride) != ("bilinear", 2):
+        return "apply_pooling knows bilinear, stride 2, alone"
+    if case.newline_mode != "one_token":
+        return "get_video_features puts one newline at a clip's end, no other"
+    return None
+
+
+def transformers_path(case: Case, constants: Constants) -> Path:
+    """The path of a case that `why_not` lets pass."""
+    if case.kernel == "rotate":
+        return lambda leaves: apply_rotary_pos_emb(leaves[0], leaves[1], constants.cos, constants.sin)
+    return _splice_path(case, constants)
+
+
+def _splice_path(case: Case, constants: Constants) -> Path:
+    size = 14 * case.side
+    config = LlavaOnevisionConfig(
+        vision_config={"model_type": "siglip_vision_model", "image_size": size, "patch_size": 14},
+        text_config={"model_type": "qwen2"},
+        image_token_index=IMAGE_ID,
+        video_token_index=VIDEO_ID,
+    )
+    # As much of a model as these methods read; their class would allocate a whole one.
+    stand_in = cast(Any, SimpleNamespace(config=config, get_input_embeddings=lambda: constants.embedding))
+    assert case.num_frames is not None
+    device, text = constants.embedding.device, list(constants.text_ids)
+    ids = [*text[:TEXT_BEFORE], *[VIDEO_ID] * case.layout.num_tokens, *text[TEXT_BEFORE:]]
+    input_ids = cast(torch.LongTensor, torch.tensor([ids] * case.batch_size, device=device))
+    position_ids = torch.arange(case.length, device=device)[None]
+    rotary = _rotary(case).to(device)
+    frames, batch = case.batch_size * case.num_frames, case.batch_size
+
+    def run(leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        features, newline = leaves
+        embeds = F.embedding(input_ids, constants.embedding)
+        # get_video_features, from its projector on
+        pooled = LlavaOnevisionModel.apply_pooling(stand_in, features.view(frames, -1, features.shape[-1]))
+        pooled = pooled.reshape(batch, -1, pooled.shape[-1])
+        pooled = torch.cat((pooled, newline[None, None, :].repeat(batch, 1, 1)), dim=1)
+        # forward, up to the language model
+        pooled = pooled.flatten(0, 1).to(embeds.device, embeds.dtype)
+        _, mask = LlavaOnevisionModel.get_placeholder_mask(
+            stand_in, input_ids, inputs_embeds=embeds, video_features=pooled
+        )
+        rows = embeds.masked_scatter(mask, pooled)
+        cos, sin = rotary(rows, position_ids)
+        return rows.flatten(0, 1), cos, sin
+
+    return run
+
+
+def _rotary(case: Case) -> nn.Module:
+    return Qwen2RotaryEmbedding(
+        Qwen2Config(
+            hidden_size=case.head_size,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            vocab_size=VOCABULARY_ROWS,
+            rope_parameters={"rope_type": "linear", "factor": FACTOR, "rope_theta": case.rope_theta},
+        )
+    )
+
+
+def language_model(sizes: ModelSizes, num_layers: int) -> Qwen2Model:
+    """Random layers of the model's sizes, run by our rotation as in the backbone."""
+    model = Qwen2Model(
+        Qwen2Config(
+            hidden_size=sizes.width,
+            intermediate_size=sizes.mlp,
+            num_hidden_layers=num_layers,
+            num_attention_heads=sizes.q_heads,
+            num_key_value_heads=sizes.k_heads,
+            vocab_size=8,
+            rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
+        )
+    )
+    model.set_attn_implementation("sdpa")
+    fit_kernels(model)
+    return model
+
+
+def vision_tower(sizes: ModelSizes, num_layers: int) -> SiglipVisionModel:
+    """Random layers of the tower's sizes."""
+    tower = SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=sizes.tower_width,
+            intermediate_size=sizes.tower_mlp,
+            num_hidden_layers=num_layers,
+            num_attention_heads=sizes.tower_heads,
+            image_size=sizes.image_size,
+            patch_size=sizes.image_size // sizes.side,
+            vision_use_head=False,
+        )
+    )
+    tower.set_attn_implementation("sdpa")
+    return tower
+
+
+def projector(sizes: ModelSizes) -> nn.Module:
+    """The two linear layers between them."""
+    return LlavaOnevisionMultiModalProjector(
+        LlavaOnevisionConfig(
+            vision_config={"model_type": "siglip_vision_model", "hidden_size": sizes.tower_width},
+            text_config={"model_type": "qwen2", "hidden_size": sizes.width},
+        )
+    )
+
+
+NAMES = ("transformers", "transformers_compiled", "liger", "flash_attn")
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A path, or the reason why there is none. ``captures``: it may stand in a CUDA graph (no host sync)."""
+
+    name: str
+    path: Path | None
+    reason: str | None = None
+    captures: bool = True
+
+
+def baselines(case: Case, constants: Constants, inputs: Inputs, *, compiled: bool) -> list[Baseline]:
+    """One entry for each of NAMES."""
+    reason = why_not(case)
+    # The count of placeholders is read back to the host, and so is what masked_scatter's backward needs.
+    captures = case.kernel == "rotate"
+    plain = None if reason else transformers_path(case, constants)
+    found = [Baseline("transformers", plain, reason, captures)]
+    if plain is None or not compiled:
+        found.append(Baseline("transformers_compiled", None, reason or "not asked for (--compile)"))
+    else:
+        found.append(_compiled(plain, inputs, captures))
+    return [*found, *(_fused(name, case, constants, inputs) for name in ("liger", "flash_attn"))]
+
+
+def _compiled(plain: Path, inputs: Inputs, captures: bool) -> Baseline:
+    """Compiled now, in both directions, so that no sample is a compilation."""
+    name = "transformers_compiled"
+    torch.compiler.reset()
+    # A backward pass that is timed alone keeps its graph, which donated buffers do not allow.
+    torch._functorch.config.donated_buffer = False
+    # transformers' check of the placeholder count breaks the graph, as it does in a model: no news.
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    path: Path = torch.compile(plain, dynamic=False)
+    try:
+        with torch.no_grad():
+            path(inputs.leaves)
+        gradients(path(inputs.leaves), inputs)
+    except Exception as fault:
+        # Whatever a compiler, a missing C++ compiler or a driver raises: it is this cell's reason.
+        return Baseline(name, None, f"failed: {_first_line(fault)}")
+    return Baseline(name, path, captures=captures)
+
+
+def _fused(name: str, case: Case, constants: Constants, inputs: Inputs) -> Baseline:
+    if case.kernel != "rotate":
+        return Baseline(name, None, "has no such operation")
+    device = inputs.leaves[0].device
+    try:
+        path = _liger(constants) if name == "liger" else _flash_attn(case, constants)
+    except ImportError:
+        return Baseline(name, None, "not installed")
+    if device.type != "cuda":
+        return Baseline(name, None, f"runs on CUDA, device is {device.type}")
+    if case.rotated != case.head_size and name == "liger":
+        return Baseline(name, None, "has no partial rotation")
+    try:
+        # Liger turns its inputs in place: timing bears that, the numbers of a check would not.
+        leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in inputs.leaves)
+        upstream = tuple(gradient.clone() for gradient in inputs.upstream)
+        gradients(path(leaves), Inputs(leaves, upstream))
+    except Exception as fault:
+        return Baseline(name, None, f"failed: {_first_line(fault)}")
+    return Baseline(name, path)
+
+
+def _liger(constants: Constants) -> Path:
+    rope = importlib.import_module("liger_kernel.transformers.rope").liger_rotary_pos_emb
+    return lambda leaves: rope(leaves[0], leaves[1], constants.cos, constants.sin)
+
+
+def _flash_attn(case: Case, constants: Constants) -> Path:
+    """One call for each of q and k, in its layout [B, S, H, D], with tables of half the width."""
+    apply = importlib.import_module("flash_attn.layers.rotary").apply_rotary_emb
+    half = case.rotated // 2
+    cos, sin = (table[0, :, :half].contiguous() for table in (constants.cos, constants.sin))
+    return lambda leaves: tuple(apply(x.transpose(1, 2), cos, sin).transpose(1, 2) for x in leaves)
+
+
+def _first_line(fault: BaseException) -> str:
+    lines = str(fault).strip().splitlines()
+    return (lines[0] if lines else type(fault).__name__)[:200]

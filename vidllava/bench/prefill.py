@@ -79,7 +79,7 @@ class Prefills:
         return Prefill(1e3 * seconds, f"measured: {kinds}" + (" and the projector" if frames else ""))
 
     def _language(self, sizes: ModelSizes, case: Case, dtype: torch.dtype, whole: bool) -> float:
-        from vidllava.bench.transformers_path import language_model
+        from vidllava.bench.paths import language_model
 
         layers = sizes.layers if whole else 1
         model = self._built(lambda: language_model(sizes, layers), dtype)
@@ -91,7 +91,7 @@ class Prefills:
 
     def _vision(self, sizes: ModelSizes, frames: int, dtype: torch.dtype, whole: bool) -> float:
         from vidllava.backbone.model import tower_states
-        from vidllava.bench.transformers_path import projector, vision_tower
+        from vidllava.bench.paths import projector, vision_tower
 
         layers = sizes.tower_layers if whole else 1
         tower = self._built(lambda: vision_tower(sizes, layers), dtype)
@@ -157,3 +157,25 @@ def tower_flops(sizes: ModelSizes, cells: int) -> float:
 def _layer_weights(sizes: ModelSizes) -> int:
     keys = sizes.k_heads * sizes.head_size
     return 2 * sizes.width**2 + 2 * sizes.width * keys + 3 * sizes.width * sizes.mlp
+
+
+# Inputs, gradients, outputs, and the copies of transformers' chain (kernels/README.md: 7 times the least).
+TIMES_INPUTS = 12
+
+
+def why_skipped(case: Case, *, element_bytes: int, num_sets: int, free: int) -> str | None:
+    """Why a case is not measured; None if it fits ``free`` bytes."""
+    needed = bytes_needed(case, element_bytes=element_bytes, num_sets=num_sets)
+    if needed <= free:
+        return None
+    return f"needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+
+
+def bytes_needed(case: Case, *, element_bytes: int, num_sets: int) -> int:
+    """About: TIMES_INPUTS times the inputs, and four times them for every further set of buffers."""
+    if case.kernel == "rotate":
+        elements = case.batch_size * case.length * (case.q_heads + case.k_heads) * case.head_size
+    else:
+        cells = case.layout.num_grids * case.side**2
+        elements = case.batch_size * case.channels * (cells + case.length)
+    return elements * element_bytes * (TIMES_INPUTS + 4 * (num_sets - 1))

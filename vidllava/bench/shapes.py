@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vidllava.bench.kernel_request import KernelRequest
-from vidllava.prompting.layout import NewlineMode, PoolMode, VisualLayout, video_layout
+from vidllava.bench.kernel_request import Direction, KernelRequest
+from vidllava.prompting.layout import Block, NewlineMode, PoolMode, VisualLayout, video_layout
 
 # 14 tokens before the clip and 50 after it: a system line, a question and the turn's marks.
 TEXT_BEFORE, TEXT_AFTER = 14, 50
@@ -218,3 +218,35 @@ def _name(sizes: ModelSizes, num_frames: int, newline_mode: str, batch_size: int
     several = f"{batch_size} x " if batch_size > 1 else ""
     newline = "" if newline_mode == "one_token" else f", {newline_mode}"
     return f"{sizes.name}, {several}{num_frames} frames{newline}"
+
+
+def bytes_moved(case: Case, direction: Direction, *, element_bytes: int) -> int:
+    """Bytes of one call.
+
+    splice forward      P + Q + T: the cells that some block reads; every row of the input; both tables
+    splice backward     Q' + P': the gradients of visual and newline rows; every feature's gradient
+    rotate, either way  2 (q + k) + T: q and k read and written; both tables read, at full width
+    both                the sum of the two
+
+    Not counted, as they are below 1 % of a clip: the embeddings of the text, the newline vector, the plan.
+    """
+    if direction == "both":
+        ways: tuple[Direction, ...] = ("forward", "backward")
+        return sum(bytes_moved(case, way, element_bytes=element_bytes) for way in ways)
+    tables = 2 * case.batch_size * case.length * case.rotated
+    if case.kernel == "rotate":
+        heads = case.q_heads + case.k_heads
+        return element_bytes * (2 * case.batch_size * case.length * heads * case.head_size + tables)
+    layout = case.layout
+    if direction == "forward":
+        read = sum(cells_read(block) for block in layout.blocks)
+        return element_bytes * (case.batch_size * case.channels * (read + case.length) + tables)
+    features = layout.num_grids * case.side * case.side
+    return element_bytes * case.batch_size * case.channels * (features + layout.num_tokens)
+
+
+def cells_read(block: Block) -> int:
+    """Cells that a block's outputs depend on: average and max drop what fills no square."""
+    if block.mode in ("average", "max"):
+        return block.out_h * block.out_w * block.stride**2
+    return block.in_h * block.in_w

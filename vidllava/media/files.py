@@ -1,4 +1,4 @@
-"""What is at this path? Looks before anything is opened: file type, size, and the first bytes.
+"""What a name and a path stand for, before anything is opened: URL or file, type, size, first bytes.
 
 A FIFO or a device blocks every media library for ever, so ``stat`` comes first. The first bytes tell a
 picture from a video and name the usual impostors (an HTML page, a Git LFS pointer) for the error line.
@@ -329,3 +329,15 @@ def _is_animated_png(path: str | Path) -> bool:
                 return int.from_bytes(file.read(4), "big") > 1
             file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
     return False
+
+
+def is_url(name: str) -> bool:
+    """Whether ``name`` speaks of http or https."""
+    return re.match(r"https?://", name, re.IGNORECASE) is not None
+
+
+def shown_url(url: str) -> str:
+    """The URL without what may be secret: user, password, query and fragment."""
+    bare = re.sub(r"//[^/?#]*@", "//", url)
+    path, mark, _ = re.sub(r"#.*", "", bare, flags=re.DOTALL).partition("?")
+    return path + ("?..." if mark else "")

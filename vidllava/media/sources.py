@@ -1,4 +1,4 @@
-"""Where do media come from? Local files as they are; standard input and URLs through a file of ours.
+"""Media as local files: those of the user as they are, standard input and URLs through a file of ours.
 
     with Spool(limits, allow_url=True) as spool:
         path = spool.local("https://example.org/clip.mp4")    # /tmp/vidllava-.../1, gone after the block
@@ -19,24 +19,13 @@ from types import TracebackType
 from typing import BinaryIO
 
 from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
+from vidllava.media.files import is_url, shown_url
 from vidllava.media.limits import DEFAULT_LIMITS, Limits, check_seconds
 
 STDIN = "-"
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self)/fd/\d+")
 URL_SECONDS = 120.0
 _CHUNK_BYTES = 1 << 20
-
-
-def is_url(name: str) -> bool:
-    """Whether ``name`` speaks of http or https."""
-    return re.match(r"https?://", name, re.IGNORECASE) is not None
-
-
-def shown_url(url: str) -> str:
-    """The URL without what may be secret: user, password, query and fragment."""
-    bare = re.sub(r"//[^/?#]*@", "//", url)
-    path, mark, _ = re.sub(r"#.*", "", bare, flags=re.DOTALL).partition("?")
-    return path + ("?..." if mark else "")
 
 
 def is_descriptor(name: str) -> bool:

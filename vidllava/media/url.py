@@ -19,7 +19,7 @@ from typing import BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from vidllava.errors import MediaError, ResourceError
-from vidllava.media.sources import shown_url
+from vidllava.media.files import shown_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -24,8 +24,7 @@ from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import EncodedVisuals, StageClock, see
 from vidllava.backbone.settings import GenerateOptions
 from vidllava.bench.frames.memory import PeakMemory
-from vidllava.bench.frames.planning import Failure, Planned, plan_cell
-from vidllava.bench.frames.request import Cell, FramesRequest
+from vidllava.bench.frames.request import Cell, Failure, FramesRequest, Planned, plan_cell
 from vidllava.bench.frames.sharing import ProbedOnce, Saved, Shared, see_once
 from vidllava.bench.row_file import Row
 from vidllava.errors import MediaError, ResourceError, is_allocation_failure

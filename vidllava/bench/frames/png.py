@@ -9,9 +9,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidllava.bench.frames.axis import Axis
-from vidllava.bench.frames.charts import Chart
-from vidllava.bench.frames.series import GREY, Series
+from vidllava.bench.frames.charts import Axis, Chart
+from vidllava.bench.frames.summary import GREY, Series
 from vidllava.bench.frames.svg import apart
 from vidllava.files.writing import replacing
 

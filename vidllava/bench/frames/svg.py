@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from vidllava.bench.frames.charts import Chart
-from vidllava.bench.frames.series import GREY, Mark, Series, Shape
+from vidllava.bench.frames.summary import GREY, Mark, Series, Shape
 
 NUM_COLOURS = 6
 _TOP, _BOTTOM, _LEFT = 30, 44, 50
