@@ -11,9 +11,15 @@ import pytest
 from vidllava.bench.check import Checked
 from vidllava.bench.clock import Timing, timing
 from vidllava.bench.conditions import commit_of
-from vidllava.bench.kernel_request import KernelRequest, parse_counts, parse_request, parse_words
+from vidllava.bench.kernel_request import (
+    KernelRequest,
+    flags_of,
+    parse_counts,
+    parse_request,
+    parse_words,
+    run_fresh,
+)
 from vidllava.bench.kernel_rows import Measured, Subject, table_lines, to_row
-from vidllava.bench.kernels import flags_of, run_fresh
 from vidllava.bench.paths import NAMES
 from vidllava.bench.prefill import Prefill
 from vidllava.bench.row_file import RowFile

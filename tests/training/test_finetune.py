@@ -18,8 +18,8 @@ from tests.training.conftest import EVERYTHING, Heard, Run, metrics, weights
 from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.errors import DatasetError, DivergedError, ModelError, UsageError
+from vidllava.training import job as job_module
 from vidllava.training import loop
-from vidllava.training import run as run_module
 
 DETERMINISTIC = ("step", "epoch", "loss", "learning_rate", "vision_lr", "projector_lr", "grad_norm")
 
@@ -361,7 +361,7 @@ def test_data_is_checked_before_the_model(run: Run, tmp_path: Path):
 def test_a_checkpoint_of_a_version_without_the_setting_was_sampled_by_index():
     old = SimpleNamespace(folder="old", state={"run": {"settings": {}, "encode": {}, "data": {}}})
     now: dict[str, Any] = {"settings": {}, "encode": {"sampling": "index"}, "data": {}}
-    run_module._check_same(old, now, allow_changes=False)  # type: ignore[arg-type]
+    job_module.check_same(old, now, allow_changes=False)  # type: ignore[arg-type]
     now["encode"]["sampling"] = "time"
     with pytest.raises(ModelError, match="was made with other settings: sampling index -> time"):
-        run_module._check_same(old, now, allow_changes=False)  # type: ignore[arg-type]
+        job_module.check_same(old, now, allow_changes=False)  # type: ignore[arg-type]
