@@ -22,8 +22,9 @@ from vidllava.cli import bounds, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.progress import BatchProgress
-from vidllava.data.row import RowFault
+from vidllava.data.media_root import MediaRoot, OutsideRoot
 from vidllava.data.row_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
+from vidllava.data.source import RowFault
 from vidllava.errors import (
     DatasetError,
     MediaError,
@@ -37,7 +38,6 @@ from vidllava.evaluation.answer_file import SETTINGS_FORMAT, AnswerFile, Record
 from vidllava.files.identity import media_identity
 from vidllava.files.writing import refuse_inputs
 from vidllava.media.files import is_file_name
-from vidllava.media.sources import is_descriptor
 
 if TYPE_CHECKING:
     from vidllava.backbone.ahead import Plan, Prepared
@@ -47,13 +47,9 @@ if TYPE_CHECKING:
     from vidllava.visuals.question import AskOptions, Question
 
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
-_NAME_CHARACTERS = 50
+_NAME_CHARACTERS = 50  # shown of a name that is none
 _MEDIA = ("media", "video", "image")
 _KNOWN = {"id", "question", *_MEDIA, *NUMBERS, *TIMES, *WORDS, RATE}
-
-
-class OutsideRoot(RowFault):
-    """A path that leads out of the media root."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +74,7 @@ class Row:
 
 def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]]:
     """(the rows, keys that mean nothing here). Raises DatasetError naming the line of every fault."""
-    root = media_root if media_root is not None else path.parent
-    if not root.is_dir():
-        raise DatasetError(root, "the media root is no folder", "give an existing folder as --media-root")
+    root = MediaRoot(media_root if media_root is not None else path.parent)
     rows: list[Row] = []
     faults: list[str] = []
     first_line: dict[str, int] = {}
@@ -91,21 +85,22 @@ def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]
         number += 1
         try:
             record = _decode(text)
-            row = _row(record, line, root.resolve())
+            row = _row(record, line, root)
             if str(row.id) in first_line:
                 raise RowFault(f"id {row.id!r} was used by line {first_line[str(row.id)]}")
             first_line[str(row.id)] = line
             rows.append(row)
             ignored |= dict.fromkeys(key for key in record if key not in _KNOWN)
         except RowFault as fault:
-            faults.append(f"line {line}: {fault}")
+            # The error names the media root once, in its hint.
+            faults.append(f"line {line}: {fault}".removesuffix(f" {root.path}"))
             outside |= isinstance(fault, OutsideRoot)
     if faults:
         more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
         listed = "; ".join(faults[:MAX_SHOWN]) + more
         hint = "mend or remove these lines"
         if outside:
-            hint = f"the media root is {root.resolve()}; --media-root / allows every path"
+            hint = f"the media root is {root.path}; --media-root / allows every path"
         raise DatasetError(path, f"{len(faults)} of {number} rows cannot be used: {listed}", hint)
     if not rows:
         raise DatasetError(path, "holds no rows", "one JSON object a line")
@@ -138,7 +133,7 @@ def _decode(text: str) -> dict[str, Any]:
     return record
 
 
-def _row(record: dict[str, Any], line: int, root: Path) -> Row:
+def _row(record: dict[str, Any], line: int, root: MediaRoot) -> Row:
     question = record.get("question")
     if not isinstance(question, str) or not question.strip():
         raise RowFault("needs `question`, a text")
@@ -156,24 +151,14 @@ def _row(record: dict[str, Any], line: int, root: Path) -> Row:
     return Row(identity, tuple(media), paths, question.strip(), own_frames(record))
 
 
-def _path(name: str, root: Path) -> str:
-    """Under the media root, links followed: a data set from elsewhere must not point at other files."""
+def _path(name: str, root: MediaRoot) -> str:
     if "://" in name:
-        raise RowFault(f"{_short(name)}: only local files are read in a batch")
+        raise RowFault(f"{name[:_NAME_CHARACTERS]!r}: only local files are read in a batch")
     if not name or "\0" in name:
-        raise RowFault(f"{_short(name)} is no file name")
+        raise RowFault(f"{name[:_NAME_CHARACTERS]!r} is no file name")
     if not is_file_name(name):  # half a surrogate pair: the look-up says so in this row's answer
-        return str(root / name)
-    if is_descriptor(str(root / name)):
-        raise RowFault(f"{_short(name)} is an open file of this process: give its own path")
-    if not Path(os.path.realpath(root / name)).is_relative_to(root):
-        raise OutsideRoot(f"{_short(name)} lies outside the media root")
-    return str(root / name)
-
-
-def _short(name: str) -> str:
-    """The name in quotes; of a long one the end, where files differ."""
-    return repr(name if len(name) <= _NAME_CHARACTERS else f"...{name[3 - _NAME_CHARACTERS :]}")
+        return os.path.join(root.path, name)
+    return root.place(name)
 
 
 DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one

@@ -316,7 +316,7 @@ def report(
     console: Console,
 ) -> int:
     """Write everything; how many questions have no answer."""
-    from vidllava.evaluation import results
+    from vidllava.evaluation import summary as results
 
     items, output = checked.found.items, command.output
     final = results.in_order(records, items, checked.keys, verdicts)

@@ -3,22 +3,31 @@
 root = MediaRoot("media")
 root.file("a/1.png")            # the real path; RowFault for what is missing, remote or outside
 root.pictures("clip_frames")    # the pictures of a folder, 2.png before 10.png
+root.place("a/1.png")           # where it would lie: what is missing is told when it is opened
+root.find("v_mZYWfmsYQPA")      # media/.../v_mZYWfmsYQPA.webm, in any folder below; also a missing one
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
 from vidllava.media.files import is_file_name, picture_names
+from vidllava.media.sources import is_descriptor
 
 _SCHEMES = ("data:", "concat:", "subfile,", "pipe:")
 _MAX_FOLDERS = 1 << 16
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4", ".m4v", ".gif")
 _SHOWN_CHARACTERS = 80
+
+
+class OutsideRoot(RowFault):
+    """A name that leads out of the media root: a data set from elsewhere must not point at other files."""
 
 
 class MediaRoot:
@@ -32,6 +41,7 @@ class MediaRoot:
             )
         self.path = os.path.realpath(folder)
         self._real_folders: dict[str, str] = {}
+        self._by_name: dict[str, list[str]] | None = None
 
     def file(self, name: str) -> str:
         """The real path of a regular file. Raises RowFault."""
@@ -55,11 +65,70 @@ class MediaRoot:
             raise RowFault(f"{_short(name)} is a folder without pictures")
         return tuple(self.file(os.path.join(folder, each)) for each in names)
 
+    def place(self, name: str) -> str:
+        """The path that ``name`` stands for, whether or not it is there. Raises RowFault."""
+        return self._inside(os.path.join(self.path, name), name)
+
+    def find(
+        self,
+        name: str,
+        *,
+        endings: Sequence[str] = VIDEO_ENDINGS,
+        folders: Sequence[str] = (),
+        of_pictures: bool = False,
+    ) -> str:
+        """The path of ``name``, with one of ``endings`` or none, in ``folders`` first, then anywhere below.
+
+        ``of_pictures``: where there is no file, a folder of that name will do: it may hold a clip's pictures.
+        Where there is nothing, the path at which it was looked for first. Raises RowFault.
+        """
+        if "://" in name or not is_file_name(name):
+            raise RowFault(f"{_ending(name)} is no local file name")
+        places = [os.path.join(self.path, folder, name) for folder in (*folders, "")]
+        files = (place + ending for place in places for ending in ("", *endings))
+        path = next(filter(os.path.isfile, files), None)
+        if path is None and of_pictures:
+            path = next(filter(os.path.isdir, places), None)
+        return self._inside(path or self._anywhere(name, endings) or places[-1], name)
+
+    def _anywhere(self, name: str, endings: Sequence[str]) -> str | None:
+        """The one file of that name in any folder below. Raises RowFault where there are several."""
+        if os.path.isabs(name) or os.pardir in Path(name).parts:
+            return None
+        if self._by_name is None:
+            self._by_name = {}
+            for folder, _, files in os.walk(self.path):
+                for file in files:
+                    self._by_name.setdefault(file, []).append(os.path.join(folder, file))
+        parts = Path(name).parts
+        for ending in ("", *endings):
+            wanted = (*parts[:-1], parts[-1] + ending)
+            listed = self._by_name.get(wanted[-1], [])
+            found = [path for path in listed if Path(path).parts[-len(wanted) :] == wanted]
+            if len(found) > 1:
+                two = " and ".join(sorted(os.path.relpath(path, self.path) for path in found)[:2])
+                raise RowFault(f"{_ending(name)} may be {two}: give a --media-root that holds one of them")
+            if found:
+                return found[0]
+        return None
+
+    def _inside(self, path: str, name: str) -> str:
+        """``path`` itself, once it is known to end within the root."""
+        if is_descriptor(path):
+            raise RowFault(f"{_ending(name)} is an open file of this process: give its own path")
+        self._checked(path, _ending(name))
+        return path
+
+    def _checked(self, path: str, shown: str) -> str:
+        """The real path of what a message calls ``shown``. Raises OutsideRoot."""
+        real = self._real(path)
+        if real != self.path and not real.startswith(self.path.rstrip(os.sep) + os.sep):
+            raise OutsideRoot(f"{shown} lies outside the media root {self.path}")
+        return real
+
     def _find(self, name: str) -> tuple[str, int]:
         name = _local(name)
-        path = self._real(os.path.join(self.path, name))
-        if path != self.path and not path.startswith(self.path.rstrip(os.sep) + os.sep):
-            raise RowFault(f"{_short(name)} lies outside the media root {self.path}")
+        path = self._checked(os.path.join(self.path, name), _short(name))
         try:
             return path, os.stat(path).st_mode
         except OSError:
@@ -91,3 +160,8 @@ def _local(name: str) -> str:
 def _short(name: str) -> str:
     """In quotes; a data: URL holds a whole picture."""
     return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "...")
+
+
+def _ending(name: str) -> str:
+    """In quotes; of a long one the end, where files differ."""
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else f"...{name[-_SHOWN_CHARACTERS:]}")

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.row import RowFault
+from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
-from vidllava.evaluation.item import EvalItem
+from vidllava.evaluation.item import EvalItem, Record
 from vidllava.evaluation.tables import records as read_records
 from vidllava.evaluation.texts import said as free_answer
 
-Record = dict[str, Any]
 MAX_SHOWN = 5
 _SYSTEM = (
     "You compare a predicted answer to a question about a video with the correct answer. Judge the meaning: "

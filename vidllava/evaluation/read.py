@@ -12,41 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidllava.data.row import RowFault
+from vidllava.data.media_root import MediaRoot
+from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, UsageError
-from vidllava.evaluation import (
-    own,
-    task_activitynetqa,
-    task_egoschema,
-    task_interleave_bench,
-    task_longvideobench,
-    task_mlvu,
-    task_mvbench,
-    task_nextqa,
-    task_perceptiontest,
-    task_videomme,
-)
-from vidllava.evaluation.item import EvalItem
-from vidllava.evaluation.media_finder import MediaFinder
-from vidllava.evaluation.tables import ENDINGS, Record, records
-from vidllava.evaluation.task import Context, Task
+from vidllava.evaluation.benchmarks import tasks
+from vidllava.evaluation.item import Context, EvalItem, Record, Task
+from vidllava.evaluation.tables import ENDINGS, records
 
-# In the order in which they are asked whether a record is theirs; our own format is the loosest, and last.
-TASKS: tuple[Task, ...] = (
-    task_videomme.PLAIN,
-    task_videomme.WITH_SUBTITLES,
-    task_egoschema.TASK,
-    task_egoschema.SUBSET,
-    task_perceptiontest.TASK,
-    task_longvideobench.TASK,
-    task_mlvu.TASK,
-    task_activitynetqa.TASK,
-    task_nextqa.MC,
-    task_nextqa.OE,
-    task_interleave_bench.TASK,
-    task_mvbench.TASK,
-    own.TASK,
-)
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 HEAD_ROWS = 100  # looked at to tell the format: a torn first row must not hide it
 
@@ -74,8 +46,8 @@ def read_set(
         chosen = _recognised(path)
     files = _files(path, chosen)
     base = path if path.is_dir() else path.parent
-    finder = MediaFinder(base if media_root is None else media_root)
-    items, faults, number = _read(files, chosen, finder)
+    root = MediaRoot(base if media_root is None else media_root)
+    items, faults, number = _read(files, chosen, root)
     if faults:
         more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
         what = f"{len(faults)} of {number} rows cannot be used: {'; '.join(faults[:MAX_SHOWN])}{more}"
@@ -91,10 +63,10 @@ def read_set(
 def _named(task: str | None) -> Task | None:
     if task is None:
         return None
-    for known in TASKS:
-        if known.name == task:
-            return known
-    raise UsageError(f"--task {task}", "no such data set", f"one of {', '.join(each.name for each in TASKS)}")
+    known = {each.name: each for each in tasks()}
+    if task not in known:
+        raise UsageError(f"--task {task}", "no such data set", f"one of {', '.join(known)}")
+    return known[task]
 
 
 def _recognised(path: Path) -> Task:
@@ -102,11 +74,13 @@ def _recognised(path: Path) -> Task:
     candidates = [path] if path.is_file() else _tables(path)
     for file in candidates:
         first = _first(file)
-        found = [task for task in TASKS if first is not None and task.recognises(first, file)]
+        found = [task for task in tasks() if first is not None and task.recognises(first, file)]
         if found:
             return found[0]
-    if path.is_file() and _resembles_own(path):
-        return own.TASK
+    if path.is_file():
+        resembling = _resembling(path)
+        if resembling is not None:
+            return resembling
     shown = f" ({len(candidates)} files looked at)" if path.is_dir() else ""
     raise DatasetError(
         path, f"is in no format that is known here{shown}", "--task NAME; see vidllava eval --help"
@@ -119,12 +93,13 @@ def _first(file: Path) -> Record | None:
     return next((record for record in head if isinstance(record, dict)), None)
 
 
-def _resembles_own(path: Path) -> bool:
-    """Whether a row of the head has a key of our own format. Raises DatasetError where it has no record."""
+def _resembling(path: Path) -> Task | None:
+    """The task whose records a file's head resembles. Raises DatasetError where it has no record."""
     head = list(itertools.islice(records(path), HEAD_ROWS))
     sound = [record for _, record in head if isinstance(record, dict)]
     if sound:
-        return any(own.resembles(record) for record in sound)
+        asked = (task for task in tasks() if task.resembles is not None)
+        return next((task for task in asked if any(map(task.resembles, sound))), None)
     hint = "one JSON object a line, or a list of them"
     if not head:
         raise DatasetError(path, "holds no rows", hint)
@@ -138,14 +113,8 @@ def _resembles_own(path: Path) -> bool:
 def _files(path: Path, task: Task) -> Sequence[Path]:
     if path.is_file():
         return [path]
-    if task.files is not None:
-        found = task.files(path)
-    else:
-        found = []
-        for file in _tables(path):
-            first = _first(file)
-            if first is not None and task.recognises(first, file):
-                found.append(file)
+    heads = [(file, _first(file)) for file in _tables(path)]
+    found = [file for file, first in heads if first is not None and task.recognises(first, file)]
     if not found:
         raise DatasetError(path, f"holds no file of {task.name}", "give the file itself as --data")
     return found
@@ -169,7 +138,7 @@ def _tables(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _read(files: Sequence[Path], task: Task, finder: MediaFinder) -> tuple[list[EvalItem], list[str], int]:
+def _read(files: Sequence[Path], task: Task, root: MediaRoot) -> tuple[list[EvalItem], list[str], int]:
     items: list[EvalItem] = []
     faults: list[str] = []
     first_use: dict[str, str] = {}
@@ -182,7 +151,7 @@ def _read(files: Sequence[Path], task: Task, finder: MediaFinder) -> tuple[list[
             try:
                 if isinstance(record, RowFault):
                     raise record
-                for item in task.read(record, Context(row, file, finder)):
+                for item in task.read(record, Context(row, file, root)):
                     if item.id in first_use:
                         raise RowFault(f"id {item.id!r} was used by {first_use[item.id]}")
                     first_use[item.id] = where

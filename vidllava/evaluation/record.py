@@ -7,12 +7,11 @@ failed(item, number, fault)                         # status decode_error, over_
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from vidllava.backbone.memory import OutOfMemory
 from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
 from vidllava.evaluation.answering import Reply
-from vidllava.evaluation.item import EvalItem
+from vidllava.evaluation.item import EvalItem, Record
 from vidllava.evaluation.scoring import score
 from vidllava.evaluation.texts import said as free_answer
 from vidllava.evaluation.texts import same
@@ -20,7 +19,6 @@ from vidllava.media.frames import FramePlan
 from vidllava.prompting.budget import OverBudget
 from vidllava.visuals.question import MediaItem
 
-Record = dict[str, Any]
 # What two runs may differ in: measured, not computed.
 MEASURED = ("seconds", "peak_memory_bytes")
 

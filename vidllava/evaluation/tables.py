@@ -13,13 +13,12 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from vidllava.data.row import RowFault
 from vidllava.data.row_file import RowFile
+from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
+from vidllava.evaluation.item import Record
 
-Record = dict[str, Any]
 KEY = "__key__"
 MAX_OBJECT_BYTES = 1 << 30
 ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")

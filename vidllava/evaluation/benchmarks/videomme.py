@@ -12,11 +12,21 @@ import os
 from functools import partial
 from pathlib import Path
 
-from vidllava.data.row import RowFault
-from vidllava.evaluation.item import LETTERS, EvalItem, lettered
-from vidllava.evaluation.own import INSTRUCTION as OPTION_LETTER
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, groups_of, name_of, text_of, texts_of, unlettered
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import (
+    LETTERS,
+    OPTION_LETTER,
+    Context,
+    EvalItem,
+    Record,
+    Task,
+    groups_of,
+    lettered,
+    name_of,
+    text_of,
+    texts_of,
+    unlettered,
+)
 
 INSTRUCTION = (
     "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
@@ -54,7 +64,7 @@ def _question(record: Record, context: Context, subtitles: bool) -> EvalItem:
         id=name_of(record, "question_id"),
         row=context.number,
         media=(video,),
-        paths=(context.finder.find(video, folders=("data", "videos", "video")),),
+        paths=(context.root.find(video, folders=("data", "videos", "video")),),
         question=question,
         prompt="\n".join((INSTRUCTION, question, lettered(options), ENDS[subtitles])),
         options=options,
@@ -68,9 +78,11 @@ def _question(record: Record, context: Context, subtitles: bool) -> EvalItem:
 
 def _subtitles(video: str, context: Context) -> str:
     """The file of subtitles; empty where the video has none."""
-    path = context.finder.find(video, endings=_SUBTITLES, folders=("subtitle", "subtitles"))
+    path = context.root.find(video, endings=_SUBTITLES, folders=("subtitle", "subtitles"))
     return path if path.endswith(_SUBTITLES) and os.path.exists(path) else ""
 
 
-PLAIN = Task("videomme", recognises, partial(read, subtitles=False))
-WITH_SUBTITLES = Task("videomme-subtitles", recognises, partial(read, subtitles=True))
+TASKS = (
+    Task("videomme", recognises, partial(read, subtitles=False)),
+    Task("videomme-subtitles", recognises, partial(read, subtitles=True)),
+)

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidllava.evaluation.item import EvalItem, Groups, lettered
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, index_of, name_of, text_of
+from vidllava.evaluation.item import (
+    Context,
+    EvalItem,
+    Groups,
+    Record,
+    Task,
+    index_of,
+    lettered,
+    name_of,
+    text_of,
+)
 
 OE_INSTRUCTION = "Answer a question using a short phrase or sentence."
 _OPTIONS = ("a0", "a1", "a2", "a3", "a4")
@@ -70,7 +78,7 @@ def _common(record: Record, context: Context) -> Record:
         "id": f"{video}_{record.get('qid', context.number)}",
         "row": context.number,
         "media": (video,),
-        "paths": (context.finder.find(video),),
+        "paths": (context.root.find(video),),
     }
 
 
@@ -79,5 +87,7 @@ def _kind(record: Record) -> Groups:
     return (("type", "TN" if kind == "TP" else kind),) if kind else ()
 
 
-MC = Task("nextqa-mc", recognises_mc, read_mc)
-OE = Task("nextqa-oe", recognises_oe, read_oe)
+TASKS = (
+    Task("nextqa-mc", recognises_mc, read_mc),
+    Task("nextqa-oe", recognises_oe, read_oe),
+)

@@ -11,10 +11,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vidllava.data.row import RowFault
-from vidllava.evaluation.item import LETTERS, EvalItem, lettered
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, name_of, text_of, texts_of
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import (
+    LETTERS,
+    Context,
+    EvalItem,
+    Record,
+    Task,
+    lettered,
+    name_of,
+    text_of,
+    texts_of,
+)
 
 _CLEVRER, _PERCEPTION = ("clevrer/video_validation",), ("perception/videos",)
 # Of tvqa/frames_fps3_hq: as the name says.
@@ -48,7 +56,8 @@ def recognises(record: Record, path: Path) -> bool:
     """By the name of the file, or by its keys."""
     known = {"video", "question", "candidates", "answer"}
     extra = record.keys() - known - {"start", "end", "fps", "accurate_start", "accurate_end", "subtitle"}
-    return known <= record.keys() and (path.stem in FOLDERS or not extra)
+    in_folders = path.stem in FOLDERS and "question_type" not in record
+    return known <= record.keys() and (in_folders or not extra)
 
 
 def read(record: Record, context: Context) -> list[EvalItem]:
@@ -59,7 +68,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
     answer = record.get("answer")
     if not isinstance(answer, str) or options.count(answer.strip()) != 1:
         raise RowFault("`answer` is not one of the `candidates`")
-    path = context.finder.find(video, folders=FOLDERS.get(task, ()), of_pictures=True)
+    path = context.root.find(video, folders=FOLDERS.get(task, ()), of_pictures=True)
     shown = lettered(options, "({letter}) {option}")
     return [
         EvalItem(
@@ -93,4 +102,4 @@ def _range(record: Record) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-TASK = Task("mvbench", recognises, read, average_over="task")
+TASKS = (Task("mvbench", recognises, read, average_over="task"),)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidllava.data.row import RowFault
-from vidllava.evaluation.item import LETTERS, EvalItem
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, name_of
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import LETTERS, Context, EvalItem, Record, Task, name_of
 from vidllava.evaluation.texts import normalised
 
 # The options stand in the question's text: only their letters are known here, A to H as in the original.
@@ -37,7 +35,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise RowFault("needs `image`, a file name or a list of them")
     identity = name_of(record, "sample_id" if "sample_id" in record else "id")
-    paths = tuple(context.finder.find(name, endings=()) for name in names)
+    paths = tuple(context.root.find(name, endings=()) for name in names)
     items = []
     for turn, (question, answer) in enumerate(said):
         if not answer.strip():
@@ -78,4 +76,4 @@ def _said(record: Record) -> list[tuple[str, str]]:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-TASK = Task("interleave-bench", recognises, read)
+TASKS = (Task("interleave-bench", recognises, read),)

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidllava.data.row import RowFault
-from vidllava.evaluation.item import EvalItem, lettered
-from vidllava.evaluation.own import INSTRUCTION
-from vidllava.evaluation.tables import KEY, Record
-from vidllava.evaluation.task import Context, Task, groups_of, index_of, name_of, text_of, texts_of
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import (
+    OPTION_LETTER,
+    Context,
+    EvalItem,
+    Record,
+    Task,
+    groups_of,
+    index_of,
+    lettered,
+    name_of,
+    text_of,
+    texts_of,
+)
+from vidllava.evaluation.tables import KEY
 
 
 def recognises(record: Record, path: Path) -> bool:
@@ -38,9 +48,9 @@ def _question(record: Record, video: str, context: Context) -> EvalItem:
         id=f"{video}_{number}",
         row=context.number,
         media=(video,),
-        paths=(context.finder.find(video, folders=("videos",)),),
+        paths=(context.root.find(video, folders=("videos",)),),
         question=question,
-        prompt=f"{question}\n{lettered(options)}\n{INSTRUCTION}",
+        prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}",
         options=options,
         answer=None if hidden else index_of(record, "answer_id", len(options)),
         scoring="choice",
@@ -48,4 +58,4 @@ def _question(record: Record, video: str, context: Context) -> EvalItem:
     )
 
 
-TASK = Task("perceptiontest", recognises, read)
+TASKS = (Task("perceptiontest", recognises, read),)

@@ -13,13 +13,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.row import RowFault
 from vidllava.data.row_frames import NUMBERS, TIMES, WORDS, own_frames
-from vidllava.evaluation.item import EvalItem, Groups, Scoring, lettered
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, label_of, scalar, text_of, texts_of, unlettered
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import (
+    OPTION_LETTER,
+    Context,
+    EvalItem,
+    Groups,
+    Record,
+    Scoring,
+    Task,
+    label_of,
+    lettered,
+    scalar,
+    text_of,
+    texts_of,
+    unlettered,
+)
 
-INSTRUCTION = "Answer with the option's letter from the given choices directly."
 _MEDIA = ("video", "image", "images", "media")
 _SCORINGS: tuple[Scoring, ...] = ("exact", "rouge", "judge")
 _KNOWN = {
@@ -58,9 +69,9 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             id=_identity(record, context.number),
             row=context.number,
             media=media,
-            paths=tuple(context.finder.find(name, endings=(), of_pictures=True) for name in media),
+            paths=tuple(context.root.find(name, endings=(), of_pictures=True) for name in media),
             question=question,
-            prompt=f"{question}\n{lettered(options)}\n{INSTRUCTION}" if options else question,
+            prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}" if options else question,
             scoring=_scoring(record, options),
             options=options,
             answer=answers[0] if answers else None,
@@ -130,4 +141,4 @@ def _max_new_tokens(record: Record) -> int | None:
     return value
 
 
-TASK = Task("own", recognises, read, sampling=None)
+TASKS = (Task("own", recognises, read, sampling=None, resembles=resembles, is_general=True),)

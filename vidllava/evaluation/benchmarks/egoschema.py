@@ -12,12 +12,21 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from vidllava.data.row import RowFault
+from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
-from vidllava.evaluation.item import EvalItem, lettered
-from vidllava.evaluation.own import INSTRUCTION
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, index_of, name_of, text_of, texts_of, unlettered
+from vidllava.evaluation.item import (
+    OPTION_LETTER,
+    Context,
+    EvalItem,
+    Record,
+    Task,
+    index_of,
+    lettered,
+    name_of,
+    text_of,
+    texts_of,
+    unlettered,
+)
 
 _OPTIONS = tuple(f"option {number}" for number in range(5))
 LABELS = "subset_answers.json"
@@ -44,9 +53,9 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             id=video,
             row=context.number,
             media=(video,),
-            paths=(context.finder.find(video, folders=("videos",)),),
+            paths=(context.root.find(video, folders=("videos",)),),
             question=question,
-            prompt=f"{question}\n{lettered(options)}\n{INSTRUCTION}",
+            prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}",
             options=options,
             answer=None if hidden else index_of({"answer": label}, "answer", len(options)),
             scoring="choice",
@@ -74,5 +83,7 @@ def _labels(folder: Path) -> dict[str, object]:
     return found
 
 
-TASK = Task("egoschema", recognises, read, submission=True)
-SUBSET = Task("egoschema-subset", recognises, read_subset)
+TASKS = (
+    Task("egoschema", recognises, read, submission=True),
+    Task("egoschema-subset", recognises, read_subset),
+)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from vidllava.data.row import RowFault
-from vidllava.evaluation.item import EvalItem
-from vidllava.evaluation.tables import Record, records
-from vidllava.evaluation.task import Context, Task, name_of, scalar, text_of
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import Context, EvalItem, Record, Task, name_of, scalar, text_of
+from vidllava.evaluation.tables import records
 
 INSTRUCTION = "Answer the question using a single word or phrase."
 TYPES = (
@@ -25,7 +24,8 @@ TYPES = (
 def recognises(record: Record, path: Path) -> bool:
     """By its three names, and no options."""
     keys = record.keys()
-    return {"video_name", "question_id", "question"} <= keys and not {"options", "candidates"} & keys
+    others = {"options", "candidates", "task_type"}
+    return {"video_name", "question_id", "question"} <= keys and not others & keys
 
 
 def read(record: Record, context: Context) -> list[EvalItem]:
@@ -42,7 +42,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             id=number,
             row=context.number,
             media=(name,),
-            paths=(context.finder.find(name, folders=("all_test", "videos")),),
+            paths=(context.root.find(name, folders=("all_test", "videos")),),
             question=f"{question}?",
             prompt=asked,
             answer=answer,
@@ -74,4 +74,4 @@ def _answers(path: Path) -> dict[str, Record]:
     return found
 
 
-TASK = Task("activitynetqa", recognises, read)
+TASKS = (Task("activitynetqa", recognises, read),)

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidllava.evaluation.item import EvalItem, lettered
-from vidllava.evaluation.own import INSTRUCTION
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, groups_of, index_of, name_of, text_of, texts_of
+from vidllava.evaluation.item import (
+    OPTION_LETTER,
+    Context,
+    EvalItem,
+    Record,
+    Task,
+    groups_of,
+    index_of,
+    lettered,
+    name_of,
+    text_of,
+    texts_of,
+)
 
 _OPTIONS = tuple(f"option{number}" for number in range(5))
 
@@ -34,9 +43,9 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             id=name_of(record, "id"),
             row=context.number,
             media=(video,),
-            paths=(context.finder.find(video, folders=("videos",)),),
+            paths=(context.root.find(video, folders=("videos",)),),
             question=question,
-            prompt=f"{question}\n{lettered(options)}\n{INSTRUCTION}\n",
+            prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}\n",
             options=options,
             answer=None if hidden else index_of(record, "correct_choice", len(options)),
             scoring="choice",
@@ -46,4 +55,4 @@ def read(record: Record, context: Context) -> list[EvalItem]:
     ]
 
 
-TASK = Task("longvideobench", recognises, read, submission=True)
+TASKS = (Task("longvideobench", recognises, read, submission=True),)

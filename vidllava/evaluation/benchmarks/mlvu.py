@@ -10,10 +10,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vidllava.data.row import RowFault
-from vidllava.evaluation.item import LETTERS, EvalItem, lettered
-from vidllava.evaluation.tables import Record
-from vidllava.evaluation.task import Context, Task, name_of, text_of, texts_of
+from vidllava.data.source import RowFault
+from vidllava.evaluation.item import (
+    LETTERS,
+    Context,
+    EvalItem,
+    Record,
+    Task,
+    lettered,
+    name_of,
+    text_of,
+    texts_of,
+)
 
 END = "Only give the best option.\nBest option: ("
 _LINE = re.compile(r"^\(([A-Z])\)\s*(.*)$", re.MULTILINE)
@@ -43,7 +51,7 @@ def read(record: Record, context: Context) -> list[EvalItem]:
             id=f"{context.path.stem}_{number}",
             row=context.number,
             media=(video,),
-            paths=(context.finder.find(video, folders=("video", "videos")),),
+            paths=(context.root.find(video, folders=("video", "videos")),),
             question=question,
             prompt=f"{shown}\n{END}",
             options=options,
@@ -66,4 +74,4 @@ def _letter(answer: object, options: tuple[str, ...]) -> str | None:
     raise RowFault("`answer` is no candidate and no letter of one")
 
 
-TASK = Task("mlvu", recognises, read, average_over="task")
+TASKS = (Task("mlvu", recognises, read, average_over="task"),)
