@@ -98,8 +98,8 @@ def _resembling(path: Path) -> Task | None:
     head = list(itertools.islice(records(path), HEAD_ROWS))
     sound = [record for _, record in head if isinstance(record, dict)]
     if sound:
-        asked = (task for task in tasks() if task.resembles is not None)
-        return next((task for task in asked if any(map(task.resembles, sound))), None)
+        asked = ((task, task.resembles) for task in tasks() if task.resembles is not None)
+        return next((task for task, resembles in asked if any(map(resembles, sound))), None)
     hint = "one JSON object a line, or a list of them"
     if not head:
         raise DatasetError(path, "holds no rows", hint)
