@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.train_nano.long_clips import write_set
-from vidllava.evaluation.record import MEASURED
+from vidllava.evaluation.asking import MEASURED
 
 ONE_BAD_IN = 20
 BAD = ("missing.mp4", "text.mp4", "truncated.mp4")

@@ -104,7 +104,7 @@ def ask(
     """
     console = Console(quiet=quiet, verbose=verbose)
     if batches.batch is not None or batches.output is not None:
-        from vidllava.cli.batch import Command, answer_batch
+        from vidllava.cli.batch import answer_batch
 
         single: dict[str, object] = {
             "QUESTION": question,
@@ -114,9 +114,10 @@ def ask(
             "--contact-sheet": contact_sheet,
         }
         single |= {"--json": as_json, "--no-stream": no_stream}
-        command = Command(batches, asking, seeing, weights, answering, reading, overwrite=overwrite)
         given = [flag for flag, value in single.items() if value not in (None, False, [])]
-        answer_batch(command, given, console)
+        many = {"asking": asking, "seeing": seeing, "weights": weights, "answering": answering}
+        many |= {"reading": reading, "overwrite": overwrite}
+        answer_batch(batches, many, given, console)
         return
     refuse_batch_flags(vars(batches))
     console.check_stdout()

@@ -13,10 +13,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vidllava.cli import bounds, outputs
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
@@ -25,27 +25,21 @@ from vidllava.cli.progress import BatchProgress
 from vidllava.data.media_root import MediaRoot, OutsideRoot
 from vidllava.data.row_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
-from vidllava.errors import (
-    DatasetError,
-    MediaError,
-    PartialFailure,
-    ResourceError,
-    UnfamiliarMedia,
-    UsageError,
-    VidllavaError,
-)
-from vidllava.evaluation.answer_file import SETTINGS_FORMAT, AnswerFile, Record
+from vidllava.errors import DatasetError, PartialFailure, UsageError, VidllavaError
+from vidllava.evaluation.engine import ANSWERED, SETTINGS_FORMAT, Batch, Planned
+from vidllava.evaluation.item import Record
+from vidllava.evaluation.ranks import Ranks
 from vidllava.files.identity import media_identity
 from vidllava.files.writing import refuse_inputs
 from vidllava.media.files import is_file_name
 
 if TYPE_CHECKING:
-    from vidllava.backbone.ahead import Plan, Prepared
-    from vidllava.backbone.answer import Answer
     from vidllava.backbone.settings import GenerateOptions
     from vidllava.media.sampler import Sampler
+    from vidllava.prompting.conversation import Encoder
     from vidllava.visuals.question import AskOptions, Question
 
+Item = TypeVar("Item")
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 _NAME_CHARACTERS = 50  # shown of a name that is none
 _MEDIA = ("media", "video", "image")
@@ -162,77 +156,183 @@ def _path(name: str, root: MediaRoot) -> str:
 
 
 DECODE_SECONDS = 30.0  # a clip among many is given up earlier than the only one
-MAX_WORKERS = 4
 
 
-@dataclass(frozen=True)
-class Command:
-    """What the command line said."""
+@dataclass(frozen=True, kw_only=True)
+class ManyFlags:
+    """What the command line said, as far as ``ask --batch`` and ``eval`` say the same."""
 
-    batches: bounds.Batches
+    output: Path
+    overwrite: bool
+    workers: int | None
     asking: Asking
     seeing: Seeing
     weights: Weights
     answering: Answering
-    reading: bounds.Bounds
-    overwrite: bool
+    reading: bounds.FileBounds
 
 
-def answer_batch(command: Command, single: Sequence[str], console: Console) -> None:
+class ManyAsker(Generic[Item]):
+    """Rows asked of one model: it is found and held against the flags at once, and loaded by the engine."""
+
+    def __init__(
+        self, flags: ManyFlags, asked: AskOptions, chosen: GenerateOptions, console: Console
+    ) -> None:
+        """Raises UsageError and ModelError."""
+        # Importing it decides nothing and costs a decoder library: only now, after every row was checked.
+        from vidllava.media.decode import choose_backend
+
+        choose_backend(asked.video_backend)
+        self.flags, self.asked, self.chosen, self.console = flags, asked, chosen, console
+        self.shown, self.checkpoint = flags.weights.locate(asked)
+        flags.weights.tell_stand_in(self.shown, console)
+        from vidllava.backbone.settings import read_settings
+        from vidllava.visuals.question import check_options
+
+        self.settings = read_settings(self.checkpoint, self.shown)
+        check_options(self.settings, asked)
+
+    @cached_property
+    def codec(self) -> Encoder:
+        """The checkpoint's tokenizer."""
+        from vidllava.backbone.tokens import read_codec
+
+        return read_codec(self.checkpoint)
+
+    def batch(
+        self,
+        rows: Sequence[Item],
+        ids: Sequence[str],
+        keys: Sequence[str],
+        others: dict[str, object],
+        **engine: Any,
+    ) -> Batch[Item]:
+        """The rows for the engine; ``others``: what may change an answer besides flags, model and row."""
+        outputs.check_folder(self.flags.output.absolute().parent)
+        reuse = not self.flags.seeing.no_reuse_frames
+        return Batch(
+            rows=rows,
+            keys=keys,
+            ids=ids,
+            output=self.flags.output,
+            model=self.shown,
+            settings=settings_key(
+                self.flags.weights, self.asked, self.chosen, self.checkpoint, reuse_frames=reuse, **others
+            ),
+            overwrite=self.flags.overwrite,
+            workers=self.flags.workers,
+            limits=self.flags.reading.limits(default_seconds=DECODE_SECONDS),
+            image_size=self.settings.image_size,
+            repeats=self.flags.seeing.folder() is None,
+            **engine,
+        )
+
+    def begin(self, total: int, ranks: Ranks) -> None:
+        """See ``Asker``."""
+        self.progress = BatchProgress(self.console, total)
+        weights = replace(self.flags.weights, device=ranks.device(self.flags.weights.device))
+        self.backbone, _ = weights.load(self.shown)
+        from vidllava.backbone.feature_cache import FeatureCache
+
+        folder = self.flags.seeing.folder()
+        self.seeing: dict[str, Any] = {
+            "cache": None if folder is None else FeatureCache(self.backbone, folder),
+            "reuse_frames": not self.flags.seeing.no_reuse_frames,
+        }
+
+    def done(self, record: Record) -> None:
+        """See ``Asker``."""
+        self.progress.done("ok" if record["status"] in ANSWERED else "failed")
+        if record["error"] is not None:
+            self.console.detail(f"{record['id']}: {record['error']}")
+
+
+class RowAsker(ManyAsker[Row]):
+    """Rows of ``--batch``: each as ``ask`` would ask it, with its own options before the flags."""
+
+    def plan(self, row: Row, sampler: Sampler) -> Question:
+        """See ``Asker``."""
+        from vidllava.visuals.question import plan_question, row_options
+
+        options = row_options(self.asked, dict(row.own), row.paths)
+        return plan_question(row.paths, row.question, self.settings, self.codec, options, sampler=sampler)
+
+    def answer(self, asked: Sequence[Planned[Row]]) -> list[Record | VidllavaError]:
+        """See ``Asker``."""
+        return [self._line(one) for one in asked]
+
+    def _line(self, one: Planned[Row]) -> Record | VidllavaError:
+        from vidllava.backbone.answer import answer_question
+        from vidllava.cli.report import answer_json
+
+        start, prepared, row = time.perf_counter(), one.prepared, one.row
+        try:
+            answer = answer_question(
+                self.backbone,
+                prepared.question,
+                self.chosen,
+                sampler=prepared,
+                keep_pixels=False,
+                **self.seeing,
+            )
+        except VidllavaError as fault:
+            return fault.with_traceback(None)
+        seconds = {"ahead": prepared.seconds, **answer.seconds, "total": time.perf_counter() - start}
+        report = answer_json(answer, "", seconds)
+        for item, name in zip(report["media"], row.media, strict=True):
+            item["media"] = name
+        head = {"id": row.id, "status": "ok", "question": row.question, "answer": answer.text, "error": None}
+        return {**head, **report, "key": row.key}
+
+    def failed(self, number: int, row: Row, status: str, fault: Exception) -> Record:
+        """See ``Asker``."""
+        head = {"id": row.id, "status": status, "question": row.question, "answer": None, "error": str(fault)}
+        return {**head, "media": [{"media": name} for name in row.media], "key": row.key}
+
+
+def answer_batch(
+    batches: bounds.Batches, many: dict[str, Any], single: Sequence[str], console: Console
+) -> None:
     """Answer the rows of ``--batch``; ``single`` names flags that were given and are for one question.
 
-    Raises PartialFailure where some have no answer.
+    ``many``: the fields of ``ManyFlags`` that ``batches`` does not hold. Raises PartialFailure where some
+    have no answer.
     """
-    questions, output = _files(command, single)
-    rows, ignored = read_rows(questions, command.batches.media_root)
-    asked, chosen = command.asking.checked(), command.answering.checked()
-    # Importing it decides nothing and costs a decoder library: only now, after every row was checked.
-    from vidllava.media.decode import choose_backend
-
-    choose_backend(asked.video_backend)
-    shown, checkpoint = command.weights.locate(asked)
-    command.weights.tell_stand_in(shown, console)
-    from vidllava.backbone.locate import weights_files
-    from vidllava.backbone.settings import read_settings
-    from vidllava.visuals.question import check_options
-
-    check_options(read_settings(checkpoint, shown), asked)
+    questions, output = _files(batches, many["reading"], single)
+    rows, ignored = read_rows(questions, batches.media_root)
+    flags = ManyFlags(output=output, workers=batches.workers, **many)
+    ranks = Ranks.of_environment()
+    console = console if ranks.is_first else Console(quiet=True)
+    asker = RowAsker(flags, flags.asking.checked(), flags.answering.checked(), console)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
+    from vidllava.backbone.locate import weights_files
+
     media = [path for row in rows for path in row.paths]
-    refuse_inputs("--output", output, [*media, *weights_files(checkpoint)])
-    settings = settings_key(
-        command.weights, asked, chosen, checkpoint, reuse_frames=not command.seeing.no_reuse_frames
-    )
-    outputs.check_folder(output.absolute().parent)
-    keys = {row.key: str(row.id) for row in rows}
-    with AnswerFile(
-        output, settings=settings, model=shown, asked=keys, overwrite=command.overwrite
-    ) as answers:
-        for note in answers.notes:
-            console.warn(note)
-        todo = [row for row in rows if row.key not in answers.done]
-        if len(todo) < len(rows):
-            console.note(f"{len(rows) - len(todo)} of {len(rows)} questions are answered already")
-        failed = _run(todo, answers, command, (shown, checkpoint), asked, chosen, console) if todo else 0
+    refuse_inputs("--output", output, [*media, *weights_files(asker.checkpoint)])
+    batch = asker.batch(rows, [str(row.id) for row in rows], [row.key for row in rows], {})
+    with ranks, batch.answered(asker, ranks, console) as answers:
+        if answers is None:
+            return
+    answered = {record["key"] for record in answers.records if record["status"] == "ok"}
+    failed = sum(key not in answered for key in batch.keys)
     if failed:
-        what = f"{failed} of {len(todo)} questions have no answer"
+        what = f"{failed} of {answers.num_asked} questions have no answer"
         raise PartialFailure(output, what, "their rows say why; the same command tries them again")
 
 
-def _files(command: Command, single: Sequence[str]) -> tuple[Path, Path]:
-    questions, output = command.batches.batch, command.batches.output
-    if questions is None:
+def _files(batches: bounds.Batches, reading: bounds.Bounds, single: Sequence[str]) -> tuple[Path, Path]:
+    if batches.batch is None:
         raise UsageError("--output", "is for --batch", "leave out --output, or give --batch FILE")
-    if output is None:
+    if batches.output is None:
         raise UsageError("--batch", "needs a file for the answers", "-o answers.jsonl")
     for flag in single:
         raise UsageError(flag, "cannot be given with --batch", "the rows name media and questions")
-    if command.reading.allow_url:
+    if reading.allow_url:
         what = "cannot be given with --batch: URLs are not read in a batch"
         raise UsageError("--allow-url", what, "download the media first, and leave out --allow-url")
-    refuse_inputs("--output", output, [questions], what="is the file of the questions")
-    return questions, output
+    refuse_inputs("--output", batches.output, [batches.batch], what="is the file of the questions")
+    return batches.batch, batches.output
 
 
 def settings_key(
@@ -250,105 +350,3 @@ def settings_key(
     words += [others] if others else []
     digest = hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8)
     return f"{SETTINGS_FORMAT}{digest.hexdigest()}"
-
-
-def _run(
-    rows: Sequence[Row],
-    answers: AnswerFile,
-    command: Command,
-    model: tuple[str, Path],
-    asked: AskOptions,
-    chosen: GenerateOptions,
-    console: Console,
-) -> int:
-    """Answer ``rows`` in order; how many have no answer."""
-    from vidllava.backbone.ahead import Ahead
-    from vidllava.backbone.settings import read_settings
-    from vidllava.media.container import num_threads
-
-    shown, checkpoint = model
-    settings = read_settings(checkpoint, shown)
-    limits = command.reading.limits(default_seconds=DECODE_SECONDS)
-    num_workers = min(command.batches.workers or min(num_threads(), MAX_WORKERS), len(rows))
-    folder = command.seeing.folder()
-    progress = BatchProgress(console, len(rows))
-    with Ahead(
-        rows,
-        _planner(shown, checkpoint, asked),
-        size=settings.image_size,
-        num_workers=num_workers,
-        limits=limits,
-        repeats=folder is None,
-    ) as ahead:
-        backbone, _ = command.weights.load(shown)
-        from vidllava.backbone.answer import answer_question
-        from vidllava.backbone.feature_cache import FeatureCache
-
-        ahead.torch_is_here.set()
-        seeing: dict[str, Any] = {
-            "cache": None if folder is None else FeatureCache(backbone, folder),
-            "reuse_frames": not command.seeing.no_reuse_frames,
-            "keep_pixels": False,
-        }
-
-        def answer(prepared: Prepared) -> Answer:
-            return answer_question(backbone, prepared.question, chosen, sampler=prepared, **seeing)
-
-        for row, prepared in zip(rows, ahead, strict=True):
-            record = _record(row, prepared, answer)
-            answers.append(record)
-            progress.done(record["status"])
-            if record["error"] is not None:
-                console.detail(f"{row.id}: {record['error']}")
-    return progress.num_failed
-
-
-def _planner(shown: str, checkpoint: Path, asked: AskOptions) -> Plan[Row]:
-    """Plans a row as ``ask`` would plan it, with the row's own options before the flags."""
-    from vidllava.backbone.settings import read_settings
-    from vidllava.backbone.tokens import read_codec
-    from vidllava.visuals.question import plan_question, row_options
-
-    settings, codec = read_settings(checkpoint, shown), read_codec(checkpoint)
-
-    def plan(row: Row, sampler: Sampler) -> Question:
-        options = row_options(asked, dict(row.own), row.paths)
-        return plan_question(row.paths, row.question, settings, codec, options, sampler=sampler)
-
-    return plan
-
-
-def _record(row: Row, prepared: Prepared | Exception, answer: Any) -> Record:
-    """One line of the answers. Raises what is no fault of the row."""
-    start = time.perf_counter()
-    try:
-        if isinstance(prepared, Exception):
-            raise prepared
-        answered: Answer = answer(prepared)
-    except VidllavaError as fault:
-        status = _status(fault)
-        if status is None:
-            raise
-        return {
-            **{"id": row.id, "status": status, "question": row.question, "answer": None, "error": str(fault)},
-            **{"media": [{"media": name} for name in row.media], "key": row.key},
-        }
-    from vidllava.cli.report import answer_json
-
-    seconds = {"ahead": prepared.seconds, **answered.seconds, "total": time.perf_counter() - start}
-    report = answer_json(answered, "", seconds)
-    for item, name in zip(report["media"], row.media, strict=True):
-        item["media"] = name
-    head = {"id": row.id, "status": "ok", "question": row.question, "answer": report["answer"], "error": None}
-    return {**head, **report, "key": row.key}
-
-
-def _status(fault: VidllavaError) -> str | None:
-    """What a row says of its fault; None for one that would meet every other row too."""
-    from vidllava.prompting.budget import OverBudget
-
-    if isinstance(fault, OverBudget):
-        return "over_budget"
-    kinds = {MediaError: "media_error", ResourceError: "resource_error", UsageError: "usage_error"}
-    kinds |= {UnfamiliarMedia: "unfamiliar"}
-    return next((status for kind, status in kinds.items() if isinstance(fault, kind)), None)

@@ -8,11 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from vidllava.cli.options import Overwrite
 from vidllava.media.limits import DEFAULT_LIMITS, Limits, parse_size
 from vidllava.media.sources import URL_SECONDS
 
 _LIMITS, _BATCH = "Limits", "Batch"
+_QUESTIONS, _SCORES, _OUTPUT = "Questions", "Scores", "Output"
 FILE_SIZE = "64G"
+BENCHMARKS = "<names>"
+"""In the help of `eval`: the data sets that are there."""
 
 # Limits: how much of a file is looked at before it is refused?
 MaxPixels = Annotated[
@@ -125,3 +129,82 @@ class Batches:
     output: BatchOutput = None
     media_root: BatchMediaRoot = None
     workers: BatchWorkers = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluating:
+    """Which questions, how they are scored, and where the results go."""
+
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="Our JSONL, or a local copy of a benchmark, file or folder, in its published format.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ]
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Which data set it is, where content does not tell: {BENCHMARKS}.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ] = None
+    media_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the media lie, found by name or id in any folder below; default: beside the data.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The first so many questions.", rich_help_panel=_QUESTIONS)
+    ] = None
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Questions answered together; halved where memory runs out. Answers stay the same.",
+            rich_help_panel=_QUESTIONS,
+        ),
+    ] = 1
+    workers: BatchWorkers = None
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind",
+            help="Ask every question without its media, too, and score that beside.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = False
+    judge_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What a judge said to FILE.judge.jsonl: JSON lines of request, pred (yes, no) and score.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = None
+    max_failed: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            help="Exit code 10 where a larger share of the questions has no answer.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = 0.0
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="One JSON line per question, on disk before the next; a run that was cut off goes on. The "
+            "results go to FILE.summary.json.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ]
+    overwrite: Overwrite = False

@@ -5,97 +5,34 @@ vidllava eval --data long.jsonl --output results.jsonl
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+from typer.core import TyperCommand, TyperOption
 
 from vidllava.cli import bounds, options
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.options import spread
 
-_QUESTIONS, _SCORES, _OUTPUT = "Questions", "Scores", "Output"
+
+class EvalCommand(TyperCommand):
+    """The command; its help names the data sets that are there, and they are looked for only then."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """See ``TyperCommand``."""
+        from vidllava.evaluation.benchmarks import tasks
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "task" and parameter.help:
+                names = ", ".join(task.name for task in tasks())
+                parameter.help = parameter.help.replace(bounds.BENCHMARKS, names)
+        super().format_help(ctx, formatter)
 
 
 @spread
 def evaluate(
     *,
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="PATH",
-            help="Our JSONL, or a local copy of a benchmark, file or folder, in its published format.",
-            rich_help_panel=_QUESTIONS,
-        ),
-    ],
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Which data set it is, where content does not tell: own, nextqa-mc, nextqa-oe, videomme, "
-            "videomme-subtitles, mvbench, egoschema, egoschema-subset, perceptiontest, activitynetqa, mlvu, "
-            "longvideobench, interleave-bench.",
-            rich_help_panel=_QUESTIONS,
-        ),
-    ] = None,
-    media_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where the media lie, found by name or id in any folder below; default: beside the data.",
-            rich_help_panel=_QUESTIONS,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The first so many questions.", rich_help_panel=_QUESTIONS)
-    ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Questions answered together; halved where memory runs out. Answers stay the same.",
-            rich_help_panel=_QUESTIONS,
-        ),
-    ] = 1,
-    workers: bounds.BatchWorkers = None,
-    blind: Annotated[
-        bool,
-        typer.Option(
-            "--blind",
-            help="Ask every question without its media, too, and score that beside.",
-            rich_help_panel=_SCORES,
-        ),
-    ] = False,
-    judge_scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What a judge said to FILE.judge.jsonl: JSON lines of request, pred (yes, no) and score.",
-            rich_help_panel=_SCORES,
-        ),
-    ] = None,
-    max_failed: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            min=0.0,
-            max=1.0,
-            help="Exit code 10 where a larger share of the questions has no answer.",
-            rich_help_panel=_SCORES,
-        ),
-    ] = 0.0,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="One JSON line per question, on disk before the next; a run that was cut off goes on. The "
-            "results go to FILE.summary.json.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ],
-    overwrite: options.Overwrite = False,
+    evaluating: bounds.Evaluating,
     asking: Asking,
     seeing: Seeing,
     weights: Weights,
@@ -116,24 +53,6 @@ def evaluate(
     vidllava eval --model onevision-7b --data Video-MME --media-root videos --num-frames 32 -o videomme.jsonl
     accelerate launch -m vidllava.cli.main eval --data MVBench/json --media-root MVBench/video -o mv.jsonl
     """
-    from vidllava.cli.eval_run import Command, run
+    from vidllava.cli.eval_run import run
 
-    command = Command(
-        data=data,
-        task=task,
-        media_root=media_root,
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
-        blind=blind,
-        judge_scores=judge_scores,
-        max_failed=max_failed,
-        output=output,
-        overwrite=overwrite,
-        asking=asking,
-        seeing=seeing,
-        weights=weights,
-        answering=answering,
-        reading=reading,
-    )
-    run(command, Console(quiet=quiet, verbose=verbose))
+    run(evaluating, asking, seeing, weights, answering, reading, Console(quiet=quiet, verbose=verbose))

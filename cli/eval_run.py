@@ -3,350 +3,250 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidllava.cli import bounds, outputs
+from vidllava.cli import bounds
 from vidllava.cli.asking import Answering, Asking, Seeing, Weights
-from vidllava.cli.batch import DECODE_SECONDS, MAX_WORKERS, settings_key
+from vidllava.cli.batch import ManyAsker, ManyFlags
 from vidllava.cli.console import Console
-from vidllava.cli.progress import BatchProgress
 from vidllava.errors import PartialFailure, UsageError, VidllavaError
-from vidllava.evaluation.answer_file import AnswerFile, is_answers, read_answers, standing
-from vidllava.evaluation.judge import Verdict, read_scores, requests
-from vidllava.evaluation.ranks import Ranks, parts
+from vidllava.evaluation.engine import ANSWERED, Batch, Planned, is_answers
+from vidllava.evaluation.item import EvalItem, Record
+from vidllava.evaluation.judge import read_scores, requests
+from vidllava.evaluation.ranks import Ranks
 from vidllava.evaluation.read import EvalSet, read_set
-from vidllava.evaluation.summary import ANSWERED, STATUSES, Cell, Share, Summary
+from vidllava.evaluation.summary import (
+    COLUMNS,
+    Cell,
+    Share,
+    Summary,
+    blind_summarised,
+    in_order,
+    submission,
+    summarised,
+    summary_json,
+)
 from vidllava.files.identity import media_identity
 from vidllava.files.json_log import read_log
 from vidllava.files.writing import refuse_inputs, write_json, write_text
 
 if TYPE_CHECKING:
-    from vidllava.backbone.settings import GenerateOptions
-    from vidllava.evaluation.run import Batch
-    from vidllava.visuals.question import AskOptions
+    from vidllava.evaluation.answering import Answerer
+    from vidllava.evaluation.asking import Planner, Ready
+    from vidllava.media.sampler import Sampler
+    from vidllava.visuals.question import Question
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """What the command line said."""
+class EvalAsker(ManyAsker[EvalItem]):
+    """Labelled questions, several together where ``--batch-size`` says so, and blind too where asked for."""
 
-    data: Path
-    task: str | None
-    media_root: Path | None
-    limit: int | None
-    batch_size: int
-    workers: int | None
-    blind: bool
-    judge_scores: Path | None
-    max_failed: float
-    output: Path
-    overwrite: bool
-    asking: Asking
-    seeing: Seeing
-    weights: Weights
-    answering: Answering
-    reading: bounds.FileBounds
+    blind = False
+    answerer: Answerer | None = None
+    total = unfamiliar = 0
+
+    @cached_property
+    def planner(self) -> Planner:
+        """Plans every question under the same flags."""
+        from vidllava.evaluation.asking import Planner
+
+        return Planner(self.settings, self.codec, self.asked)
+
+    def plan(self, item: EvalItem, sampler: Sampler) -> Question:
+        """See ``Asker``."""
+        return self.planner.plan(item, sampler)
+
+    def begin(self, total: int, ranks: Ranks) -> None:
+        """See ``Asker``."""
+        super().begin(total, ranks)
+        # A set is measured whatever it shows; rows and the end say where the model knows nothing of it.
+        self.backbone.asked_by_name = True
+        self.total = total
+        from vidllava.evaluation.answering import Answerer
+
+        self.answerer = Answerer(self.backbone, self.planner, self.chosen, **self.seeing)
+
+    def answer(self, asked: Sequence[Planned[EvalItem]]) -> list[Record | VidllavaError]:
+        """See ``Asker``."""
+        from vidllava.evaluation.asking import Ready, Reply, answered, with_blind
+
+        assert self.answerer is not None  # begin comes first
+        ready = [Ready(one.row, one.prepared.question, one.prepared) for one in asked]
+        replies = self.answerer.answer(ready)
+        lines: list[Record | VidllavaError] = [
+            answered(one.row, one.number, reply, {"ahead": one.prepared.seconds})
+            if isinstance(reply, Reply)
+            else reply
+            for one, reply in zip(asked, replies, strict=True)
+        ]
+        if self.blind:  # the only place where a question is asked without its media: its line says so
+            seen = [(place, line) for place, line in enumerate(lines) if isinstance(line, dict)]
+            words = [self._without_media(ready[place]) for place, _ in seen]
+            for (place, line), reply in zip(seen, self.answerer.answer(words), strict=True):
+                lines[place] = with_blind(line, ready[place].item, reply)
+        return lines
+
+    def _without_media(self, one: Ready) -> Ready:
+        return replace(one, question=self.planner.blind(one.item, one.question))
+
+    def failed(self, number: int, item: EvalItem, status: str, fault: Exception) -> Record:
+        """See ``Asker``."""
+        from vidllava.evaluation.asking import failed
+
+        return failed(item, number, status, fault)
+
+    def done(self, record: Record) -> None:
+        """See ``Asker``."""
+        from vidllava.backbone.familiarity import UNFAMILIAR
+
+        super().done(record)
+        self.unfamiliar += any(UNFAMILIAR in note for note in record.get("notes") or ())
+
+    def tell_end(self) -> None:
+        """Say what the answers of this process must be read with."""
+        if self.unfamiliar:
+            what = f"are about media that look like nothing that {self.shown} was trained on"
+            number = f"{self.unfamiliar} of {self.total} questions"
+            self.console.warn(f"{number} {what}: do not rely on their answers")
+        largest = None if self.answerer is None else self.answerer.largest
+        if largest is not None:
+            self.console.warn(f"memory ran out: at most {largest} questions were answered together")
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What is known before torch is imported."""
-
-    found: EvalSet
-    keys: tuple[str, ...]
-    asked: AskOptions
-    chosen: GenerateOptions
-    shown: str
-    checkpoint: Path
-    settings: str
-
-    @property
-    def stamp(self) -> dict[str, str]:
-        """What stands in every record."""
-        return {"model": self.shown, "settings": self.settings}
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """The id of each question by its key."""
-        return {key: item.id for key, item in zip(self.keys, self.found.items, strict=True)}
-
-
-def run(command: Command, console: Console) -> None:
+def run(
+    evaluating: bounds.Evaluating,
+    asking: Asking,
+    seeing: Seeing,
+    weights: Weights,
+    answering: Answering,
+    reading: bounds.FileBounds,
+    console: Console,
+) -> None:
     """Answer, score and report. Raises PartialFailure past ``--max-failed``."""
-    verdicts = {} if command.judge_scores is None else read_scores(command.judge_scores)
+    output, scores = evaluating.output, evaluating.judge_scores
+    verdicts = {} if scores is None else read_scores(scores)
     ranks = Ranks.of_environment()
     console = console if ranks.is_first else Console(quiet=True)
-    checked = _checked(command, console)
-    with ranks:
-        if not ranks.is_first:
-            _other_process(command, checked, ranks, console)
+    flags = ManyFlags(
+        output=output,
+        overwrite=evaluating.overwrite,
+        workers=evaluating.workers,
+        asking=asking,
+        seeing=seeing,
+        weights=weights,
+        answering=answering,
+        reading=reading,
+    )
+    found, asker, batch = _checked(evaluating, flags, console)
+    with ranks, batch.answered(asker, ranks, console) as answers:
+        if answers is None:
             return
-        with AnswerFile(
-            command.output,
-            model=checked.shown,
-            settings=checked.settings,
-            asked=checked.ids,
-            overwrite=command.overwrite,
-            stands=ANSWERED,
-            earlier=() if command.overwrite else parts(command.output.absolute()),
-            only=True,
-        ) as answers:
-            try:
-                _first_process(command, checked, ranks, answers, console)
-            except KeyboardInterrupt:
-                console.warn("interrupted: the same command goes on where it stopped")
-                raise
-            records = [*answers.read(), *_of_parts(command.output, checked)]
-            failed = report(command, checked, records, verdicts, answers, console)
-            _forget_parts(command.output)
-    total = len(checked.found.items)
-    if failed > command.max_failed * total:
-        what = f"{failed} of {total} questions have no answer"
+        asker.tell_end()
+        final = in_order(answers.records, found.items, batch.keys, verdicts)
+        answers.file.replace(final)
+        report(final, found, evaluating, asker, batch, console)
+    failed = sum(one["status"] not in ANSWERED for one in final)
+    if failed > evaluating.max_failed * len(final):
+        what = f"{failed} of {len(final)} questions have no answer"
         hint = "their rows say why; the same command tries them again, --max-failed SHARE allows some"
-        raise PartialFailure(command.output, what, hint)
+        raise PartialFailure(output, what, hint)
 
 
-def _checked(command: Command, console: Console) -> Checked:
+def _checked(
+    evaluating: bounds.Evaluating, flags: ManyFlags, console: Console
+) -> tuple[EvalSet, EvalAsker, Batch[EvalItem]]:
     """Everything that can be told without torch. Raises what is wrong with it."""
-    asked, chosen = command.asking.checked(), command.answering.checked()
-    if command.batch_size > 1 and chosen.temperature > 0:
+    asked, chosen = flags.asking.checked(), flags.answering.checked()
+    data, output = evaluating.data, evaluating.output
+    if evaluating.batch_size > 1 and chosen.temperature > 0:
         what = "with --batch-size above 1: answers would depend on what is asked beside"
         raise UsageError("--temperature", what, "--temperature 0, or --batch-size 1")
-    if command.output.is_dir():
-        raise UsageError(f"--output {command.output}", "is a folder", "give a file name")
-    refuse_inputs("--output", command.output, [command.data], what="is the file of the questions")
-    _refuse_inputs(command, [command.data, *([command.judge_scores] if command.judge_scores else [])])
-    found = read_set(command.data, task=command.task, media_root=command.media_root, limit=command.limit)
-    console.note(f"{command.data}: {len(found.items)} questions of {found.task.name}")
+    if output.is_dir():
+        raise UsageError(f"--output {output}", "is a folder", "give a file name")
+    refuse_inputs("--output", output, [data], what="is the file of the questions")
+    scores = evaluating.judge_scores
+    _refuse_inputs(evaluating, [data, *([scores] if scores else [])])
+    found = read_set(data, task=evaluating.task, media_root=evaluating.media_root, limit=evaluating.limit)
+    console.note(f"{data}: {len(found.items)} questions of {found.task.name}")
     for note in found.notes:
         console.warn(note)
     asked = replace(asked, sampling=asked.sampling or found.task.sampling)
-    # Importing it decides nothing and costs a decoder library: only now, after every row was checked.
-    from vidllava.media.decode import choose_backend
-
-    choose_backend(asked.video_backend)
-    shown, checkpoint = command.weights.locate(asked)
-    command.weights.tell_stand_in(shown, console)
+    asker = EvalAsker(flags, asked, chosen, console)
+    asker.blind = evaluating.blind
     from vidllava.backbone.locate import weights_files
-    from vidllava.backbone.settings import read_settings
-    from vidllava.visuals.question import check_options
 
-    check_options(read_settings(checkpoint, shown), asked)
     media = [path for item in found.items for path in (*item.paths, item.subtitles) if path]
-    _refuse_inputs(command, [*media, *weights_files(checkpoint)])
-    outputs.check_folder(command.output.absolute().parent)
-    keys = tuple(item.content_key for item in found.items)
-    settings = settings_key(
-        command.weights,
-        asked,
-        chosen,
-        checkpoint,
-        task=found.task.name,
-        blind=command.blind,
-        reuse_frames=not command.seeing.no_reuse_frames,
+    _refuse_inputs(evaluating, [*media, *weights_files(asker.checkpoint)])
+    batch = asker.batch(
+        found.items,
+        [item.id for item in found.items],
+        [item.content_key for item in found.items],
+        {"task": found.task.name, "blind": evaluating.blind},
+        stands=ANSWERED,
+        only=True,
+        stale=[_beside(output, "summary.json")],
+        size=evaluating.batch_size,
     )
-    return Checked(found, keys, asked, chosen, shown, checkpoint, settings)
+    return found, asker, batch
 
 
-def _refuse_inputs(command: Command, inputs: Iterable[str | Path]) -> None:
+def _refuse_inputs(evaluating: bounds.Evaluating, inputs: Iterable[str | Path]) -> None:
     """Raises UsageError where the answers, or what is written beside them, would replace something else."""
     listed = list(inputs)
-    if command.data.is_dir():
-        listed += [path for path in command.data.iterdir() if command.overwrite and not is_answers(path)]
-    refuse_inputs("--output", command.output, listed)
-    for path, is_ours in beside(command.output).items():
+    if evaluating.data.is_dir():
+        listed += [
+            path for path in evaluating.data.iterdir() if evaluating.overwrite and not is_answers(path)
+        ]
+    refuse_inputs("--output", evaluating.output, listed)
+    for path, is_ours in beside(evaluating.output).items():
         refuse_inputs("--output", path, listed)
-        if path.exists() and not command.overwrite and not is_ours(path):
+        if path.exists() and not evaluating.overwrite and not is_ours(path):
             what = "is there, is not of an evaluation, and would be replaced"
-            raise UsageError(f"--output {command.output}: {path.name}", what, "another name, or --overwrite")
+            raise UsageError(
+                f"--output {evaluating.output}: {path.name}", what, "another name, or --overwrite"
+            )
 
 
-def _first_process(
-    command: Command, checked: Checked, ranks: Ranks, answers: AnswerFile, console: Console
-) -> None:
-    """The first process, or the only one: it alone writes the file."""
-    for note in answers.notes:
-        console.warn(note)
-    _forget_parts(command.output)
-    if answers.done:
-        console.note(f"{len(answers.done)} of {len(checked.keys)} questions are answered already")
-    _beside(command.output, "summary.json").unlink(missing_ok=True)  # of an earlier state of the file
-    ranks.wait()
-    if ranks.world == 1:
-        _answer(command, checked, ranks, answers, answers.done, console)
-    else:
-        with _part(command, checked, ranks) as part:
-            _answer(command, checked, ranks, part, answers.done, console)
-    ranks.wait()
-
-
-def _other_process(command: Command, checked: Checked, ranks: Ranks, console: Console) -> None:
-    ranks.wait()  # the first one takes over what an earlier run has left
-    records = read_answers(command.output, checked.stamp).records
-    done = frozenset(str(one["key"]) for one in standing(records, checked.ids, ANSWERED))
-    with _part(command, checked, ranks) as part:
-        _answer(command, checked, ranks, part, done, console)
-    ranks.wait()
-
-
-def _part(command: Command, checked: Checked, ranks: Ranks) -> AnswerFile:
-    path, shown, settings = ranks.part(command.output), checked.shown, checked.settings
-    return AnswerFile(path, model=shown, settings=settings, asked=checked.ids, overwrite=True)
-
-
-def _of_parts(output: Path, checked: Checked) -> Iterable[dict[str, object]]:
-    for path in parts(output.absolute()):
-        yield from read_answers(path, checked.stamp).records
-
-
-def _forget_parts(output: Path) -> None:
-    for path in parts(output.absolute()):
-        path.unlink(missing_ok=True)
-
-
-def _answer(
-    command: Command,
-    checked: Checked,
-    ranks: Ranks,
-    answers: AnswerFile,
-    done: frozenset[str],
-    console: Console,
-) -> None:
-    """Ask this process's share of what has no answer yet."""
-    from vidllava.evaluation.run import batches_of
-
-    batches = batches_of(checked.keys, command.batch_size, done, rank=ranks.rank, world=ranks.world)
-    if batches:
-        _ask(command, checked, ranks, answers, done, batches, console)
-
-
-def _ask(
-    command: Command,
-    checked: Checked,
-    ranks: Ranks,
-    answers: AnswerFile,
-    done: frozenset[str],
-    batches: list[Batch],
-    console: Console,
-) -> None:
-    from vidllava.backbone.ahead import Ahead
-    from vidllava.backbone.settings import read_settings
-    from vidllava.backbone.tokens import read_codec
-    from vidllava.evaluation.plan import Planner
-    from vidllava.media.container import num_threads
-
-    items = checked.found.items
-    rows = [items[number] for batch in batches for number in batch]
-    settings = read_settings(checked.checkpoint, checked.shown)
-    planner = Planner(settings, read_codec(checked.checkpoint), checked.asked)
-    folder = command.seeing.folder()
-    num_missing = sum(checked.keys[number] not in done for batch in batches for number in batch)
-    with Ahead(
-        rows,
-        planner.plan,
-        size=settings.image_size,
-        num_workers=min(command.workers or min(num_threads(), MAX_WORKERS), len(rows)),
-        limits=command.reading.limits(default_seconds=DECODE_SECONDS),
-        repeats=folder is None,
-    ) as ahead:
-        weights = replace(command.weights, device=ranks.device(command.weights.device))
-        backbone, _ = weights.load(checked.shown)
-        # A set is measured whatever it shows; rows and the end say where the model knows nothing of it.
-        backbone.asked_by_name = True
-        from vidllava.backbone.feature_cache import FeatureCache
-        from vidllava.evaluation.answering import Answerer
-        from vidllava.evaluation.run import evaluate
-
-        ahead.torch_is_here.set()
-        answerer = Answerer(
-            backbone,
-            planner,
-            checked.chosen,
-            cache=None if folder is None else FeatureCache(backbone, folder),
-            reuse_frames=not command.seeing.no_reuse_frames,
-        )
-
-        unfamiliar: list[str] = []
-        evaluate(
-            items,
-            batches,
-            ahead,
-            answerer=answerer,
-            answers=answers,
-            done=done,
-            planner=planner if command.blind else None,
-            on_done=_telling(BatchProgress(console, num_missing), console, unfamiliar),
-        )
-        if unfamiliar:
-            what = f"are about media that look like nothing that {checked.shown} was trained on"
-            console.warn(f"{len(unfamiliar)} of {num_missing} questions {what}: do not rely on their answers")
-        if answerer.largest is not None:
-            console.warn(f"memory ran out: at most {answerer.largest} questions were answered together")
-
-
-def _telling(
-    progress: BatchProgress, console: Console, unfamiliar: list[str]
-) -> Callable[[dict[str, Any]], None]:
-    """Says of each line that it is on disk; ids of those about unfamiliar media go into ``unfamiliar``."""
-    from vidllava.backbone.familiarity import UNFAMILIAR
-
-    def told(record: dict[str, Any]) -> None:
-        progress.done("ok" if record["status"] in ANSWERED else "failed")
-        if record["error"] is not None:
-            console.detail(f"{record['id']}: {record['error']}")
-        if any(UNFAMILIAR in note for note in record.get("notes") or ()):
-            unfamiliar.append(record["id"])
-
-    return told
-
-
-Record = dict[str, Any]
-_HEADS = ("", "all", *(status.replace("_", " ") for status in STATUSES), "of answered", "95 %", "of all")
+_HEADS = ("", "all", *(status.replace("_", " ") for status in COLUMNS), "of answered", "95 %", "of all")
 
 
 def report(
-    command: Command,
-    checked: Checked,
-    records: Sequence[Record],
-    verdicts: Mapping[str, Verdict],
-    answers: AnswerFile,
+    final: Sequence[Record],
+    found: EvalSet,
+    evaluating: bounds.Evaluating,
+    asker: EvalAsker,
+    batch: Batch[EvalItem],
     console: Console,
-) -> int:
-    """Write everything; how many questions have no answer."""
-    from vidllava.evaluation import summary as results
-
-    items, output = checked.found.items, command.output
-    final = results.in_order(records, items, checked.keys, verdicts)
-    answers.replace(final)
-    asked = requests(final, items)
+) -> None:
+    """Write what stands beside the answers, and show the table."""
+    output = evaluating.output
+    asked = requests(final, found.items)
     if asked:
         path = _beside(output, "judge.jsonl")
         write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in asked))
         console.note(f"{path}: {len(asked)} requests to a judge; its words come back with --judge-scores")
-    if checked.found.task.submission and any(item.answer is None for item in items):
+    if found.task.submission and any(item.answer is None for item in found.items):
         path = _beside(output, "submission.json")
-        write_json(path, results.submission(final))
+        write_json(path, submission(final))
         console.note(f"{path}: the answers, for the benchmark's server")
-    found = {**results.summary_json(final, checked.found.task), **_conditions(command, checked)}
-    write_json(_beside(output, "summary.json"), found)
-    seen = results.summarised(final)
-    if not console.quiet:
-        for line in table(seen, results.blind_summarised(final)):
-            console.reply(line)
-        noted = sum(bool(one.get("notes")) for one in final)
-        if noted:
-            console.warn(
-                f"{noted} of {len(final)} questions: something about their media is noted in their rows"
-            )
-        for note, number in found["why_unscored"].items():
-            console.note(f"{number} answers have no score: {note}")
-        if "mean_over" in found and found["mean_over"]["mean"] is not None:
-            mean = found["mean_over"]
-            console.note(f"mean over {mean['values']} values of {mean['group']}: {mean['mean']:.1%}")
-    return sum(one["status"] not in ANSWERED for one in final)
+    summary = {**summary_json(final, found.task), **_conditions(evaluating, asker, batch.settings)}
+    write_json(_beside(output, "summary.json"), summary)
+    if console.quiet:
+        return
+    for line in table(summarised(final), blind_summarised(final)):
+        console.reply(line)
+    noted = sum(bool(one.get("notes")) for one in final)
+    if noted:
+        what = "something about their media is noted in their rows"
+        console.warn(f"{noted} of {len(final)} questions: {what}")
+    for note, number in summary["why_unscored"].items():
+        console.note(f"{number} answers have no score: {note}")
+    mean = summary.get("mean_over")
+    if mean is not None and mean["mean"] is not None:
+        console.note(f"mean over {mean['values']} values of {mean['group']}: {mean['mean']:.1%}")
 
 
 def _beside(output: Path, ending: str) -> Path:
@@ -390,27 +290,25 @@ def _object(path: Path) -> Record | None:
     return found if isinstance(found, dict) else None
 
 
-def _conditions(command: Command, checked: Checked) -> dict[str, Any]:
+def _conditions(evaluating: bounds.Evaluating, asker: EvalAsker, settings: str) -> dict[str, Any]:
     """What the result hangs on: the data, the settings, the versions, the machine."""
     import torch
 
     from vidllava.backbone.load import choose_device
     from vidllava.bench.conditions import conditions, moment
 
-    device, _ = choose_device(command.weights.device)
-    data = command.data
+    weights, data = asker.flags.weights, evaluating.data
+    device, _ = choose_device(weights.device)
     files = [data] if data.is_file() else sorted(path for path in data.iterdir() if path.is_file())
     return {
-        "model": checked.shown,
+        "model": asker.shown,
         "data": {"path": str(data), "files": {path.name: media_identity(path) for path in files}},
-        "settings_key": checked.settings,
+        "settings_key": settings,
         "settings": {
-            "planning": asdict(checked.asked),
-            "answering": asdict(checked.chosen),
-            "weights": asdict(command.weights),
-            "batch_size": command.batch_size,
-            "limit": command.limit,
-            "blind": command.blind,
+            "planning": asdict(asker.asked),
+            "answering": asdict(asker.chosen),
+            "weights": asdict(weights),
+            **{name: getattr(evaluating, name) for name in ("batch_size", "limit", "blind")},
         },
         "conditions": {**conditions(device, threads=torch.get_num_threads()), **moment(device)},
     }
@@ -443,7 +341,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _cells(cell: Cell) -> tuple[str, ...]:
-    answered, counts = cell.answered, (cell.total, *(cell.statuses[status] for status in STATUSES))
+    answered, counts = cell.answered, (cell.total, *(cell.statuses[status] for status in COLUMNS))
     return (*(str(count) for count in counts), _percent(answered), _interval(answered), _percent(cell.of_all))
 
 

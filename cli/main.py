@@ -42,7 +42,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("frames")(frames.frames)
-app.command("eval")(eval.evaluate)
+app.command("eval", cls=eval.EvalCommand)(eval.evaluate)
 app.command("finetune")(finetune.finetune)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

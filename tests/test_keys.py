@@ -181,9 +181,11 @@ def test_each_option_is_in_the_key_of_answers(model: Path, name: str) -> None:
 
 
 def test_a_run_of_eval_and_of_ask_name_how_frames_are_reused() -> None:
-    for name in ("batch", "eval_run"):
-        source = Path(__file__).parents[1] / "cli" / f"{name}.py"
-        assert "reuse_frames=not command.seeing.no_reuse_frames" in source.read_text(encoding="utf-8")
+    folder = Path(__file__).parents[1] / "cli"
+    sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in ("batch", "eval_run")}
+    assert "reuse = not self.flags.seeing.no_reuse_frames" in sources["batch"]
+    assert "reuse_frames=reuse, **others" in sources["batch"]
+    assert "asker.batch(" in sources["eval_run"]  # the one place where a run's settings are named
 
 
 ITEM: dict[str, Any] = {

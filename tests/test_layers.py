@@ -112,8 +112,9 @@ LIGHT = (
     "vidllava.data.check",
     "vidllava.data.token_counter",
     # So is a set of questions before any is asked.
-    "vidllava.evaluation.answer_file",
+    "vidllava.evaluation.asking",
     "vidllava.evaluation.benchmarks",
+    "vidllava.evaluation.engine",
     "vidllava.evaluation.item",
     "vidllava.evaluation.judge",
     "vidllava.evaluation.letters",

@@ -94,7 +94,7 @@ def test_half_a_surrogate_is_the_fault_of_its_row(run: Run, folder: Path, write:
     assert run(*flags).code == 10
     found = {row["id"]: row for row in answers(folder)}
     assert {name: row["status"] for name, row in found.items()} == {
-        **{"words": "usage_error", "name": "media_error", "i\udcff": "ok", "long": "media_error"}
+        **{"words": "usage_error", "name": "decode_error", "i\udcff": "ok", "long": "decode_error"}
     }
     assert "is not valid Unicode text at character 4" in found["words"]["error"]
     assert "is not a file name" in found["name"]["error"]
@@ -131,7 +131,7 @@ def test_what_fails_is_said_in_its_row_and_tried_again(run: Run, folder: Path, w
     assert "answers.jsonl: 4 of 5 questions have no answer" in result.err.splitlines()[-1]
     found = {row["id"]: row for row in answers(folder)}
     assert [row["status"] for row in found.values()] == [
-        *("media_error", "media_error", "usage_error", "over_budget", "ok")
+        *("decode_error", "decode_error", "usage_error", "over_budget", "ok")
     ]
     assert found["bad"]["answer"] is None
     assert "bad.mp4: is a plain text" in found["bad"]["error"]
@@ -146,14 +146,14 @@ def test_what_fails_is_said_in_its_row_and_tried_again(run: Run, folder: Path, w
     assert found["good"] == before
 
 
-def test_a_decoder_that_takes_too_long_is_a_resource_error(run: Run, folder: Path, write: Write):
+def test_a_decoder_that_takes_too_long_is_the_rows_fault(run: Run, folder: Path, write: Write):
     write_clip(folder / "long.mp4", num_frames=900)
     questions = write(
         {"media": "long.mp4", "question": "what?"}, {"media": "picture.png", "question": "what?"}
     )
     flags = ("--decode-timeout", "0.0001")
     assert run("ask", "--batch", questions, "-o", folder / "answers.jsonl", *flags, *SHORT).code == 10
-    assert answers(folder)[0]["status"] == "resource_error"
+    assert answers(folder)[0]["status"] == "decode_error"
     assert "limit of 0.0001 s" in answers(folder)[0]["error"]
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.cli.conftest import Run, start
 from tests.clips import write_clip
-from vidllava.evaluation.record import MEASURED
+from vidllava.evaluation.asking import MEASURED
 
 SHORT = ("--max-new-tokens", 4, "--num-frames", 3)
 Write = Callable[..., Path]

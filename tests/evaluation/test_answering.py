@@ -16,9 +16,9 @@ from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import ModelError
 from vidllava.evaluation import answering
 from vidllava.evaluation.answering import Answerer, OutOfMemory, Ready, Reply
+from vidllava.evaluation.asking import Planner
+from vidllava.evaluation.engine import status_of
 from vidllava.evaluation.item import EvalItem
-from vidllava.evaluation.plan import Planner
-from vidllava.evaluation.record import status_of
 from vidllava.media.sampler import IN_PROCESS
 from vidllava.visuals.question import AskOptions
 

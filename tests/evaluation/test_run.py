@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidllava.errors import DatasetError, UsageError
+from vidllava.evaluation.engine import batches_of
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.ranks import Ranks, parts
-from vidllava.evaluation.run import batches_of
 
 
 @given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 4), st.data())
@@ -23,7 +23,7 @@ def test_processes_share_every_batch_and_none_twice(
     assert [place for batch in whole for place in batch] == list(range(number))
     done = data.draw(st.sets(st.sampled_from(keys)))
     shares = [batches_of(keys, size, done, rank=rank, world=world) for rank in range(world)]
-    found = sorted(batch for share in shares for batch in share)
+    found = sorted((batch for share in shares for batch in share), key=lambda batch: batch.start)
     assert found == [batch for batch in whole if not done.issuperset(keys[place] for place in batch)]
     assert set(found) <= set(whole)
 

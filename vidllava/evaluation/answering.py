@@ -23,41 +23,11 @@ from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import EncodedVisuals, StageClock, see
 from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, VidllavaError, is_allocation_failure
+from vidllava.evaluation.asking import Planner, Ready, Reply
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory
-from vidllava.evaluation.plan import Planner
-from vidllava.media.frames import FramePlan
-from vidllava.media.sampler import Sampler
 from vidllava.prompting.budget import OverBudget
 from vidllava.visuals.question import Question
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A planned question, and who has its frames."""
-
-    item: EvalItem
-    question: Question
-    sampler: Sampler
-
-
-@dataclass(frozen=True, eq=False)
-class Reply:
-    """An answer, and how it came about."""
-
-    text: str
-    question: Question
-    """The last one of a conversation."""
-    frames: tuple[FramePlan | None, ...]
-    """Per media item those really decoded; None for a picture."""
-    notes: tuple[str, ...]
-    new_tokens: int
-    stopped: bool
-    """False if the answer was cut by a limit."""
-    seconds: dict[str, float]
-    """As ``Answer.seconds``; of generating, this question's share of its batch."""
-    peak_bytes: int
-    """Of the batch."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Which of several processes is this? Told by the environment, as torchrun and accelerate launch set it.
+"""The place of a process among those of a run, as torchrun and accelerate launch put it in the environment.
 
 with Ranks.of_environment() as ranks:
     ranks.rank, ranks.world

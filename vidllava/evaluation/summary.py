@@ -17,11 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vidllava.evaluation.engine import ANSWERED, STATUSES
 from vidllava.evaluation.item import LETTERS, EvalItem, Record, Task
 from vidllava.evaluation.judge import Verdict, scored
 
-STATUSES = ("ok", "unparsed", "decode_error", "usage_error", "over_budget", "oom")
-ANSWERED = ("ok", "unparsed")
+COLUMNS = tuple(status for status in STATUSES if status != "unfamiliar")
+"""Of the tables: an evaluation asks its model by name, and such a model refuses no media."""
 NONE = "(none)"
 MAX_VALUES = 60  # of a group: more are no groups but measurements
 _BOUNDS = (8, 16, 60, 180, 600, 1800, 3600)  # seconds
@@ -130,7 +131,7 @@ def _cell(outcomes: Sequence[Outcome]) -> Cell:
     failed = [0.0] * (len(outcomes) - len(answered))
     return Cell(
         total=len(outcomes),
-        statuses={status: counts[status] for status in STATUSES},
+        statuses={status: counts[status] for status in COLUMNS},
         unscored=unscored,
         answered=share(scores),
         of_all=share([*scores, *failed]) if unscored == 0 else Share(0),

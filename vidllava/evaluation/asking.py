@@ -1,26 +1,107 @@
-"""One line of the results: lmms-eval's names where they fit, and besides what was seen, and what it cost.
+"""A labelled question on its way: planned as ``ask`` would plan it, its reply, and its line of the results.
 
+planner = Planner(settings, codec, AskOptions(num_frames=16))
+planner.plan(item, sampler)                         # Question; subtitles are those at the frames it will see
+planner.blind(item, question)                       # the same words, and no media
 answered(item, number, reply, {"ahead": 0.2})       # {"doc_id": 0, "target": "A", "resps": [["A."]], ...}
-failed(item, number, fault)                         # status decode_error, over_budget, ...; no answer
+
+A line has lmms-eval's names where they fit, and besides what was seen, and what it cost.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
-from vidllava.backbone.memory import OutOfMemory
-from vidllava.errors import MediaError, ResourceError, UsageError, VidllavaError
-from vidllava.evaluation.answering import Reply
+from vidllava.errors import VidllavaError
+from vidllava.evaluation.engine import status_of
 from vidllava.evaluation.item import EvalItem, Record
 from vidllava.evaluation.scoring import score
+from vidllava.evaluation.subtitles import preface
 from vidllava.evaluation.texts import said as free_answer
 from vidllava.evaluation.texts import same
 from vidllava.media.frames import FramePlan
-from vidllava.prompting.budget import OverBudget
-from vidllava.visuals.question import MediaItem
+from vidllava.media.sampler import Sampler
+from vidllava.prompting.conversation import Encoder
+from vidllava.visuals.planner import ModelSettings
+from vidllava.visuals.question import (
+    AskOptions,
+    MediaItem,
+    Question,
+    plan_media,
+    plan_turn,
+    row_options,
+    visual_planner,
+)
 
 # What two runs may differ in: measured, not computed.
 MEASURED = ("seconds", "peak_memory_bytes")
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans every question of a set for one model under the same options."""
+
+    settings: ModelSettings
+    codec: Encoder
+    asked: AskOptions
+
+    def options(self, item: EvalItem) -> AskOptions:
+        """The flags' options with the question's own before them."""
+        return row_options(self.asked, dict(item.own), item.paths)
+
+    def plan(self, item: EvalItem, sampler: Sampler) -> Question:
+        """The question, or the first of a conversation. Raises MediaError, UsageError and OverBudget."""
+        options = self.options(item)
+        media = plan_media(item.paths, visual_planner(self.settings, options), options, sampler)
+        text = preface(item.subtitles, timestamps(media)) + (*item.earlier, item.prompt)[0]
+        return plan_turn(media, text, self.settings, self.codec, options)
+
+    def blind(self, item: EvalItem, question: Question) -> Question:
+        """The words of ``question`` without its media. Raises OverBudget."""
+        return plan_turn((), question.text, self.settings, self.codec, self.options(item))
+
+    def next_turn(self, item: EvalItem, question: Question, said: list[tuple[str, str]]) -> Question:
+        """What follows in a conversation in which ``said`` are the questions and answers so far."""
+        text = (*item.earlier, item.prompt)[len(said)]
+        options = self.options(item)
+        return plan_turn(question.items, text, self.settings, self.codec, options, history=said)
+
+
+def timestamps(media: tuple[MediaItem, ...]) -> tuple[float, ...]:
+    """Of the frames of the first clip; none where there are only pictures."""
+    for item in media:
+        if item.plan is not None:
+            return item.plan.timestamps_seconds
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A planned question, and who has its frames."""
+
+    item: EvalItem
+    question: Question
+    sampler: Sampler
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """An answer, and how it came about."""
+
+    text: str
+    question: Question
+    """The last one of a conversation."""
+    frames: tuple[FramePlan | None, ...]
+    """Per media item those really decoded; None for a picture."""
+    notes: tuple[str, ...]
+    new_tokens: int
+    stopped: bool
+    """False if the answer was cut by a limit."""
+    seconds: dict[str, float]
+    """As ``Answer.seconds``; of generating, this question's share of its batch."""
+    peak_bytes: int
+    """Of the batch."""
 
 
 def answered(item: EvalItem, number: int, reply: Reply, seconds: dict[str, float]) -> Record:
@@ -50,10 +131,10 @@ def answered(item: EvalItem, number: int, reply: Reply, seconds: dict[str, float
     }
 
 
-def failed(item: EvalItem, number: int, fault: VidllavaError) -> Record:
+def failed(item: EvalItem, number: int, status: str, fault: Exception) -> Record:
     """The line of a question that could not be asked: it has no answer and no score."""
     return {
-        **_head(item, number, status_of(fault), _named(item, fault)),
+        **_head(item, number, status, _named(item, fault)),
         **{"resps": [], "filtered_resps": [], "score": None, "note": None},
         "prompt": item.prompt,
         "plan": {"media": [{"media": name} for name in item.media]},
@@ -69,22 +150,7 @@ def with_blind(record: Record, item: EvalItem, reply: Reply | VidllavaError) -> 
     return {**record, "blind": {"media_shown": 0, **blind}}
 
 
-def status_of(fault: VidllavaError) -> str:
-    """Which column a failure goes to. Raises the fault where it is none of this question's."""
-    if isinstance(fault, OverBudget):
-        return "over_budget"
-    if isinstance(fault, OutOfMemory):
-        return "oom"
-    # Asked for what the media do not have: a range beyond the clip, frames of a picture.
-    if isinstance(fault, UsageError):
-        return "usage_error"
-    # A limit on size or decoding time, too: there are no frames to show.
-    if isinstance(fault, MediaError | ResourceError):
-        return "decode_error"
-    raise fault
-
-
-def _named(item: EvalItem, fault: VidllavaError) -> str:
+def _named(item: EvalItem, fault: Exception) -> str:
     """The fault in the data set's own names: the same wherever the media lie."""
     text = str(fault)
     for path, name in zip(item.paths, item.media, strict=True):
