@@ -1,6 +1,6 @@
 """Labelled questions read from what ``--data`` names: the data set is recognised, every row is checked.
 
-found = read_set(Path("long.jsonl"))            # or a folder; task="mvbench" where content does not tell
+found = read_set(Path("long.jsonl"))            # or a folder; task="own" where content does not tell
 found.task.name, found.items[0].prompt, found.notes
 """
 
