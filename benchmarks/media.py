@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vidllava.errors import VidllavaError
-from vidllava.media import pyav_reader
+from vidllava.media.decoders import pyav
 from vidllava.media.planned_reader import UnverifiedError
 from vidllava.media.probe import VideoInfo, media_kind, probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
@@ -86,7 +86,7 @@ def _in_sequence(path: Path, plan: Any, notes: tuple[str, ...]) -> np.ndarray:
     def refuse(*_: object) -> None:
         raise UnverifiedError("compared with", damaged=True)  # one thread: nothing races
 
-    planned, pyav_reader.collect_planned = pyav_reader.collect_planned, refuse
+    planned, pyav.collect_planned = pyav.collect_planned, refuse
     try:
         from vidllava.media.decode import decode
 
@@ -96,7 +96,7 @@ def _in_sequence(path: Path, plan: Any, notes: tuple[str, ...]) -> np.ndarray:
             info = replace(info, frame_ticks=None, sequential_because="compared with")
         return decode(info, plan, size=64).pixels
     finally:
-        pyav_reader.collect_planned = planned
+        pyav.collect_planned = planned
 
 
 def _row(path: Path, start: float, result: str, how: str) -> dict[str, Any]:

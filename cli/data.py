@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vidllava.cli import bounds, options, outputs
 from vidllava.cli.console import Console, counted
@@ -32,18 +33,7 @@ HELP = """Check data sets before training; say what is in them.
 A row is one JSON object: a line of a .jsonl, or an entry of the list in a .json.
 
 \b
-llava        {"image": "a.png", "conversations": [
-             {"from": "human", "value": "<image>\\nWhat is it?"},
-             {"from": "gpt", "value": "A cat."}]}
-             {"video": "b.mp4", "start": 2.5, "end": 9, "fps": 2, ...}
-m4-instruct  {"sample_id": "n-1", "image": ["a.png", "b.png"],
-             "conversations": [...], "choice_list": ["True", "False"]}
-messages     {"messages": [{"role": "user", "content": [
-             {"type": "image_url", "image_url": {"url": "a.png"}},
-             {"type": "text", "text": "What is it?"}]},
-             {"role": "assistant", "content": "A cat."}]}
-swift        {"messages": [{"role": "user", "content": "<video>Why?"},
-             {"role": "assistant", "content": "So."}], "videos": ["b.mp4"]}
+%(formats)s
 
 \b
 One <image> or <video> stands in the text for each file, in order. A folder
@@ -65,7 +55,22 @@ datasets:
 """
 
 
-app = typer.Typer(no_args_is_help=True, help=HELP)
+class _Group(TyperGroup):
+    """Fills the row formats into the help text, whose modules no other command needs."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.help = help_text()
+        super().format_help(ctx, formatter)
+
+
+def help_text() -> str:
+    """The help of the command, with an example row of every format."""
+    from vidllava.data.formats import examples
+
+    return HELP.replace("%(formats)s", examples())
+
+
+app = typer.Typer(cls=_Group, no_args_is_help=True, help=HELP)
 _CHECK = "Check"
 
 Files = Annotated[

@@ -23,6 +23,7 @@ import typer
 from typer.exceptions import TyperException
 
 import vidllava
+from vidllava import registry
 from vidllava.cli import ask, bench, cache, chat, data, doctor, eval, finetune, frames, models, startup
 from vidllava.cli.console import Console
 from vidllava.errors import ResourceError, UsageError, VidllavaError, is_allocation_failure
@@ -85,6 +86,7 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         _check_working_folder()
+        registry.plugins()  # those that cannot be loaded are told before anything is done
         code = app(list(arguments), prog_name="vidllava", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:

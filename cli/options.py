@@ -13,8 +13,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from vidllava import registry
 from vidllava.errors import UsageError
 
+# The decoders by name, PyAV first; their modules bring av, which --help does not need.
+_DECODERS = (
+    "auto",
+    *sorted(registry.names("vidllava.media.decoders", "decode", "PACKAGE"), key="pyav".__ne__),
+)
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
 
 
@@ -92,7 +98,7 @@ End = Annotated[
     ),
 ]
 VideoBackend = Annotated[
-    Literal["auto", "pyav", "decord", "torchcodec"] | None,
+    Literal[_DECODERS] | None,  # type: ignore[valid-type]
     typer.Option(help="Decoder. Also VIDLLAVA_VIDEO_BACKEND.", rich_help_panel=_FRAMES),
 ]
 NoReuseFrames = Annotated[

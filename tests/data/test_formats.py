@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidllava.cli.data import HELP
-from vidllava.data.formats import FORMATS, detect, parse_row
+from vidllava.cli.data import help_text
+from vidllava.data.formats import detect, formats, parse_row
 from vidllava.data.media_root import MediaRoot
 from vidllava.data.records import RecordSource
 from vidllava.data.row import RowContext, RowFault
@@ -75,10 +75,10 @@ def test_formats_are_told_by_their_keys():
     assert detect(messages([text("hi")])).NAME == "messages"
 
 
-@pytest.mark.parametrize("each", FORMATS, ids=lambda each: each.NAME)
+@pytest.mark.parametrize("each", formats(), ids=lambda each: each.NAME)
 def test_the_help_text_shows_the_example_of_every_format(each):
     for line in each.EXAMPLE.splitlines():
-        assert line in HELP
+        assert line in help_text()
 
 
 def test_a_row_of_no_format_says_what_it_has_and_what_was_expected():

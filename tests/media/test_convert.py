@@ -219,7 +219,7 @@ def test_seeks_use_the_decoder_that_reads_transparency(tmp_path, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise planned_reader.UnverifiedError("compared with")
 
-    monkeypatch.setattr("vidllava.media.pyav_reader.collect_planned", refuse)
+    monkeypatch.setattr("vidllava.media.decoders.pyav.collect_planned", refuse)
     assert np.array_equal(take(path).pixels, planned.pixels)
 
 

@@ -47,7 +47,7 @@ def refuse(*_: object, **__: object) -> None:
 @pytest.fixture
 def in_sequence(monkeypatch) -> None:
     """Decode from the first frame on, as the sampler does wherever it is in doubt."""
-    monkeypatch.setattr("vidllava.media.pyav_reader.collect_planned", refuse)
+    monkeypatch.setattr("vidllava.media.decoders.pyav.collect_planned", refuse)
 
 
 @pytest.fixture(params=[1, 4], ids=["one thread", "four threads"])
@@ -75,7 +75,7 @@ def test_damage_elsewhere_does_not_change_the_frames(clip, tmp_path, monkeypatch
     batch = take(path, num_frames=6)
     assert [read_number(picture) for picture in batch.pixels] == [0, 11, 23, 35, 47, 59]
     assert batch.notes == ()  # the sampler did not come past it
-    monkeypatch.setattr("vidllava.media.pyav_reader.collect_planned", refuse)
+    monkeypatch.setattr("vidllava.media.decoders.pyav.collect_planned", refuse)
     batch = take(path, num_frames=6)
     assert [read_number(picture) for picture in batch.pixels] == [0, 11, 23, 35, 47, 59]
     assert batch.notes == ("damaged: 1 packets could not be decoded; frames after them may show remains",)

@@ -243,6 +243,6 @@ def test_damage_makes_no_sought_frame_differ_from_a_sequential_decode(long_clip,
             continue
         sought += 1
         with monkeypatch.context() as patch:
-            patch.setattr("vidllava.media.pyav_reader.collect_planned", refuse)
+            patch.setattr("vidllava.media.decoders.pyav.collect_planned", refuse)
             assert np.array_equal(decode(info, plan).pixels, batch.pixels)
     assert sought >= 5

@@ -18,9 +18,10 @@ from tests.media.sequential import decode_everything
 from tests.media.test_damage import take, with_broken_packets
 from tests.media.test_media_folder import FOLDER
 from vidllava.errors import MediaError, UsageError
-from vidllava.media import pyav_reader, reader
+from vidllava.media import reader
 from vidllava.media import scan as scan_module
 from vidllava.media.decode import decode
+from vidllava.media.decoders import pyav
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 
@@ -321,19 +322,19 @@ def test_half_a_packet_of_hevc_looks_the_same_on_any_number_of_threads_and_is_sa
 )
 def test_where_damage_may_stay_unsaid_one_thread_decodes(clip, tmp_path, monkeypatch, name, broken, threads):
     path = with_broken_packets(clip(name), tmp_path / name, broken)
-    walk, asked = pyav_reader.walk, []
+    walk, asked = pyav.walk, []
 
     def noted(*given, max_threads, **named):
         asked.append(max_threads)
         return walk(*given, max_threads=max_threads, **named)
 
-    monkeypatch.setattr(pyav_reader, "walk", noted)
+    monkeypatch.setattr(pyav, "walk", noted)
     if not broken:
 
         def refuse(*_: object) -> None:
-            raise pyav_reader.UnverifiedError("a test")
+            raise pyav.UnverifiedError("a test")
 
-        monkeypatch.setattr(pyav_reader, "collect_planned", refuse)
+        monkeypatch.setattr(pyav, "collect_planned", refuse)
     take(path)
     assert asked[0] == threads
     assert set(asked[1:]) <= {1}  # stand-ins

@@ -133,7 +133,7 @@ def test_one_that_does_not_load_is_one_line(clip, monkeypatch, fault):
     def broken(name: str) -> ModuleType:
         raise fault("libnvrtc.so.13: cannot open shared object file\nand forty lines more")
 
-    monkeypatch.setattr("vidllava.media.torchcodec_reader.importlib.import_module", broken)
+    monkeypatch.setattr("vidllava.media.decoders.torchcodec.importlib.import_module", broken)
     with pytest.raises(UsageError) as caught:
         take(clip("constant.mp4"), backend="torchcodec")
     assert str(caught.value).startswith(

@@ -13,7 +13,6 @@ are safetensors with a check sum; one that is not whole does not count.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from vidllava.errors import MediaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.identity import FileStamp, content_hash, media_identity
 from vidllava.media.container import decoder_versions
+from vidllava.media.decoders import decoder_version
 from vidllava.media.picture import CONTAINER
 from vidllava.visuals.question import MediaItem
 
@@ -208,8 +208,8 @@ def _reading(item: MediaItem) -> dict[str, Any]:
     assert plan is not None
     ticks = None if info.frame_ticks is None else info.frame_ticks[list(plan.indices)].tolist()
     versions = decoder_versions()
-    if item.backend in ("decord", "torchcodec", "pillow"):
-        versions[item.backend] = importlib.metadata.version(item.backend)
+    if item.backend not in (None, "pyav"):
+        versions[item.backend] = decoder_version(item.backend)
     return {
         "indices": plan.indices,
         "timestamps_seconds": plan.timestamps_seconds,

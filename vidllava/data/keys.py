@@ -107,9 +107,9 @@ def check_row(record: Mapping[str, Any], spoken: str) -> None:
             _check(part, _PART_REFUSED, f"turn {number} part {place}: ")
 
 
-def unknown_keys(record: Mapping[str, Any]) -> set[str]:
-    """The keys of the row, its turns and their parts that no format knows."""
-    found = _unknown(record, _ROW_KNOWN, "")
+def unknown_keys(record: Mapping[str, Any], own: frozenset[str] = frozenset()) -> set[str]:
+    """The keys of the row, its turns and their parts that no format knows; ``own``: keys of one format."""
+    found = _unknown(record, _ROW_KNOWN | own, "")
     for spoken in SPOKEN:
         for turn in _objects(record.get(spoken)):
             found |= _unknown(turn, _TURN_KNOWN, f"{spoken}[].")

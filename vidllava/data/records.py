@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidllava.data.formats import parse_row
+from vidllava.data.formats import own_keys, parse_row
 from vidllava.data.keys import unknown_keys
 from vidllava.data.media_root import MediaRoot
 from vidllava.data.row import RowContext, id_of
@@ -50,11 +50,11 @@ class RecordSource:
         self._on_fault = on_fault
         self.unknown_keys: Counter[str] = Counter()
         """Keys that no format knows, with the number of rows that have them."""
-        places = _Places()
+        places, own = _Places(), own_keys()
         for raw in self.file.scan():
             self.num_rows += 1
             if isinstance(raw.value, dict):
-                self._note_keys(unknown_keys(raw.value))
+                self._note_keys(unknown_keys(raw.value, own))
             try:
                 sample = parse_row(raw.value, RowContext(raw.number, self.root))
                 places.add(raw.start, raw.size, raw.number, sample)

@@ -16,14 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vidllava.errors import ResourceError, UsageError
-from vidllava.media.decord_reader import decode_with_decord
+from vidllava.media.decoders import NotReliable, decoders
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
-from vidllava.media.pyav_reader import decode_with_pyav
-from vidllava.media.torchcodec_reader import INSTALL, decode_with_torchcodec
 
-BACKENDS = ("pyav", "decord", "torchcodec")
-_OPTIONAL = {"decord": "pip install decord; it has wheels for Linux x86-64", "torchcodec": INSTALL}
 BACKEND_VARIABLE = "VIDLLAVA_VIDEO_BACKEND"
 MAX_BATCH_BYTES = 4 << 30
 
@@ -31,17 +27,18 @@ MAX_BATCH_BYTES = 4 << 30
 def choose_backend(name: str | None) -> tuple[str, str]:
     """(backend, reason) for ``name``, else for VIDLLAVA_VIDEO_BACKEND, else PyAV. ``auto`` is PyAV too.
 
-    Raises UsageError for an unknown name, or decord or torchcodec where it is not installed.
+    Raises UsageError for an unknown name, and for a decoder whose package is not installed.
     """
     asked_by = "--video-backend"
     if name is None and os.environ.get(BACKEND_VARIABLE):
         name, asked_by = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
     if name is None or name == "auto":
         return "pyav", "default: exact on every container, and always installed"
-    if name not in BACKENDS:
-        raise UsageError(asked_by, f"{name!r} is unknown", "auto, pyav, decord or torchcodec")
-    if name in _OPTIONAL and importlib.util.find_spec(name) is None:
-        raise UsageError(asked_by, f"{name} is not installed", _OPTIONAL[name])
+    found = decoders()
+    if name not in found:
+        raise UsageError(asked_by, f"{name!r} is unknown", listed(("auto", *found)))
+    if importlib.util.find_spec(found[name].PACKAGE) is None:
+        raise UsageError(asked_by, f"{name} is not installed", found[name].INSTALL)
     return name, f"asked for by {asked_by}"
 
 
@@ -61,31 +58,26 @@ def decode(
     the caller has room for them; ``on_ready`` hears of each frame when it is final (see ``OnReady``).
 
     A planned frame that damage has destroyed is replaced by the one that a player would still be showing:
-    the last good frame before it. The batch's plan, times and notes say so. decord and torchcodec are
-    checked against the probe, and fall back to PyAV, with a note, where they cannot be relied upon.
+    the last good frame before it. The batch's plan, times and notes say so. Another decoder than PyAV
+    is used where it vouches for its frames; else PyAV decodes, and a note says why.
 
     Raises UsageError for a plan of another file; MediaError where more than 10 % of the packets or half of
     the planned frames cannot be decoded; ResourceError where the frames would exceed ``MAX_BATCH_BYTES``.
     """
     check_plan(info, plan, size, bounded=out is None)
-    if backend not in BACKENDS:
-        raise UsageError("backend", f"{backend!r} is unknown", " or ".join(BACKENDS))
+    found = decoders()
+    if backend not in found:
+        raise UsageError("backend", f"{backend!r} is unknown", listed(tuple(found)))
     shape = (len(plan), *((info.height, info.width) if size is None else (size, size)), 3)
     pixels = np.empty(shape, dtype=np.uint8) if out is None else out
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise ValueError(f"out must be uint8 {list(shape)}, got {pixels.dtype} {list(pixels.shape)}")
     hear: OnReady = on_ready or (lambda place, pixels: None)
-    if backend == "pyav":
-        return decode_with_pyav(info, plan, size, pixels, hear)
-    other = decode_with_decord if backend == "decord" else decode_with_torchcodec
-    batch, why_not = other(info, plan, size)
-    if batch is not None:
-        pixels[:] = batch.pixels
-        for place in range(len(plan)):
-            hear(place, pixels)
-        return replace(batch, pixels=pixels)
-    batch = decode_with_pyav(info, plan, size, pixels, hear)
-    return replace(batch, notes=(f"{backend} was not used: {why_not}; decoded with PyAV", *batch.notes))
+    try:
+        return found[backend].decode(info, plan, size, pixels, hear)
+    except NotReliable as why_not:
+        batch = found["pyav"].decode(info, plan, size, pixels, hear)
+        return replace(batch, notes=(f"{backend} was not used: {why_not}; decoded with PyAV", *batch.notes))
 
 
 def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: bool = True) -> None:
@@ -109,3 +101,8 @@ def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: b
             f"{MAX_BATCH_BYTES >> 30} GiB",
             f"ask for at most {MAX_BATCH_BYTES // frame_bytes} frames, for example with --max-frames",
         )
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """``a, b or c``."""
+    return " or ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]

@@ -4,7 +4,7 @@ What it yields is the definition of "frame i": the i-th frame of a sequential de
 be decoded is skipped and counted. Frame threads lose more frames around damage than one thread does, and
 not always the same, so the first damaged packet ends a threaded pass with ``DamagedError`` and the caller
 starts again with one thread: the result does not depend on the number of cores. (Half a damaged HEVC packet,
-of which its decoder reports nothing, is met by the strict pass before: see ``pyav_reader``.)
+of which its decoder reports nothing, is met by the strict pass before: see ``decoders.pyav``.)
 """
 
 from __future__ import annotations

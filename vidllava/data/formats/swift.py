@@ -12,6 +12,7 @@ from vidllava.data.row import RowContext, sample_of_texts, text_turn, turns_of
 from vidllava.data.source import Sample
 
 NAME, KEY = "swift", "messages"
+GENERAL = True
 EXAMPLE = """\
 {"messages": [{"role": "user", "content": "<video>Why?"},
 {"role": "assistant", "content": "So."}], "videos": ["b.mp4"]}"""

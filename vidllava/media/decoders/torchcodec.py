@@ -12,27 +12,26 @@ import os
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vidllava.errors import UsageError
-from vidllava.media.frames import FrameBatch, FramePlan
+from vidllava.media.decoders import NotReliable, whole_batch
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 
+NAME, PACKAGE = "torchcodec", "torchcodec"
 INSTALL = "pip install torchcodec, in the build for the torch that is here; or --video-backend pyav"
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 _TIME_TOLERANCE_SECONDS = 1e-3
 
 
-def decode_with_torchcodec(
-    info: VideoInfo, plan: FramePlan, size: int | None
-) -> tuple[FrameBatch | None, str]:
-    """(the planned frames, "") or (None, why torchcodec cannot be relied upon for this file).
-
-    Raises UsageError where torchcodec does not load.
-    """
+def decode(
+    info: VideoInfo, plan: FramePlan, size: int | None, pixels: npt.NDArray[np.uint8], on_ready: OnReady
+) -> FrameBatch:
+    """See ``decoders``. Raises NotReliable, and UsageError where torchcodec does not load."""
     make_decoder = _load()
-    why_not = _unchecked_class(info)
-    if why_not:
-        return None, why_not
+    if why_not := _unchecked_class(info):
+        raise NotReliable(why_not)
     assert info.frame_ticks is not None  # else the class is unchecked
     wanted = info.frame_ticks[list(plan.indices)] * float(info.time_base)
     try:
@@ -44,26 +43,22 @@ def decode_with_torchcodec(
             seek_mode="exact",
         )
         if len(decoder) != info.num_frames:
-            return None, f"it counts {len(decoder)} frames, the file shows {info.num_frames}"
+            raise NotReliable(f"it counts {len(decoder)} frames, the file shows {info.num_frames}")
         decoder.get_frame_at(0)
         found = decoder.get_frames_at(list(plan.indices))
-        pixels, times = found.data.numpy(), found.pts_seconds.numpy()
+        frames, times = found.data.numpy(), found.pts_seconds.numpy()
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        return None, f"it failed with {type(error).__name__}"
+        raise NotReliable(f"it failed with {type(error).__name__}") from error
     shape = (len(plan), info.height, info.width, 3)
-    if pixels.dtype != np.uint8 or pixels.shape != shape:
-        return None, f"it gives {pixels.dtype} {list(pixels.shape)}, not uint8 {list(shape)}"
+    if frames.dtype != np.uint8 or frames.shape != shape:
+        raise NotReliable(f"it gives {frames.dtype} {list(frames.shape)}, not uint8 {list(shape)}")
     off = np.abs(times - wanted)
     wrong = np.flatnonzero(~(off <= _TIME_TOLERANCE_SECONDS))  # NaN is wrong too
     if len(wrong):
         first = int(wrong[0])
-        return None, f"it puts frame {plan.indices[first]} {off[first]:.3f} s off its presentation time"
-    if size is not None:
-        from vidllava.media.pixels import resize_frames
-
-        pixels = np.ascontiguousarray(resize_frames(pixels, size).permute(0, 2, 3, 1).numpy())
-    stamps = np.array(plan.timestamps_seconds, dtype=np.float64)
-    return FrameBatch(pixels, stamps, plan, backend="torchcodec"), ""
+        what = f"it puts frame {plan.indices[first]} {off[first]:.3f} s off its presentation time"
+        raise NotReliable(what)
+    return whole_batch(frames, plan, size, pixels, on_ready, NAME)
 
 
 def _load() -> Any:

@@ -14,6 +14,7 @@ from vidllava.data.row import RowContext, sample_of_texts, text_turn, turns_of
 from vidllava.data.source import Sample
 
 NAME, KEY = "llava", "conversations"
+GENERAL = True
 EXAMPLE = """\
 {"image": "a.png", "conversations": [
 {"from": "human", "value": "<image>\\nWhat is it?"},

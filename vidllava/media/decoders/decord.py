@@ -13,45 +13,45 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from vidllava.media.frames import FrameBatch, FramePlan
+from vidllava.media.decoders import NotReliable, whole_batch
+from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.orientation import Orientation
 from vidllava.media.probe import VideoInfo
 
 if TYPE_CHECKING:
     import decord
 
+NAME, PACKAGE = "decord", "decord"
+INSTALL = "pip install decord; it has wheels for Linux x86-64"
 _CONTAINERS = ("mov", "matroska")
 _CODECS = ("h264", "vp8", "vp9")
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 _TIME_TOLERANCE_SECONDS = 1e-3
 
 
-def decode_with_decord(info: VideoInfo, plan: FramePlan, size: int | None) -> tuple[FrameBatch | None, str]:
-    """(the planned frames, "") or (None, why decord cannot be relied upon for this file)."""
-    why_not = _unchecked_class(info)
-    if why_not:
-        return None, why_not
+def decode(
+    info: VideoInfo, plan: FramePlan, size: int | None, pixels: npt.NDArray[np.uint8], on_ready: OnReady
+) -> FrameBatch:
+    """See ``decoders``. Raises NotReliable."""
+    if why_not := _unchecked_class(info):
+        raise NotReliable(why_not)
     import decord
 
     # This silences decord's own copy of FFmpeg, not the one that PyAV brings.
     decord.logging.set_level(decord.logging.QUIET)
     try:
         reader = decord.VideoReader(os.path.abspath(info.path), ctx=decord.cpu(0), num_threads=1)
-        why_not = _disagreement(info, reader)
-        if why_not:
-            return None, why_not
-        pixels = reader.get_batch(list(plan.indices)).asnumpy()
+        if why_not := _disagreement(info, reader):
+            raise NotReliable(why_not)
+        frames = reader.get_batch(list(plan.indices)).asnumpy()
     except (decord.DECORDError, RuntimeError, AssertionError, StopIteration) as error:
-        return None, f"it failed with {type(error).__name__}"
-    if pixels.shape[1:] != (info.height, info.width, 3):
-        return None, f"its frames are {pixels.shape[2]}x{pixels.shape[1]}, not {info.width}x{info.height}"
-    if size is not None:
-        from vidllava.media.pixels import resize_frames
-
-        pixels = np.ascontiguousarray(resize_frames(pixels, size).permute(0, 2, 3, 1).numpy())
-    times = np.array(plan.timestamps_seconds, dtype=np.float64)
-    return FrameBatch(pixels, times, plan, backend="decord"), ""
+        raise NotReliable(f"it failed with {type(error).__name__}") from error
+    if frames.shape[1:] != (info.height, info.width, 3):
+        what = f"its frames are {frames.shape[2]}x{frames.shape[1]}, not {info.width}x{info.height}"
+        raise NotReliable(what)
+    return whole_batch(frames, plan, size, pixels, on_ready, NAME)
 
 
 def _unchecked_class(info: VideoInfo) -> str:

@@ -20,6 +20,7 @@ from vidllava.media.probe import VideoInfo
 from vidllava.media.reader import Damage, walk
 from vidllava.media.scan import count_frames
 
+NAME, PACKAGE, INSTALL = "pyav", "av", "pip install av"
 # A plan is not answered with stand-ins for more than this share of its frames.
 MAX_LOST_FRAMES = 0.5
 
@@ -32,14 +33,14 @@ SILENT_DAMAGE = (
 _REORDER_DEPTH = 16
 
 
-def decode_with_pyav(
+def decode(
     info: VideoInfo,
     plan: FramePlan,
     size: int | None,
     pixels: Picture,
     on_ready: OnReady,
 ) -> FrameBatch:
-    """The planned frames in ``pixels``, stand-ins for lost ones noted. See ``decode.decode``."""
+    """See ``decoders``: serves every file; stand-ins for lost frames are noted."""
     because, damaged = info.sequential_because, False
     if not because:
         try:
