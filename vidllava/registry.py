@@ -35,7 +35,7 @@ def members(package: str, *names: str) -> tuple[ModuleType, ...]:
 def names(package: str, *defined: str) -> tuple[str, ...]:
     """What ``members`` would give, by name; a built-in module is named as its file, and is not imported.
 
-    For option lists, which are made before an error could be told: a plug-in that cannot be loaded is left out.
+    For option lists, made before an error could be told: a plug-in that cannot be loaded is left out.
     """
     spec = importlib.util.find_spec(package)
     assert spec is not None
