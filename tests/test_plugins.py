@@ -72,9 +72,9 @@ def test_a_data_format_from_outside_is_read_counted_and_shown(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "FileNotFoundError"),
-        ("import nothing_of_this_name", "ModuleNotFoundError"),
-        ("1 / 0", "ZeroDivisionError"),
+        (None, "no such file or folder"),
+        ("import nothing_of_this_name", "cannot be loaded: ModuleNotFoundError"),
+        ("1 / 0", "cannot be loaded: ZeroDivisionError"),
     ],
 )
 def test_a_plugin_that_cannot_be_loaded_is_one_line(tmp_path: Path, content: str | None, said: str):
@@ -83,5 +83,5 @@ def test_a_plugin_that_cannot_be_loaded_is_one_line(tmp_path: Path, content: str
         path.write_text(content, encoding="utf-8")
     ended = run("frames", "--help", plugins=str(path))
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: VIDLLAVA_PLUGINS {path}: cannot be loaded: {said}")
+    assert ended.stderr.startswith(f"error: VIDLLAVA_PLUGINS {path}: {said}")
     assert len(ended.stderr.splitlines()) == 1

@@ -2,9 +2,9 @@
 
     members("vidllava.data.formats", "NAME", "KEY", "matches", "parse")
 
-VIDLLAVA_PLUGINS names plug-ins, separated as the paths in PATH are: Python files, or modules that can be
-imported. A plug-in defines the same names as a built-in module of its kind, and may be several kinds at once.
-It is code that runs with the user's rights: name files that you trust.
+VIDLLAVA_PLUGINS names plug-ins, separated as the paths in PATH are: Python files, folders of them, or modules
+that can be imported. A plug-in defines the same names as a built-in module of its kind, and may be of several
+kinds at once. It is code that runs with the user's rights: name files that you trust.
 """
 
 from __future__ import annotations
@@ -50,7 +50,18 @@ def names(package: str, *defined: str) -> tuple[str, ...]:
 
 def plugins() -> tuple[ModuleType, ...]:
     """Every plug-in that VIDLLAVA_PLUGINS names, each loaded once in a process. Raises UsageError."""
-    return tuple(_plugin(one) for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one)
+    found: list[str] = []
+    for name in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found += sorted(str(file) for file in path.glob("[!_]*.py"))
+        elif path.suffix == ".py" and not path.is_file():
+            raise UsageError(
+                f"{VARIABLE} {name}", "no such file or folder", "a Python file, or a folder of them"
+            )
+        else:
+            found.append(str(path))
+    return tuple(_plugin(name) for name in found)
 
 
 @lru_cache(maxsize=64)
@@ -64,7 +75,7 @@ def _plugin(name: str) -> ModuleType:
     try:
         if not name.endswith(".py"):
             return importlib.import_module(name)
-        path = Path(name).expanduser().resolve(strict=True)
+        path = Path(name).resolve(strict=True)
         known_as = f"vidllava_plugin_{path.stem}_{hashlib.blake2b(bytes(path), digest_size=4).hexdigest()}"
         spec = importlib.util.spec_from_file_location(known_as, path)
         assert spec is not None

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.cli.conftest import Run, model, own_model, run  # noqa: F401  fixtures
 from tests.clips import numbered_picture
 from tests.evaluation.published import EGO, EGO_OPTIONS, LVB, NEXTQA, VIDEOMME, write_json
+from vidllava import registry
 from vidllava.errors import DatasetError, UsageError
 from vidllava.evaluation import benchmarks
 from vidllava.evaluation.item import Task
@@ -42,7 +43,7 @@ VARIANTS = {"videomme-subtitles": "videomme", "egoschema-subset": "egoschema"}
 
 @pytest.fixture(autouse=True)
 def nothing_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(benchmarks.VARIABLE, raising=False)
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
     monkeypatch.setattr(benchmarks, "_registered", [])
 
 
@@ -50,7 +51,7 @@ def nothing_added(monkeypatch: pytest.MonkeyPatch) -> None:
 def example(tmp_path: Path) -> Path:
     """The example of CONTRIBUTING.md in a folder outside of the package."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    section = text.partition("## Add a benchmark\n")[2].partition("\n## ")[0]
+    section = text.partition("### A benchmark\n")[2].partition("\n## ")[0]
     path = tmp_path / "mine" / "traffic_signs.py"
     path.parent.mkdir()
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -89,7 +90,7 @@ def test_the_example_of_contributing_is_evaluated_from_outside(
     data = write_json(tmp_path / "signs.json", [*rows, {**rows[0], "sign": "missing"}])
     flags = ("eval", "--data", data, "-o", tmp_path / "out.jsonl", "--max-new-tokens", 4, "--max-failed", 1)
     assert "in no format that is known" in run(*flags).error
-    monkeypatch.setenv(benchmarks.VARIABLE, str(example.parent))
+    monkeypatch.setenv(registry.VARIABLE, str(example.parent))
     result = run(*flags)
     assert (result.code, "4 questions of traffic-signs" in result.err) == (0, True)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -117,7 +118,7 @@ def test_a_benchmark_is_registered_once(tmp_path: Path):
     ("text", "words"),
     [
         (None, "no such file or folder"),
-        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("1 / 0", "cannot be loaded: ZeroDivisionError: division by zero"),
         ("TASKS = ['x']", "has no tuple TASKS"),
         ("from vidllava.evaluation.benchmarks.mlvu import TASKS", "two benchmarks have the name mlvu"),
     ],
@@ -128,6 +129,6 @@ def test_what_cannot_be_added_is_told(
     path = tmp_path / f"added_{abs(hash(words))}.py"
     if text is not None:
         path.write_text(text)
-    monkeypatch.setenv(benchmarks.VARIABLE, str(path))
+    monkeypatch.setenv(registry.VARIABLE, str(path))
     with pytest.raises(UsageError, match=words):
         benchmarks.tasks()
