@@ -85,7 +85,9 @@ def test_the_example_of_contributing_is_evaluated_from_outside(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    rows = [{"sign": "stop", "asked": "Which?", "choices": ["stop", "go"], "right": 0, "country": "no"}] * 3
+    rows = [
+        {"sign": "stop.png", "asked": "Which?", "choices": ["stop", "go"], "right": 0, "country": "no"}
+    ] * 3
     Image.fromarray(numbered_picture(3)).save(tmp_path / "stop.png")
     data = write_json(tmp_path / "signs.json", [*rows, {**rows[0], "sign": "missing"}])
     flags = ("eval", "--data", data, "-o", tmp_path / "out.jsonl", "--max-new-tokens", 4, "--max-failed", 1)

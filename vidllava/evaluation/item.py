@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -73,23 +73,77 @@ class EvalItem:
         return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def letter(number: int) -> str:
-    """A for option 0, B for 1."""
-    return LETTERS[number]
-
-
 def lettered(options: tuple[str, ...], form: str = "{letter}. {option}") -> str:
     """The options, one a line."""
     return "\n".join(form.format(letter=LETTERS[n], option=option) for n, option in enumerate(options))
 
 
 @dataclass(frozen=True)
-class Context:
-    """What a reader must know besides the record: which row of which file, and where the media lie."""
+class Entry:
+    """One record of a data set's file: its fields read and checked, and where it and its media lie."""
 
+    record: Record
     number: int
+    """Of the file's records, from 1."""
     path: Path
     root: MediaRoot
+
+    def clip(self, name: str, *folders: str, of_pictures: bool = False) -> dict[str, Any]:
+        """The fields of a question on the clip ``name``, looked for in ``folders`` first. Raises RowFault."""
+        path = self.root.find(name, folders=folders, of_pictures=of_pictures)
+        return {"row": self.number, "media": (name,), "paths": (path,)}
+
+    def get(self, *keys: str) -> Any:
+        """The value of the first of ``keys`` that the record has, or None."""
+        return next((self.record[key] for key in keys if key in self.record), None)
+
+    def text(self, key: str) -> str:
+        """A text that is not empty. Raises RowFault."""
+        value = self.record.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise RowFault(f"needs `{key}`, a text")
+        return value.strip()
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts. Raises RowFault."""
+        value = self.record.get(key)
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+            raise RowFault(f"needs `{key}`, a list of texts")
+        if len(value) > len(LETTERS):
+            raise RowFault(f"`{key}` has {len(value)} options, and there are {len(LETTERS)} letters")
+        return tuple(each.strip() for each in value)
+
+    def name(self, key: str) -> str:
+        """A name: a text, or a number as text. Raises RowFault."""
+        return name_of(self.record, key)
+
+    def letter(self, key: str, number: int) -> str:
+        """Of the option that is given by its number from 0, of ``number`` options. Raises RowFault."""
+        try:
+            place = int(str(self.record.get(key)))
+        except ValueError:
+            raise RowFault(f"needs `{key}`, the number of an option") from None
+        if not 0 <= place < number:
+            raise RowFault(f"`{key}` is {place}, and there are {number} options")
+        return LETTERS[place]
+
+    def groups(self, *keys: str) -> Groups:
+        """The groups that the record names under ``keys``."""
+        found: list[tuple[str, str]] = []
+        for key in keys:
+            value = self.record.get(key)
+            if isinstance(value, str | int | float):
+                found.append((key, str(value)))
+            elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+                found += [(key, each) for each in dict.fromkeys(value)]
+        return tuple(found)
+
+    def each(self, key: str) -> list[Entry]:
+        """An entry for each object in a list, with the fields of the record around it. Raises RowFault."""
+        objects = self.record.get(key)
+        if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
+            raise RowFault(f"needs `{key}`, a list of objects")
+        return [replace(self, record={**self.record, **each}) for each in objects]
 
 
 @dataclass(frozen=True)
@@ -99,7 +153,7 @@ class Task:
     name: str
     recognises: Callable[[Record, Path], bool]
     """By the first record of a file and the file's name."""
-    read: Callable[[Record, Context], Sequence[EvalItem]]
+    read: Callable[[Entry], Iterable[EvalItem]]
     """The questions of one record. Raises RowFault."""
     average_over: str | None = None
     """The group whose plain mean is the published figure, where it is not the mean over questions."""
@@ -114,42 +168,12 @@ class Task:
     """Whether hidden labels are scored elsewhere, from a file of answers."""
 
 
-def text_of(record: Record, key: str) -> str:
-    """A text that is not empty. Raises RowFault."""
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise RowFault(f"needs `{key}`, a text")
-    return value.strip()
-
-
-def texts_of(record: Record, key: str) -> tuple[str, ...]:
-    """A list of texts. Raises RowFault."""
-    value = record.get(key)
-    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
-        raise RowFault(f"needs `{key}`, a list of texts")
-    if len(value) > len(LETTERS):
-        raise RowFault(f"`{key}` has {len(value)} options, and there are {len(LETTERS)} letters")
-    return tuple(each.strip() for each in value)
-
-
 def name_of(record: Record, key: str) -> str:
     """A name: a text, or a number as text. Raises RowFault."""
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RowFault(f"needs `{key}`, a name")
     return str(value)
-
-
-def index_of(record: Record, key: str, number: int) -> str:
-    """The letter of an option that is given by its number from 0. Raises RowFault."""
-    value = record.get(key)
-    try:
-        place = int(str(value))
-    except ValueError:
-        raise RowFault(f"needs `{key}`, the number of an option") from None
-    if not 0 <= place < number:
-        raise RowFault(f"`{key}` is {place}, and there are {number} options")
-    return LETTERS[place]
 
 
 _MARKED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])[.):])\s*", re.ASCII)
@@ -229,18 +253,6 @@ def _by_letter(said: str, options: Sequence[str]) -> set[int]:
     assert numbered is not None  # one of both matched
     number = int(numbered[1])
     return beside if beside <= {number, number - 1} else beside | {number}
-
-
-def groups_of(record: Record, *keys: str) -> Groups:
-    """The groups that a record names under ``keys``."""
-    found: list[tuple[str, str]] = []
-    for key in keys:
-        value = record.get(key)
-        if isinstance(value, str | int | float):
-            found.append((key, str(value)))
-        elif isinstance(value, list) and all(isinstance(each, str) for each in value):
-            found += [(key, each) for each in dict.fromkeys(value)]
-    return tuple(found)
 
 
 def scalar(value: Any) -> str | None:

@@ -16,7 +16,7 @@ from vidllava.data.media_root import MediaRoot
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, UsageError
 from vidllava.evaluation.benchmarks import tasks
-from vidllava.evaluation.item import Context, EvalItem, Record, Task
+from vidllava.evaluation.item import Entry, EvalItem, Record, Task
 from vidllava.evaluation.tables import ENDINGS, records
 
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
@@ -151,7 +151,7 @@ def _read(files: Sequence[Path], task: Task, root: MediaRoot) -> tuple[list[Eval
             try:
                 if isinstance(record, RowFault):
                     raise record
-                for item in task.read(record, Context(row, file, root)):
+                for item in task.read(Entry(record, row, file, root)):
                     if item.id in first_use:
                         raise RowFault(f"id {item.id!r} was used by {first_use[item.id]}")
                     first_use[item.id] = where

@@ -7,11 +7,12 @@ v_<name>.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import Context, EvalItem, Record, Task, name_of, scalar, text_of
+from vidllava.evaluation.item import Entry, EvalItem, Record, Task, name_of, scalar
 from vidllava.evaluation.tables import records
 
 INSTRUCTION = "Answer the question using a single word or phrase."
@@ -28,29 +29,25 @@ def recognises(record: Record, path: Path) -> bool:
     return {"video_name", "question_id", "question"} <= keys and not others & keys
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """One question."""
-    video, number = name_of(record, "video_name"), name_of(record, "question_id")
-    question = text_of(record, "question").rstrip("?")
-    labelled = record if "answer" in record else _answers(context.path).get(number, {})
+    video, number = entry.name("video_name"), entry.name("question_id")
+    question = entry.text("question").rstrip("?")
+    labelled = entry.record if "answer" in entry.record else _answers(entry.path).get(number, {})
     answer = scalar(labelled.get("answer"))
     # `capitalize` is the benchmark's: it lower-cases the rest.
     asked = f"{question.capitalize()}? {INSTRUCTION}"
     name = video if video.startswith("v_") else f"v_{video}"
-    return [
-        EvalItem(
-            id=number,
-            row=context.number,
-            media=(name,),
-            paths=(context.root.find(name, folders=("all_test", "videos")),),
-            question=f"{question}?",
-            prompt=asked,
-            answer=answer,
-            scoring="judge",
-            groups=_type(labelled),
-            max_new_tokens=64,
-        )
-    ]
+    yield EvalItem(
+        id=number,
+        **entry.clip(name, "all_test", "videos"),
+        question=f"{question}?",
+        prompt=asked,
+        answer=answer,
+        scoring="judge",
+        groups=_type(labelled),
+        max_new_tokens=64,
+    )
 
 
 def _type(record: Record) -> tuple[tuple[str, str], ...]:

@@ -9,24 +9,14 @@ new tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
-from vidllava.evaluation.item import (
-    OPTION_LETTER,
-    Context,
-    EvalItem,
-    Record,
-    Task,
-    index_of,
-    lettered,
-    name_of,
-    text_of,
-    texts_of,
-    unlettered,
-)
+from vidllava.evaluation.item import OPTION_LETTER, Entry, EvalItem, Record, Task, lettered, unlettered
 
 _OPTIONS = tuple(f"option {number}" for number in range(5))
 LABELS = "subset_answers.json"
@@ -37,36 +27,32 @@ def recognises(record: Record, path: Path) -> bool:
     return {"q_uid", *_OPTIONS} <= record.keys() or {"video_idx", "question", "option"} <= record.keys()
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """One question."""
-    question = text_of(record, "question")
-    if "q_uid" in record:
-        video = name_of(record, "q_uid")
-        options = tuple(text_of(record, key) for key in _OPTIONS)
-        label = _labels(context.path.parent).get(video)
+    question = entry.text("question")
+    if "q_uid" in entry.record:
+        video = entry.name("q_uid")
+        options = tuple(entry.text(key) for key in _OPTIONS)
+        entry = replace(entry, record={"answer": _labels(entry.path.parent).get(video)})
     else:
-        video = name_of(record, "video_idx")
-        options, label = unlettered(texts_of(record, "option")), record.get("answer")
-    hidden = label is None or label == ""
-    return [
-        EvalItem(
-            id=video,
-            row=context.number,
-            media=(video,),
-            paths=(context.root.find(video, folders=("videos",)),),
-            question=question,
-            prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}",
-            options=options,
-            answer=None if hidden else index_of({"answer": label}, "answer", len(options)),
-            scoring="choice",
-            max_new_tokens=16,
-        )
-    ]
+        video = entry.name("video_idx")
+        options = unlettered(entry.texts("option"))
+    hidden = entry.get("answer") in (None, "")
+    yield EvalItem(
+        id=video,
+        **entry.clip(video, "videos"),
+        question=question,
+        prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}",
+        options=options,
+        answer=None if hidden else entry.letter("answer", len(options)),
+        scoring="choice",
+        max_new_tokens=16,
+    )
 
 
-def read_subset(record: Record, context: Context) -> list[EvalItem]:
+def read_subset(entry: Entry) -> Iterator[EvalItem]:
     """One of the 500 questions with public labels; none for another."""
-    return [item for item in read(record, context) if item.answer is not None]
+    return (item for item in read(entry) if item.answer is not None)
 
 
 @lru_cache(maxsize=4)

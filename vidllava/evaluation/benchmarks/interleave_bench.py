@@ -7,10 +7,11 @@ questions, the letter or the text for a choice. A later turn is asked after the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import LETTERS, Context, EvalItem, Record, Task, name_of
+from vidllava.evaluation.item import LETTERS, Entry, EvalItem, Record, Task, name_of
 from vidllava.evaluation.texts import normalised
 
 # The options stand in the question's text: only their letters are known here, A to H as in the original.
@@ -23,9 +24,9 @@ def recognises(record: Record, path: Path) -> bool:
     return "conversations" in record and isinstance(metadata, dict) and "question_type" in metadata
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """A question for each answer of the conversation; one without a reference is left out, as there."""
-    metadata = record.get("metadata")
+    record, metadata = entry.record, entry.get("metadata")
     if not isinstance(metadata, dict):
         raise RowFault("needs `metadata`, an object")
     kind, dataset = name_of(metadata, "question_type"), str(metadata.get("dataset", "unknown"))
@@ -34,30 +35,26 @@ def read(record: Record, context: Context) -> list[EvalItem]:
     names = [media] if isinstance(media, str) else media
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise RowFault("needs `image`, a file name or a list of them")
-    identity = name_of(record, "sample_id" if "sample_id" in record else "id")
-    paths = tuple(context.root.find(name, endings=()) for name in names)
-    items = []
+    identity = entry.name("sample_id" if "sample_id" in record else "id")
+    paths = tuple(entry.root.find(name, endings=()) for name in names)
     for turn, (question, answer) in enumerate(said):
         if not answer.strip():
             continue
         bare = answer.strip().strip("().: ").upper()
         is_letter = kind == "multi-choice" and len(bare) == 1 and bare in LETTERS[: len(_UNKNOWN)]
-        items.append(
-            EvalItem(
-                id=f"{dataset}_{identity}" + (f"_{turn + 1}" if turn else ""),
-                row=context.number,
-                media=tuple(names),
-                paths=paths,
-                question=question,
-                prompt=question,
-                options=_UNKNOWN if is_letter else (),
-                answer=bare if is_letter else answer.strip(),
-                scoring="choice" if is_letter else "rouge" if kind == "open-ended" else "exact",
-                groups=(("dataset", dataset), ("question_type", kind)),
-                earlier=tuple(asked for asked, _ in said[:turn]),
-            )
+        yield EvalItem(
+            id=f"{dataset}_{identity}" + (f"_{turn + 1}" if turn else ""),
+            row=entry.number,
+            media=tuple(names),
+            paths=paths,
+            question=question,
+            prompt=question,
+            options=_UNKNOWN if is_letter else (),
+            answer=bare if is_letter else answer.strip(),
+            scoring="choice" if is_letter else "rouge" if kind == "open-ended" else "exact",
+            groups=(("dataset", dataset), ("question_type", kind)),
+            earlier=tuple(asked for asked, _ in said[:turn]),
         )
-    return items
 
 
 def _said(record: Record) -> list[tuple[str, str]]:

@@ -6,21 +6,10 @@ longvideobench/LongVideoBench; prompt of lmms_eval/tasks/longvideobench (validat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from vidllava.evaluation.item import (
-    OPTION_LETTER,
-    Context,
-    EvalItem,
-    Record,
-    Task,
-    groups_of,
-    index_of,
-    lettered,
-    name_of,
-    text_of,
-    texts_of,
-)
+from vidllava.evaluation.item import OPTION_LETTER, Entry, EvalItem, Record, Task, lettered
 
 _OPTIONS = tuple(f"option{number}" for number in range(5))
 
@@ -30,29 +19,25 @@ def recognises(record: Record, path: Path) -> bool:
     return {"video_path", "question", "duration_group"} <= record.keys()
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """One question."""
-    video, question = name_of(record, "video_path"), text_of(record, "question")
-    if "candidates" in record:
-        options = texts_of(record, "candidates")
+    video, question = entry.name("video_path"), entry.text("question")
+    if "candidates" in entry.record:
+        options = entry.texts("candidates")
     else:
-        options = tuple(text_of(record, key) for key in _OPTIONS if record.get(key) not in (None, "N/A"))
-    hidden = record.get("correct_choice") in (None, -1)
-    return [
-        EvalItem(
-            id=name_of(record, "id"),
-            row=context.number,
-            media=(video,),
-            paths=(context.root.find(video, folders=("videos",)),),
-            question=question,
-            prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}\n",
-            options=options,
-            answer=None if hidden else index_of(record, "correct_choice", len(options)),
-            scoring="choice",
-            groups=groups_of(record, "duration_group", "question_category", "level"),
-            max_new_tokens=32,
-        )
-    ]
+        options = tuple(entry.text(key) for key in _OPTIONS if entry.get(key) not in (None, "N/A"))
+    hidden = entry.get("correct_choice") in (None, -1)
+    yield EvalItem(
+        id=entry.name("id"),
+        **entry.clip(video, "videos"),
+        question=question,
+        prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}\n",
+        options=options,
+        answer=None if hidden else entry.letter("correct_choice", len(options)),
+        scoring="choice",
+        groups=entry.groups("duration_group", "question_category", "level"),
+        max_new_tokens=32,
+    )
 
 
 TASKS = (Task("longvideobench", recognises, read, submission=True),)

@@ -8,20 +8,11 @@ Sources: JUNJIE99/MLVU; prompt of lmms_eval/tasks/mlvu; 16 new tokens.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import (
-    LETTERS,
-    Context,
-    EvalItem,
-    Record,
-    Task,
-    lettered,
-    name_of,
-    text_of,
-    texts_of,
-)
+from vidllava.evaluation.item import LETTERS, Entry, EvalItem, Record, Task, lettered
 
 END = "Only give the best option.\nBest option: ("
 _LINE = re.compile(r"^\(([A-Z])\)\s*(.*)$", re.MULTILINE)
@@ -33,34 +24,30 @@ def recognises(record: Record, path: Path) -> bool:
     return {"video", "candidates", "question_type"} <= keys or {"video_name", "task_type", "question"} <= keys
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """One question."""
-    is_lettered = "video_name" in record
-    video = name_of(record, "video_name" if is_lettered else "video")
-    task = name_of(record, "task_type" if is_lettered else "question_type")
-    question = text_of(record, "question")
+    is_lettered = "video_name" in entry.record
+    video = entry.name("video_name" if is_lettered else "video")
+    task = entry.name("task_type" if is_lettered else "question_type")
+    question = entry.text("question")
     if is_lettered and _LINE.search(question):
         options = tuple(option.strip() for _, option in _LINE.findall(question))
         shown = question
     else:
-        options = texts_of(record, "candidates")
+        options = entry.texts("candidates")
         shown = f"{question}\n{lettered(options, '({letter}) {option}')}"
-    number = record.get("question_id", context.number)
-    return [
-        EvalItem(
-            id=f"{context.path.stem}_{number}",
-            row=context.number,
-            media=(video,),
-            paths=(context.root.find(video, folders=("video", "videos")),),
-            question=question,
-            prompt=f"{shown}\n{END}",
-            options=options,
-            answer=_letter(record.get("answer"), options),
-            scoring="choice",
-            groups=(("task", task),),
-            max_new_tokens=16,
-        )
-    ]
+    number = entry.record.get("question_id", entry.number)
+    yield EvalItem(
+        id=f"{entry.path.stem}_{number}",
+        **entry.clip(video, "video", "videos"),
+        question=question,
+        prompt=f"{shown}\n{END}",
+        options=options,
+        answer=_letter(entry.get("answer"), options),
+        scoring="choice",
+        groups=(("task", task),),
+        max_new_tokens=16,
+    )
 
 
 def _letter(answer: object, options: tuple[str, ...]) -> str | None:

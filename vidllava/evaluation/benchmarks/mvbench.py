@@ -9,20 +9,11 @@ as it is; one that is a folder of pictures has three of them a second (episodic_
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import (
-    LETTERS,
-    Context,
-    EvalItem,
-    Record,
-    Task,
-    lettered,
-    name_of,
-    text_of,
-    texts_of,
-)
+from vidllava.evaluation.item import LETTERS, Entry, EvalItem, Record, Task, lettered
 
 _CLEVRER, _PERCEPTION = ("clevrer/video_validation",), ("perception/videos",)
 # Of tvqa/frames_fps3_hq: as the name says.
@@ -60,35 +51,32 @@ def recognises(record: Record, path: Path) -> bool:
     return known <= record.keys() and (in_folders or not extra)
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """One question."""
-    task = context.path.stem
-    video, question = name_of(record, "video"), text_of(record, "question")
-    options = texts_of(record, "candidates")
-    answer = record.get("answer")
+    task = entry.path.stem
+    video, question = entry.name("video"), entry.text("question")
+    options = entry.texts("candidates")
+    answer = entry.get("answer")
     if not isinstance(answer, str) or options.count(answer.strip()) != 1:
         raise RowFault("`answer` is not one of the `candidates`")
-    path = context.root.find(video, folders=FOLDERS.get(task, ()), of_pictures=True)
+    clip = entry.clip(video, *FOLDERS.get(task, ()), of_pictures=True)
+    (path,) = clip["paths"]
     shown = lettered(options, "({letter}) {option}")
-    return [
-        EvalItem(
-            id=f"{task}_{context.number}",
-            row=context.number,
-            media=(video,),
-            paths=(path,),
-            question=question,
-            prompt=f"Question:{question}\nOption:\n{shown}\nOnly give the best option.\n",
-            options=options,
-            answer=LETTERS[options.index(answer.strip())],
-            scoring="choice",
-            groups=(("task", task),),
-            own=(
-                *(() if "_segment" in os.path.basename(os.path.dirname(path)) else _range(record)),
-                *((("frame_rate", PICTURES_PER_SECOND),) if os.path.isdir(path) else ()),
-            ),
-            max_new_tokens=16,
-        )
-    ]
+    yield EvalItem(
+        id=f"{task}_{entry.number}",
+        **clip,
+        question=question,
+        prompt=f"Question:{question}\nOption:\n{shown}\nOnly give the best option.\n",
+        options=options,
+        answer=LETTERS[options.index(answer.strip())],
+        scoring="choice",
+        groups=(("task", task),),
+        own=(
+            *(() if "_segment" in os.path.basename(os.path.dirname(path)) else _range(entry.record)),
+            *((("frame_rate", PICTURES_PER_SECOND),) if os.path.isdir(path) else ()),
+        ),
+        max_new_tokens=16,
+    )
 
 
 def _range(record: Record) -> tuple[tuple[str, float], ...]:

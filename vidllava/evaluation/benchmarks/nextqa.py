@@ -7,19 +7,10 @@ random letter where none can be read; here that answer is unparsed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from vidllava.evaluation.item import (
-    Context,
-    EvalItem,
-    Groups,
-    Record,
-    Task,
-    index_of,
-    lettered,
-    name_of,
-    text_of,
-)
+from vidllava.evaluation.item import Entry, EvalItem, Groups, Record, Task, lettered
 
 OE_INSTRUCTION = "Answer a question using a short phrase or sentence."
 _OPTIONS = ("a0", "a1", "a2", "a3", "a4")
@@ -37,53 +28,45 @@ def recognises_oe(record: Record, path: Path) -> bool:
     return {"video", "question", "answer", "qid", "type"} <= record.keys() and "a0" not in record
 
 
-def read_mc(record: Record, context: Context) -> list[EvalItem]:
+def read_mc(entry: Entry) -> Iterator[EvalItem]:
     """One question with five options."""
-    question = text_of(record, "question")
-    options = tuple(text_of(record, key) for key in _OPTIONS)
-    return [
-        EvalItem(
-            **_common(record, context),
-            question=question,
-            prompt=f"{question}\n{lettered(options)}",
-            options=options,
-            answer=index_of(record, "answer", len(options)),
-            scoring="choice",
-            groups=_kind(record),
-        )
-    ]
+    question = entry.text("question")
+    options = tuple(entry.text(key) for key in _OPTIONS)
+    yield EvalItem(
+        id=_id(entry),
+        **entry.clip(entry.name("video")),
+        question=question,
+        prompt=f"{question}\n{lettered(options)}",
+        options=options,
+        answer=entry.letter("answer", len(options)),
+        scoring="choice",
+        groups=_kind(entry),
+    )
 
 
-def read_oe(record: Record, context: Context) -> list[EvalItem]:
+def read_oe(entry: Entry) -> Iterator[EvalItem]:
     """One open question."""
-    question = text_of(record, "question")
-    kind = str(record["type"])
-    second = record.get("additional_ref_answer")
-    return [
-        EvalItem(
-            **_common(record, context),
-            question=question,
-            prompt=f"{question}\n{OE_INSTRUCTION}",
-            answer=str(record["answer"]),
-            alternatives=(second,) if isinstance(second, str) and second.strip() else (),
-            scoring="exact" if kind in _EXACT else "wups",
-            groups=_kind(record),
-        )
-    ]
+    question = entry.text("question")
+    kind = entry.name("type")
+    second = entry.get("additional_ref_answer")
+    yield EvalItem(
+        id=_id(entry),
+        **entry.clip(entry.name("video")),
+        question=question,
+        prompt=f"{question}\n{OE_INSTRUCTION}",
+        answer=entry.name("answer"),
+        alternatives=(second,) if isinstance(second, str) and second.strip() else (),
+        scoring="exact" if kind in _EXACT else "wups",
+        groups=_kind(entry),
+    )
 
 
-def _common(record: Record, context: Context) -> Record:
-    video = name_of(record, "video")
-    return {
-        "id": f"{video}_{record.get('qid', context.number)}",
-        "row": context.number,
-        "media": (video,),
-        "paths": (context.root.find(video),),
-    }
+def _id(entry: Entry) -> str:
+    return f"{entry.name('video')}_{entry.record.get('qid', entry.number)}"
 
 
-def _kind(record: Record) -> Groups:
-    kind = str(record.get("type", ""))
+def _kind(entry: Entry) -> Groups:
+    kind = str(entry.record.get("type", ""))
     return (("type", "TN" if kind == "TP" else kind),) if kind else ()
 
 

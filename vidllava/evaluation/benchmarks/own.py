@@ -10,6 +10,7 @@ of texts each of which is right. Other scalars are groups.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vidllava.data.row_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
 from vidllava.evaluation.item import (
     OPTION_LETTER,
-    Context,
+    Entry,
     EvalItem,
     Groups,
     Record,
@@ -26,8 +27,6 @@ from vidllava.evaluation.item import (
     label_of,
     lettered,
     scalar,
-    text_of,
-    texts_of,
     unlettered,
 )
 
@@ -57,30 +56,28 @@ def resembles(record: Record) -> bool:
     return any(key in record for key in ("question", *_MEDIA))
 
 
-def read(record: Record, context: Context) -> list[EvalItem]:
+def read(entry: Entry) -> Iterator[EvalItem]:
     """The question of one row. Raises RowFault."""
-    question = text_of(record, "question")
+    record, question = entry.record, entry.text("question")
     media = _media(record)
-    written = texts_of(record, "options") if record.get("options") is not None else ()
+    written = entry.texts("options") if record.get("options") is not None else ()
     options = unlettered(written)
     answers = _answers(record.get("answer"), options, written)
-    return [
-        EvalItem(
-            id=_identity(record, context.number),
-            row=context.number,
-            media=media,
-            paths=tuple(context.root.find(name, endings=(), of_pictures=True) for name in media),
-            question=question,
-            prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}" if options else question,
-            scoring=_scoring(record, options),
-            options=options,
-            answer=answers[0] if answers else None,
-            alternatives=answers[1:],
-            groups=_groups(record),
-            own=own_frames(record),
-            max_new_tokens=_max_new_tokens(record),
-        )
-    ]
+    yield EvalItem(
+        id=_identity(record, entry.number),
+        row=entry.number,
+        media=media,
+        paths=tuple(entry.root.find(name, endings=(), of_pictures=True) for name in media),
+        question=question,
+        prompt=f"{question}\n{lettered(options)}\n{OPTION_LETTER}" if options else question,
+        scoring=_scoring(record, options),
+        options=options,
+        answer=answers[0] if answers else None,
+        alternatives=answers[1:],
+        groups=_groups(record),
+        own=own_frames(record),
+        max_new_tokens=_max_new_tokens(record),
+    )
 
 
 def _identity(record: Record, number: int) -> str:

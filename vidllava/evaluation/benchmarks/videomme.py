@@ -16,15 +16,11 @@ from vidllava.data.source import RowFault
 from vidllava.evaluation.item import (
     LETTERS,
     OPTION_LETTER,
-    Context,
+    Entry,
     EvalItem,
     Record,
     Task,
-    groups_of,
     lettered,
-    name_of,
-    text_of,
-    texts_of,
     unlettered,
 )
 
@@ -43,42 +39,36 @@ def recognises(record: Record, path: Path) -> bool:
     return {"videoID", "question", "options"} <= keys or {"video_id", "questions", "domain"} <= keys
 
 
-def read(record: Record, context: Context, *, subtitles: bool) -> list[EvalItem]:
+def read(entry: Entry, *, subtitles: bool) -> list[EvalItem]:
     """One question, or all those of a video."""
-    if "questions" not in record:
-        return [_question(record, context, subtitles)]
-    questions = record["questions"]
-    if not isinstance(questions, list) or not all(isinstance(each, dict) for each in questions):
-        raise RowFault("needs `questions`, a list of objects")
-    return [_question({**record, **each}, context, subtitles) for each in questions]
+    entries = entry.each("questions") if "questions" in entry.record else [entry]
+    return [_question(each, subtitles) for each in entries]
 
 
-def _question(record: Record, context: Context, subtitles: bool) -> EvalItem:
+def _question(entry: Entry, subtitles: bool) -> EvalItem:
     # In the nested form the files go by the number of the video where no YouTube id is given.
-    video = name_of(record, "videoID" if "videoID" in record else "video_id")
-    question, options = text_of(record, "question"), unlettered(texts_of(record, "options"))
-    answer = record.get("answer")
+    video = entry.name("videoID" if "videoID" in entry.record else "video_id")
+    question, options = entry.text("question"), unlettered(entry.texts("options"))
+    answer = entry.get("answer")
     if answer is not None and (not isinstance(answer, str) or answer not in LETTERS[: len(options)]):
         raise RowFault("`answer` must be the letter of an option")
     return EvalItem(
-        id=name_of(record, "question_id"),
-        row=context.number,
-        media=(video,),
-        paths=(context.root.find(video, folders=("data", "videos", "video")),),
+        id=entry.name("question_id"),
+        **entry.clip(video, "data", "videos", "video"),
         question=question,
         prompt="\n".join((INSTRUCTION, question, lettered(options), ENDS[subtitles])),
         options=options,
         answer=answer,
         scoring="choice",
-        groups=groups_of(record, *_GROUPS),
+        groups=entry.groups(*_GROUPS),
         max_new_tokens=16,
-        subtitles=_subtitles(video, context) if subtitles else None,
+        subtitles=_subtitles(entry, video) if subtitles else None,
     )
 
 
-def _subtitles(video: str, context: Context) -> str:
+def _subtitles(entry: Entry, video: str) -> str:
     """The file of subtitles; empty where the video has none."""
-    path = context.root.find(video, endings=_SUBTITLES, folders=("subtitle", "subtitles"))
+    path = entry.root.find(video, endings=_SUBTITLES, folders=("subtitle", "subtitles"))
     return path if path.endswith(_SUBTITLES) and os.path.exists(path) else ""
 
 
