@@ -120,7 +120,6 @@ LIGHT = (
     "vidllava.evaluation.read",
     "vidllava.evaluation.scoring",
     "vidllava.evaluation.summary",
-    "vidllava.evaluation.tables",
     "vidllava.evaluation.subtitles",
     "vidllava.evaluation.texts",
     "vidllava.evaluation.scoring",

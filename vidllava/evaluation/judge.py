@@ -22,7 +22,7 @@ from typing import Any
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
 from vidllava.evaluation.item import EvalItem, Record
-from vidllava.evaluation.tables import records as read_records
+from vidllava.evaluation.read import records as read_records
 from vidllava.evaluation.texts import said as free_answer
 
 MAX_SHOWN = 5

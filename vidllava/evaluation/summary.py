@@ -50,10 +50,7 @@ class Share:
 
     def to_json(self) -> dict[str, Any]:
         """Rounded to what a few thousand questions can tell."""
-        return {
-            "n": self.number,
-            **{name: _rounded(getattr(self, name)) for name in ("mean", "low", "high")},
-        }
+        return {"n": self.number, **{name: _rounded(getattr(self, name)) for name in ("mean", "low", "high")}}
 
 
 @dataclass(frozen=True)

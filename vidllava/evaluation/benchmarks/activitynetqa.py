@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vidllava.data.source import RowFault
 from vidllava.evaluation.item import Entry, EvalItem, Record, Task, name_of, scalar
-from vidllava.evaluation.tables import records
+from vidllava.evaluation.read import records
 
 INSTRUCTION = "Answer the question using a single word or phrase."
 TYPES = (

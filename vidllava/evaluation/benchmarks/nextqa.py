@@ -70,7 +70,4 @@ def _kind(entry: Entry) -> Groups:
     return (("type", "TN" if kind == "TP" else kind),) if kind else ()
 
 
-TASKS = (
-    Task("nextqa-mc", recognises_mc, read_mc),
-    Task("nextqa-oe", recognises_oe, read_oe),
-)
+TASKS = (Task("nextqa-mc", recognises_mc, read_mc), Task("nextqa-oe", recognises_oe, read_oe))

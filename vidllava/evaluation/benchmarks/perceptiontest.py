@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidllava.evaluation.item import OPTION_LETTER, Entry, EvalItem, Record, Task, lettered
-from vidllava.evaluation.tables import KEY
+from vidllava.evaluation.read import KEY
 
 
 def recognises(record: Record, path: Path) -> bool:
