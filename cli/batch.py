@@ -26,7 +26,7 @@ from vidllava.data.media_root import MediaRoot, OutsideRoot
 from vidllava.data.row_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, PartialFailure, UsageError, VidllavaError
-from vidllava.evaluation.engine import ANSWERED, SETTINGS_FORMAT, Batch, Planned
+from vidllava.evaluation.engine import ANSWERED, SETTINGS_FORMAT, Batch, PlannedRow
 from vidllava.evaluation.item import Record
 from vidllava.evaluation.ranks import Ranks
 from vidllava.files.identity import media_identity
@@ -34,9 +34,9 @@ from vidllava.files.writing import refuse_inputs
 from vidllava.media.files import is_file_name
 
 if TYPE_CHECKING:
+    from vidllava.backbone.ahead import Plan
     from vidllava.backbone.settings import GenerateOptions
     from vidllava.media.sampler import Sampler
-    from vidllava.prompting.conversation import Encoder
     from vidllava.visuals.question import AskOptions, Question
 
 Item = TypeVar("Item")
@@ -192,13 +192,6 @@ class ManyAsker(Generic[Item]):
         self.settings = read_settings(self.checkpoint, self.shown)
         check_options(self.settings, asked)
 
-    @cached_property
-    def codec(self) -> Encoder:
-        """The checkpoint's tokenizer."""
-        from vidllava.backbone.tokens import read_codec
-
-        return read_codec(self.checkpoint)
-
     def batch(
         self,
         rows: Sequence[Item],
@@ -250,18 +243,24 @@ class ManyAsker(Generic[Item]):
 class RowAsker(ManyAsker[Row]):
     """Rows of ``--batch``: each as ``ask`` would ask it, with its own options before the flags."""
 
-    def plan(self, row: Row, sampler: Sampler) -> Question:
+    def planner(self) -> Plan[Row]:
         """See ``Asker``."""
+        from vidllava.backbone.tokens import read_codec
         from vidllava.visuals.question import plan_question, row_options
 
-        options = row_options(self.asked, dict(row.own), row.paths)
-        return plan_question(row.paths, row.question, self.settings, self.codec, options, sampler=sampler)
+        codec = read_codec(self.checkpoint)
 
-    def answer(self, asked: Sequence[Planned[Row]]) -> list[Record | VidllavaError]:
+        def plan(row: Row, sampler: Sampler) -> Question:
+            options = row_options(self.asked, dict(row.own), row.paths)
+            return plan_question(row.paths, row.question, self.settings, codec, options, sampler=sampler)
+
+        return plan
+
+    def answer(self, asked: Sequence[PlannedRow[Row]]) -> list[Record | VidllavaError]:
         """See ``Asker``."""
         return [self._line(one) for one in asked]
 
-    def _line(self, one: Planned[Row]) -> Record | VidllavaError:
+    def _line(self, one: PlannedRow[Row]) -> Record | VidllavaError:
         from vidllava.backbone.answer import answer_question
         from vidllava.cli.report import answer_json
 

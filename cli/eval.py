@@ -55,4 +55,5 @@ def evaluate(
     """
     from vidllava.cli.eval_run import run
 
-    run(evaluating, asking, seeing, weights, answering, reading, Console(quiet=quiet, verbose=verbose))
+    many = {"asking": asking, "seeing": seeing, "weights": weights, "answering": answering}
+    run(evaluating, Console(quiet=quiet, verbose=verbose), reading=reading, **many)

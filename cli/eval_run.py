@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidllava.cli import bounds
-from vidllava.cli.asking import Answering, Asking, Seeing, Weights
 from vidllava.cli.batch import ManyAsker, ManyFlags
 from vidllava.cli.console import Console
 from vidllava.errors import PartialFailure, UsageError, VidllavaError
-from vidllava.evaluation.engine import ANSWERED, Batch, Planned, is_answers
+from vidllava.evaluation.engine import ANSWERED, Batch, PlannedRow, is_answers
 from vidllava.evaluation.item import EvalItem, Record
 from vidllava.evaluation.judge import read_scores, requests
 from vidllava.evaluation.ranks import Ranks
 from vidllava.evaluation.read import EvalSet, read_set
 from vidllava.evaluation.summary import (
     COLUMNS,
-    Cell,
     Share,
     Summary,
+    Tally,
     blind_summarised,
     in_order,
     submission,
@@ -35,10 +33,9 @@ from vidllava.files.json_log import read_log
 from vidllava.files.writing import refuse_inputs, write_json, write_text
 
 if TYPE_CHECKING:
+    from vidllava.backbone.ahead import Plan
     from vidllava.evaluation.answering import Answerer
-    from vidllava.evaluation.asking import Planner, Ready
-    from vidllava.media.sampler import Sampler
-    from vidllava.visuals.question import Question
+    from vidllava.evaluation.asking import Ready
 
 
 class EvalAsker(ManyAsker[EvalItem]):
@@ -48,16 +45,13 @@ class EvalAsker(ManyAsker[EvalItem]):
     answerer: Answerer | None = None
     total = unfamiliar = 0
 
-    @cached_property
-    def planner(self) -> Planner:
-        """Plans every question under the same flags."""
+    def planner(self) -> Plan[EvalItem]:
+        """See ``Asker``."""
+        from vidllava.backbone.tokens import read_codec
         from vidllava.evaluation.asking import Planner
 
-        return Planner(self.settings, self.codec, self.asked)
-
-    def plan(self, item: EvalItem, sampler: Sampler) -> Question:
-        """See ``Asker``."""
-        return self.planner.plan(item, sampler)
+        self.planning = Planner(self.settings, read_codec(self.checkpoint), self.asked)
+        return self.planning.plan
 
     def begin(self, total: int, ranks: Ranks) -> None:
         """See ``Asker``."""
@@ -67,9 +61,9 @@ class EvalAsker(ManyAsker[EvalItem]):
         self.total = total
         from vidllava.evaluation.answering import Answerer
 
-        self.answerer = Answerer(self.backbone, self.planner, self.chosen, **self.seeing)
+        self.answerer = Answerer(self.backbone, self.planning, self.chosen, **self.seeing)
 
-    def answer(self, asked: Sequence[Planned[EvalItem]]) -> list[Record | VidllavaError]:
+    def answer(self, asked: Sequence[PlannedRow[EvalItem]]) -> list[Record | VidllavaError]:
         """See ``Asker``."""
         from vidllava.evaluation.asking import Ready, Reply, answered, with_blind
 
@@ -90,7 +84,7 @@ class EvalAsker(ManyAsker[EvalItem]):
         return lines
 
     def _without_media(self, one: Ready) -> Ready:
-        return replace(one, question=self.planner.blind(one.item, one.question))
+        return replace(one, question=self.planning.blind(one.item, one.question))
 
     def failed(self, number: int, item: EvalItem, status: str, fault: Exception) -> Record:
         """See ``Asker``."""
@@ -116,30 +110,17 @@ class EvalAsker(ManyAsker[EvalItem]):
             self.console.warn(f"memory ran out: at most {largest} questions were answered together")
 
 
-def run(
-    evaluating: bounds.Evaluating,
-    asking: Asking,
-    seeing: Seeing,
-    weights: Weights,
-    answering: Answering,
-    reading: bounds.FileBounds,
-    console: Console,
-) -> None:
-    """Answer, score and report. Raises PartialFailure past ``--max-failed``."""
+def run(evaluating: bounds.Evaluating, console: Console, **many: Any) -> None:
+    """Answer, score and report; ``many``: the other fields of ``ManyFlags``.
+
+    Raises PartialFailure past ``--max-failed``.
+    """
     output, scores = evaluating.output, evaluating.judge_scores
     verdicts = {} if scores is None else read_scores(scores)
     ranks = Ranks.of_environment()
     console = console if ranks.is_first else Console(quiet=True)
-    flags = ManyFlags(
-        output=output,
-        overwrite=evaluating.overwrite,
-        workers=evaluating.workers,
-        asking=asking,
-        seeing=seeing,
-        weights=weights,
-        answering=answering,
-        reading=reading,
-    )
+    overwrite, workers = evaluating.overwrite, evaluating.workers
+    flags = ManyFlags(output=output, overwrite=overwrite, workers=workers, **many)
     found, asker, batch = _checked(evaluating, flags, console)
     with ranks, batch.answered(asker, ranks, console) as answers:
         if answers is None:
@@ -340,7 +321,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     ]
 
 
-def _cells(cell: Cell) -> tuple[str, ...]:
+def _cells(cell: Tally) -> tuple[str, ...]:
     answered, counts = cell.answered, (cell.total, *(cell.statuses[status] for status in COLUMNS))
     return (*(str(count) for count in counts), _percent(answered), _interval(answered), _percent(cell.of_all))
 

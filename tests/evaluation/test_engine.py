@@ -14,10 +14,11 @@ from PIL import Image
 
 from tests.clips import numbered_picture
 from tests.tiny import tiny_checkpoint
+from vidllava.backbone.ahead import Plan
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, UsageError, VidllavaError
-from vidllava.evaluation.engine import Batch, Planned, read_answers
+from vidllava.evaluation.engine import Batch, PlannedRow, read_answers
 from vidllava.evaluation.item import Record
 from vidllava.evaluation.ranks import Ranks
 from vidllava.media.limits import DEFAULT_LIMITS
@@ -34,14 +35,18 @@ class Captions:
     asked: list[list[str]] = field(default_factory=list)
     totals: list[int] = field(default_factory=list)
 
-    def plan(self, row: str, sampler: Sampler) -> Question:
+    def planner(self) -> Plan[str]:
         settings, codec = read_settings(self.checkpoint, "tiny"), read_codec(self.checkpoint)
-        return plan_question([row], "describe", settings, codec, AskOptions(), sampler=sampler)
+
+        def plan(row: str, sampler: Sampler) -> Question:
+            return plan_question([row], "describe", settings, codec, AskOptions(), sampler=sampler)
+
+        return plan
 
     def begin(self, total: int, ranks: Ranks) -> None:
         self.totals.append(total)
 
-    def answer(self, asked: Sequence[Planned[str]]) -> list[Record | VidllavaError]:
+    def answer(self, asked: Sequence[PlannedRow[str]]) -> list[Record | VidllavaError]:
         self.asked.append([Path(one.row).stem for one in asked])
         if any(Path(one.row).stem == self.broken for one in asked):
             raise ModelError("model", "is broken", "load another one")

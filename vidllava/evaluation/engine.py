@@ -26,10 +26,8 @@ from vidllava.evaluation.ranks import Ranks, parts
 from vidllava.files.json_log import Check, Found, JsonLog, read_log
 
 if TYPE_CHECKING:
-    from vidllava.backbone.ahead import Prepared
+    from vidllava.backbone.ahead import Plan, Prepared
     from vidllava.media.limits import Limits
-    from vidllava.media.sampler import Sampler
-    from vidllava.visuals.question import Question
 
 Row = TypeVar("Row")
 STATUSES = ("ok", "unparsed", "decode_error", "usage_error", "over_budget", "oom", "unfamiliar")
@@ -155,7 +153,7 @@ def standing(found: Iterable[Record], asked: Mapping[str, str], stands: Sequence
 
 
 @dataclass(frozen=True, eq=False)
-class Planned(Generic[Row]):
+class PlannedRow(Generic[Row]):
     """A row whose question is planned, with the frames of its clips."""
 
     number: int
@@ -167,13 +165,13 @@ class Planned(Generic[Row]):
 class Asker(Protocol[Row]):
     """What the engine leaves to its user: how a row is asked, and what its line says."""
 
-    def plan(self, row: Row, sampler: Sampler) -> Question:
-        """The question of a row; called in several threads. Raises MediaError, UsageError and OverBudget."""
+    def planner(self) -> Plan[Row]:
+        """What plans a row's question: made once, in the main thread, and called in several."""
 
     def begin(self, total: int, ranks: Ranks) -> None:
         """Load the model for ``total`` rows of this process, while the first clips are being decoded."""
 
-    def answer(self, asked: Sequence[Planned[Row]]) -> Sequence[Record | VidllavaError]:
+    def answer(self, asked: Sequence[PlannedRow[Row]]) -> Sequence[Record | VidllavaError]:
         """A line for each, or the fault that says why there is no answer."""
 
     def failed(self, number: int, row: Row, status: str, fault: Exception) -> Record:
@@ -310,7 +308,7 @@ class Batch(Generic[Row]):
         rows = [self.rows[number] for batch in batches for number in batch]
         with Ahead(
             rows,
-            asker.plan,
+            asker.planner(),
             size=self.image_size,
             num_workers=min(self.workers or min(num_threads(), MAX_WORKERS), len(rows)),
             limits=self.limits,
@@ -329,7 +327,7 @@ class Batch(Generic[Row]):
     def _records(self, asker: Asker[Row], found: Mapping[int, Prepared | Exception]) -> dict[int, Record]:
         """The lines of rows that are asked together. Raises what is no fault of a single row."""
         asked = [
-            Planned(number, self.rows[number], one)
+            PlannedRow(number, self.rows[number], one)
             for number, one in found.items()
             if not isinstance(one, Exception)
         ]

@@ -79,7 +79,7 @@ def lettered(options: tuple[str, ...], form: str = "{letter}. {option}") -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DataEntry:
     """One record of a data set's file: its fields read and checked, and where it and its media lie."""
 
     record: Record
@@ -138,7 +138,7 @@ class Entry:
                 found += [(key, each) for each in dict.fromkeys(value)]
         return tuple(found)
 
-    def each(self, key: str) -> list[Entry]:
+    def each(self, key: str) -> list[DataEntry]:
         """An entry for each object in a list, with the fields of the record around it. Raises RowFault."""
         objects = self.record.get(key)
         if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
@@ -153,7 +153,7 @@ class Task:
     name: str
     recognises: Callable[[Record, Path], bool]
     """By the first record of a file and the file's name."""
-    read: Callable[[Entry], Iterable[EvalItem]]
+    read: Callable[[DataEntry], Iterable[EvalItem]]
     """The questions of one record. Raises RowFault."""
     average_over: str | None = None
     """The group whose plain mean is the published figure, where it is not the mean over questions."""

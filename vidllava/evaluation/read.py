@@ -24,7 +24,7 @@ from vidllava.data.row_file import RowFile
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, UsageError
 from vidllava.evaluation.benchmarks import tasks
-from vidllava.evaluation.item import Entry, EvalItem, Record, Task
+from vidllava.evaluation.item import DataEntry, EvalItem, Record, Task
 
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
 HEAD_ROWS = 100  # looked at to tell the format: a torn first row must not hide it
@@ -161,7 +161,7 @@ def _read(files: Sequence[Path], task: Task, root: MediaRoot) -> tuple[list[Eval
             try:
                 if isinstance(record, RowFault):
                     raise record
-                for item in task.read(Entry(record, row, file, root)):
+                for item in task.read(DataEntry(record, row, file, root)):
                     if item.id in first_use:
                         raise RowFault(f"id {item.id!r} was used by {first_use[item.id]}")
                     first_use[item.id] = where

@@ -54,7 +54,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Tally:
     """Questions of one kind. Unparsed answers are answers, worth 0; failures are none, and are told apart."""
 
     total: int
@@ -79,14 +79,14 @@ class Cell:
 class Summary:
     """All questions, and each group of them."""
 
-    overall: Cell
-    groups: dict[str, dict[str, Cell]]
+    overall: Tally
+    groups: dict[str, dict[str, Tally]]
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         groups = {
-            name: {value: cell.to_json() for value, cell in cells.items()}
-            for name, cells in self.groups.items()
+            name: {value: tally.to_json() for value, tally in tallies.items()}
+            for name, tallies in self.groups.items()
         }
         return {**self.overall.to_json(), "groups": groups, "notes": list(self.notes)}
 
@@ -103,11 +103,11 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
         f"{name}: {len(values)} values, no table" for name, values in members.items() if _too_many(values)
     ]
     groups = {
-        name: {value: _cell(values[value]) for value in sorted(values, key=_by_number)}
+        name: {value: _tally(values[value]) for value in sorted(values, key=_by_number)}
         for name, values in members.items()
         if not _too_many(values)
     }
-    return Summary(_cell(outcomes), groups, tuple(notes))
+    return Summary(_tally(outcomes), groups, tuple(notes))
 
 
 def _too_many(values: dict[str, list[Outcome]]) -> bool:
@@ -120,13 +120,13 @@ def _by_number(value: str) -> tuple[float, str]:
     return (float(number[0]) if number else math.inf), value
 
 
-def _cell(outcomes: Sequence[Outcome]) -> Cell:
+def _tally(outcomes: Sequence[Outcome]) -> Tally:
     counts = Counter(outcome.status for outcome in outcomes)
     answered = [outcome for outcome in outcomes if outcome.status in ANSWERED]
     scores = [outcome.score for outcome in answered if outcome.score is not None]
     unscored = len(answered) - len(scores)
     failed = [0.0] * (len(outcomes) - len(answered))
-    return Cell(
+    return Tally(
         total=len(outcomes),
         statuses={status: counts[status] for status in COLUMNS},
         unscored=unscored,
@@ -196,7 +196,7 @@ def summary_json(records: Sequence[Record], task: Task) -> dict[str, Any]:
     seen, blind = summarised(records), blind_summarised(records)
     found: dict[str, Any] = {"task": task.name, **seen.to_json()}
     if task.average_over is not None and task.average_over in seen.groups:
-        means = [cell.answered.mean for cell in seen.groups[task.average_over].values()]
+        means = [tally.answered.mean for tally in seen.groups[task.average_over].values()]
         known = [mean for mean in means if mean is not None]
         found["mean_over"] = {
             "group": task.average_over,

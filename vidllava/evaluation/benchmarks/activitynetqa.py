@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import Entry, EvalItem, Record, Task, name_of, scalar
+from vidllava.evaluation.item import DataEntry, EvalItem, Record, Task, name_of, scalar
 from vidllava.evaluation.read import records
 
 INSTRUCTION = "Answer the question using a single word or phrase."
@@ -29,7 +29,7 @@ def recognises(record: Record, path: Path) -> bool:
     return {"video_name", "question_id", "question"} <= keys and not others & keys
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """One question."""
     video, number = entry.name("video_name"), entry.name("question_id")
     question = entry.text("question").rstrip("?")

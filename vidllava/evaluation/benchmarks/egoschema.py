@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError
-from vidllava.evaluation.item import OPTION_LETTER, Entry, EvalItem, Record, Task, lettered, unlettered
+from vidllava.evaluation.item import OPTION_LETTER, DataEntry, EvalItem, Record, Task, lettered, unlettered
 
 _OPTIONS = tuple(f"option {number}" for number in range(5))
 LABELS = "subset_answers.json"
@@ -27,7 +27,7 @@ def recognises(record: Record, path: Path) -> bool:
     return {"q_uid", *_OPTIONS} <= record.keys() or {"video_idx", "question", "option"} <= record.keys()
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """One question."""
     question = entry.text("question")
     if "q_uid" in entry.record:
@@ -50,7 +50,7 @@ def read(entry: Entry) -> Iterator[EvalItem]:
     )
 
 
-def read_subset(entry: Entry) -> Iterator[EvalItem]:
+def read_subset(entry: DataEntry) -> Iterator[EvalItem]:
     """One of the 500 questions with public labels; none for another."""
     return (item for item in read(entry) if item.answer is not None)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import LETTERS, Entry, EvalItem, Record, Task, name_of
+from vidllava.evaluation.item import LETTERS, DataEntry, EvalItem, Record, Task, name_of
 from vidllava.evaluation.texts import normalised
 
 # The options stand in the question's text: only their letters are known here, A to H as in the original.
@@ -24,7 +24,7 @@ def recognises(record: Record, path: Path) -> bool:
     return "conversations" in record and isinstance(metadata, dict) and "question_type" in metadata
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """A question for each answer of the conversation; one without a reference is left out, as there."""
     record, metadata = entry.record, entry.get("metadata")
     if not isinstance(metadata, dict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidllava.evaluation.item import OPTION_LETTER, Entry, EvalItem, Record, Task, lettered
+from vidllava.evaluation.item import OPTION_LETTER, DataEntry, EvalItem, Record, Task, lettered
 
 _OPTIONS = tuple(f"option{number}" for number in range(5))
 
@@ -19,7 +19,7 @@ def recognises(record: Record, path: Path) -> bool:
     return {"video_path", "question", "duration_group"} <= record.keys()
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """One question."""
     video, question = entry.name("video_path"), entry.text("question")
     if "candidates" in entry.record:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import LETTERS, Entry, EvalItem, Record, Task, lettered
+from vidllava.evaluation.item import LETTERS, DataEntry, EvalItem, Record, Task, lettered
 
 END = "Only give the best option.\nBest option: ("
 _LINE = re.compile(r"^\(([A-Z])\)\s*(.*)$", re.MULTILINE)
@@ -24,7 +24,7 @@ def recognises(record: Record, path: Path) -> bool:
     return {"video", "candidates", "question_type"} <= keys or {"video_name", "task_type", "question"} <= keys
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """One question."""
     is_lettered = "video_name" in entry.record
     video = entry.name("video_name" if is_lettered else "video")

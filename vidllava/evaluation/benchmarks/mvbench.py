@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidllava.data.source import RowFault
-from vidllava.evaluation.item import LETTERS, Entry, EvalItem, Record, Task, lettered
+from vidllava.evaluation.item import LETTERS, DataEntry, EvalItem, Record, Task, lettered
 
 _CLEVRER, _PERCEPTION = ("clevrer/video_validation",), ("perception/videos",)
 # Of tvqa/frames_fps3_hq: as the name says.
@@ -51,7 +51,7 @@ def recognises(record: Record, path: Path) -> bool:
     return known <= record.keys() and (in_folders or not extra)
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """One question."""
     task = entry.path.stem
     video, question = entry.name("video"), entry.text("question")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidllava.evaluation.item import Entry, EvalItem, Groups, Record, Task, lettered
+from vidllava.evaluation.item import DataEntry, EvalItem, Groups, Record, Task, lettered
 
 OE_INSTRUCTION = "Answer a question using a short phrase or sentence."
 _OPTIONS = ("a0", "a1", "a2", "a3", "a4")
@@ -28,7 +28,7 @@ def recognises_oe(record: Record, path: Path) -> bool:
     return {"video", "question", "answer", "qid", "type"} <= record.keys() and "a0" not in record
 
 
-def read_mc(entry: Entry) -> Iterator[EvalItem]:
+def read_mc(entry: DataEntry) -> Iterator[EvalItem]:
     """One question with five options."""
     question = entry.text("question")
     options = tuple(entry.text(key) for key in _OPTIONS)
@@ -44,7 +44,7 @@ def read_mc(entry: Entry) -> Iterator[EvalItem]:
     )
 
 
-def read_oe(entry: Entry) -> Iterator[EvalItem]:
+def read_oe(entry: DataEntry) -> Iterator[EvalItem]:
     """One open question."""
     question = entry.text("question")
     kind = entry.name("type")
@@ -61,11 +61,11 @@ def read_oe(entry: Entry) -> Iterator[EvalItem]:
     )
 
 
-def _id(entry: Entry) -> str:
+def _id(entry: DataEntry) -> str:
     return f"{entry.name('video')}_{entry.record.get('qid', entry.number)}"
 
 
-def _kind(entry: Entry) -> Groups:
+def _kind(entry: DataEntry) -> Groups:
     kind = str(entry.record.get("type", ""))
     return (("type", "TN" if kind == "TP" else kind),) if kind else ()
 

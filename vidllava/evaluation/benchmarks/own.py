@@ -18,7 +18,7 @@ from vidllava.data.row_frames import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
 from vidllava.evaluation.item import (
     OPTION_LETTER,
-    Entry,
+    DataEntry,
     EvalItem,
     Groups,
     Record,
@@ -56,7 +56,7 @@ def resembles(record: Record) -> bool:
     return any(key in record for key in ("question", *_MEDIA))
 
 
-def read(entry: Entry) -> Iterator[EvalItem]:
+def read(entry: DataEntry) -> Iterator[EvalItem]:
     """The question of one row. Raises RowFault."""
     record, question = entry.record, entry.text("question")
     media = _media(record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidllava.evaluation.item import OPTION_LETTER, Entry, EvalItem, Record, Task, lettered
+from vidllava.evaluation.item import OPTION_LETTER, DataEntry, EvalItem, Record, Task, lettered
 from vidllava.evaluation.read import KEY
 
 
@@ -17,14 +17,14 @@ def recognises(record: Record, path: Path) -> bool:
     return "mc_question" in record or {"video_name", "options", "answer_id"} <= record.keys()
 
 
-def read(entry: Entry) -> list[EvalItem]:
+def read(entry: DataEntry) -> list[EvalItem]:
     """One question, or all those of a video."""
     if "mc_question" not in entry.record:
         return [_question(entry, entry.name("video_name"))]
     return [_question(each, entry.name(KEY)) for each in entry.each("mc_question")]
 
 
-def _question(entry: Entry, video: str) -> EvalItem:
+def _question(entry: DataEntry, video: str) -> EvalItem:
     question, options = entry.text("question"), entry.texts("options")
     number = entry.get("id", "question_id")
     hidden = entry.get("answer_id") in (None, -1)

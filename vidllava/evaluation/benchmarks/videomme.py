@@ -16,7 +16,7 @@ from vidllava.data.source import RowFault
 from vidllava.evaluation.item import (
     LETTERS,
     OPTION_LETTER,
-    Entry,
+    DataEntry,
     EvalItem,
     Record,
     Task,
@@ -39,13 +39,13 @@ def recognises(record: Record, path: Path) -> bool:
     return {"videoID", "question", "options"} <= keys or {"video_id", "questions", "domain"} <= keys
 
 
-def read(entry: Entry, *, subtitles: bool) -> list[EvalItem]:
+def read(entry: DataEntry, *, subtitles: bool) -> list[EvalItem]:
     """One question, or all those of a video."""
     entries = entry.each("questions") if "questions" in entry.record else [entry]
     return [_question(each, subtitles) for each in entries]
 
 
-def _question(entry: Entry, subtitles: bool) -> EvalItem:
+def _question(entry: DataEntry, subtitles: bool) -> EvalItem:
     # In the nested form the files go by the number of the video where no YouTube id is given.
     video = entry.name("videoID" if "videoID" in entry.record else "video_id")
     question, options = entry.text("question"), unlettered(entry.texts("options"))
@@ -66,7 +66,7 @@ def _question(entry: Entry, subtitles: bool) -> EvalItem:
     )
 
 
-def _subtitles(entry: Entry, video: str) -> str:
+def _subtitles(entry: DataEntry, video: str) -> str:
     """The file of subtitles; empty where the video has none."""
     path = entry.root.find(video, endings=_SUBTITLES, folders=("subtitle", "subtitles"))
     return path if path.endswith(_SUBTITLES) and os.path.exists(path) else ""
