@@ -27,7 +27,7 @@ from vidllava.data.row_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, PartialFailure, UsageError, VidllavaError
 from vidllava.evaluation.engine import ANSWERED, SETTINGS_FORMAT, Batch, PlannedRow
-from vidllava.evaluation.item import Record
+from vidllava.evaluation.item import DataEntry, Record
 from vidllava.evaluation.ranks import Ranks
 from vidllava.files.identity import media_identity
 from vidllava.files.writing import refuse_inputs
@@ -79,7 +79,7 @@ def read_rows(path: Path, media_root: Path | None) -> tuple[list[Row], list[str]
         number += 1
         try:
             record = _decode(text)
-            row = _row(record, line, root)
+            row = _row(DataEntry(record, line, path, root))
             if str(row.id) in first_line:
                 raise RowFault(f"id {row.id!r} was used by line {first_line[str(row.id)]}")
             first_line[str(row.id)] = line
@@ -127,22 +127,10 @@ def _decode(text: str) -> dict[str, Any]:
     return record
 
 
-def _row(record: dict[str, Any], line: int, root: MediaRoot) -> Row:
-    question = record.get("question")
-    if not isinstance(question, str) or not question.strip():
-        raise RowFault("needs `question`, a text")
-    identity = record.get("id", line)
-    if isinstance(identity, bool) or not isinstance(identity, str | int):
-        raise RowFault("`id` must be a text or a whole number")
-    named = [key for key in _MEDIA if record.get(key) is not None]
-    if len(named) != 1:
-        raise RowFault("needs one of `media`, `video` and `image`")
-    value = record[named[0]]
-    media = [value] if isinstance(value, str) else value
-    if not isinstance(media, list) or not media or not all(isinstance(name, str) for name in media):
-        raise RowFault(f"`{named[0]}` must be a file name or a list of file names")
-    paths = tuple(_path(name, root) for name in media)
-    return Row(identity, tuple(media), paths, question.strip(), own_frames(record))
+def _row(entry: DataEntry) -> Row:
+    question, media = entry.text("question"), entry.media(*_MEDIA)
+    paths = tuple(_path(name, entry.root) for name in media)
+    return Row(entry.identity(), media, paths, question, own_frames(entry.record))
 
 
 def _path(name: str, root: MediaRoot) -> str:

@@ -93,6 +93,25 @@ class DataEntry:
         path = self.root.find(name, folders=folders, of_pictures=of_pictures)
         return {"row": self.number, "media": (name,), "paths": (path,)}
 
+    def media(self, *keys: str) -> tuple[str, ...]:
+        """The file names under the one of ``keys`` that the record has: one, or a list. Raises RowFault."""
+        given = [key for key in keys if self.record.get(key) is not None]
+        if len(given) != 1:
+            listed = ", ".join(f"`{key}`" for key in keys)
+            raise RowFault(f"needs {'one of ' if len(keys) > 1 else ''}{listed}")
+        value = self.record[given[0]]
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise RowFault(f"`{given[0]}` must be a file name or a list of file names")
+        return tuple(names)
+
+    def identity(self) -> str | int:
+        """Its `id`, or its number. Raises RowFault."""
+        identity = self.record.get("id", self.number)
+        if isinstance(identity, bool) or not isinstance(identity, str | int):
+            raise RowFault("`id` must be a text or a whole number")
+        return identity
+
     def get(self, *keys: str) -> Any:
         """The value of the first of ``keys`` that the record has, or None."""
         return next((self.record[key] for key in keys if key in self.record), None)

@@ -31,10 +31,7 @@ def read(entry: DataEntry) -> Iterator[EvalItem]:
         raise RowFault("needs `metadata`, an object")
     kind, dataset = name_of(metadata, "question_type"), str(metadata.get("dataset", "unknown"))
     said = _said(record)
-    media = record.get("image")
-    names = [media] if isinstance(media, str) else media
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise RowFault("needs `image`, a file name or a list of them")
+    names = entry.media("image")
     identity = entry.name("sample_id" if "sample_id" in record else "id")
     paths = tuple(entry.root.find(name, endings=()) for name in names)
     for turn, (question, answer) in enumerate(said):
@@ -45,7 +42,7 @@ def read(entry: DataEntry) -> Iterator[EvalItem]:
         yield EvalItem(
             id=f"{dataset}_{identity}" + (f"_{turn + 1}" if turn else ""),
             row=entry.number,
-            media=tuple(names),
+            media=names,
             paths=paths,
             question=question,
             prompt=question,

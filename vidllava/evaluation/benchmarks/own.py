@@ -59,12 +59,12 @@ def resembles(record: Record) -> bool:
 def read(entry: DataEntry) -> Iterator[EvalItem]:
     """The question of one row. Raises RowFault."""
     record, question = entry.record, entry.text("question")
-    media = _media(record)
+    media = entry.media(*_MEDIA)
     written = entry.texts("options") if record.get("options") is not None else ()
     options = unlettered(written)
     answers = _answers(record.get("answer"), options, written)
     yield EvalItem(
-        id=_identity(record, entry.number),
+        id=str(entry.identity()),
         row=entry.number,
         media=media,
         paths=tuple(entry.root.find(name, endings=(), of_pictures=True) for name in media),
@@ -78,24 +78,6 @@ def read(entry: DataEntry) -> Iterator[EvalItem]:
         own=own_frames(record),
         max_new_tokens=_max_new_tokens(record),
     )
-
-
-def _identity(record: Record, number: int) -> str:
-    identity = record.get("id", number)
-    if isinstance(identity, bool) or not isinstance(identity, str | int):
-        raise RowFault("`id` must be a text or a whole number")
-    return str(identity)
-
-
-def _media(record: Record) -> tuple[str, ...]:
-    named = [key for key in _MEDIA if record.get(key) is not None]
-    if len(named) != 1:
-        raise RowFault("needs one of " + ", ".join(f"`{key}`" for key in _MEDIA))
-    value = record[named[0]]
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise RowFault(f"`{named[0]}` must be a file name or a list of file names")
-    return tuple(names)
 
 
 def _answers(value: Any, options: tuple[str, ...], written: tuple[str, ...]) -> tuple[str, ...]:
