@@ -3,7 +3,8 @@
     vidllava ask --batch questions.jsonl -o answers.jsonl
 
 An answer is on disk before the next is begun, so a run may be ended in any way: the same command goes on. A
-clip that cannot be read is never answered; its row says why, and the next run tries it again.
+clip that cannot be read is never answered; its row says why, and the next run tries it again. What ``eval``
+has in common with it (the flags, the model, the settings by which answers are known) is here too.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How good are the answers? Labelled questions are read, asked, scored and counted, failures too."""
+"""Labelled questions read, asked, scored and counted, failures too; and the engine that answers many rows."""

@@ -1,4 +1,4 @@
-"""Several planned questions -> their answers: each prompt read on its own, tokens generated together.
+"""The model of an evaluation, asked in batches: each prompt read on its own, tokens generated together.
 
 answerer = Answerer(backbone, planner, GenerateOptions(), cache=None, reuse_frames=True)
 answerer.answer([Ready(item, prepared.question, prepared), ...])     # a Reply, or the fault, for each

@@ -1,8 +1,10 @@
-"""One labelled question: what is sent, about which media, and how the answer will be scored.
+"""Labelled questions: what is sent, about which media, how it is scored; and how records become them.
 
 EvalItem(id="7", row=1, media=("a.mp4",), paths=("/data/a.mp4",), question="what moves?",
          prompt="what moves?\nA. the square\nB. the star", options=("the square", "the star"), answer="A",
          scoring="choice")
+
+A data set is a ``Task``: it recognises its records, and reads each as a ``DataEntry`` into questions.
 """
 
 from __future__ import annotations
