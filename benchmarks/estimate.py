@@ -18,11 +18,11 @@ from typing import Any
 def measure(model: str, clip: str, num_frames: int, weights: Any, dtype: str) -> dict[str, Any]:
     """Both figures, in bytes."""
     import vidllava.backbone.answer
-    from vidllava.backbone.generate import GenerateOptions
     from vidllava.backbone.memory import Workload, estimate
     from vidllava.bench.models import open_model
     from vidllava.media.worker import WorkerSampler
-    from vidllava.visuals.question import AskOptions, plan_question
+    from vidllava.visuals.options import AskOptions, GenerateOptions
+    from vidllava.visuals.question import plan_question
 
     def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

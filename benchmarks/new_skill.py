@@ -111,7 +111,7 @@ def write_rows(folder: Path, num_rows: int, num_replay: int) -> tuple[Path, dict
 def skill(backbone: Backbone, folder: Path, num_scenes: int) -> dict[str, dict[str, float]]:
     """Exact answers to what names the new colour, in unseen scenes; by kind and over all."""
     from vidllava.backbone.answer import answer_question
-    from vidllava.backbone.generate import GenerateOptions
+    from vidllava.visuals.options import GenerateOptions
     from vidllava.visuals.question import plan_question
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllava.cli import bounds, options, outputs
-from vidllava.cli.asking import Answering, Asking, Seeing, Weights
+from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console, counted
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.options import spread
@@ -26,12 +26,12 @@ from vidllava.cli.report import answer_json, tell_cut, tell_work
 from vidllava.cli.startup import STARTED
 from vidllava.cli.words import media_and_question, refuse_batch_flags
 from vidllava.files.cache_folder import CacheFolder
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Answer
     from vidllava.backbone.model import Backbone
-    from vidllava.backbone.settings import GenerateOptions
-    from vidllava.visuals.question import AskOptions, Question
+    from vidllava.visuals.question import Question
 
 
 @spread
@@ -71,10 +71,10 @@ def ask(
             help="Media, repeatable; they come first, in order. What a file is, is read from the file.",
         ),
     ] = None,
-    asking: Asking,
+    asked: AskOptions,
     seeing: Seeing,
     weights: Weights,
-    answering: Answering,
+    chosen: GenerateOptions,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(
@@ -115,7 +115,7 @@ def ask(
         }
         single |= {"--json": as_json, "--no-stream": no_stream}
         given = [flag for flag, value in single.items() if value not in (None, False, [])]
-        many = {"asking": asking, "seeing": seeing, "weights": weights, "answering": answering}
+        many = {"asked": asked, "seeing": seeing, "weights": weights, "chosen": chosen}
         many |= {"reading": reading, "overwrite": overwrite}
         answer_batch(batches, many, given, console)
         return
@@ -128,7 +128,7 @@ def ask(
         outputs.check_file("--contact-sheet", contact_sheet, overwrite=overwrite, inputs=inputs)
         outputs.picture_format("--contact-sheet", contact_sheet)
         outputs.check_folder(contact_sheet.absolute().parent)
-    asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
+    folder = seeing.folder()
     to_screen = sys.stdout is not None and sys.stdout.isatty() and not as_json and not no_stream
     with open_media(names, reading.limits(), **reading.urls()) as intake:
         shown, planned = _plan(intake, text, asked, weights, folder, console)
@@ -154,7 +154,7 @@ def ask(
         console.answer(answer.text)
     for note in answer.notes:
         console.warn(note)
-    tell_cut(answer, answering.max_new_tokens, console)
+    tell_cut(answer, chosen.max_new_tokens, console)
     tell_work(answer, seconds, console)
 
 

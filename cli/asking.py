@@ -13,61 +13,18 @@ from typing import TYPE_CHECKING, Any
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.cli.startup import collector_paused
-from vidllava.cli.words import text_option
 from vidllava.errors import UsageError
 from vidllava.files.cache_folder import CacheFolder
 
 if TYPE_CHECKING:
     from vidllava.backbone.memory import Workload
     from vidllava.backbone.model import Backbone
-    from vidllava.backbone.settings import GenerateOptions
-    from vidllava.visuals.question import AskOptions
+    from vidllava.visuals.options import AskOptions
 
 NANO_NOTICE = (
     "nano answers: it knows only its generated world of moving shapes. "
     "For other clips: vidllava models pull onevision-0.5b"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """Which frames, and what they cost: how a question is planned."""
-
-    num_frames: options.NumFrames = None
-    fps: options.Fps = None
-    max_frames: options.MaxFrames = None
-    sampling: options.Sampling = None
-    keyframes: options.Keyframes = None
-    start: options.Start = None
-    end: options.End = None
-    frame_rate: options.FrameRate = None
-    video_backend: options.VideoBackend = None
-    preset: options.Preset = None
-    pool_stride: options.PoolStride = None
-    pool_mode: options.PoolMode = None
-    newline_mode: options.NewlineMode = None
-    rope_factor: options.RopeFactor = "auto"
-    context_limit: options.ContextLimit = None
-    time_instruction: options.TimeInstruction = False
-    system: options.System = None
-
-    def checked(self) -> AskOptions:
-        """In the form in which a question is planned. Raises UsageError."""
-        from vidllava.media.timeline import parse_time
-        from vidllava.prompting.budget import parse_rope_factor
-        from vidllava.visuals.question import AskOptions
-
-        others = {name: value for name, value in vars(self).items() if name not in _PARSED}
-        return AskOptions(
-            start_seconds=None if self.start is None else parse_time(self.start),
-            end_seconds=None if self.end is None else parse_time(self.end),
-            rope_factor=parse_rope_factor(self.rope_factor),
-            system=None if self.system is None else text_option("--system", self.system),
-            **others,
-        )
-
-
-_PARSED = ("start", "end", "rope_factor", "system")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,22 +85,6 @@ class Weights:
         )
         backbone.asked_by_name = self.model != "auto"
         return backbone, seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answering:
-    """How an answer is generated."""
-
-    max_new_tokens: options.MaxNewTokens = 1024
-    temperature: options.Temperature = 0.0
-    top_p: options.TopP = 1.0
-    seed: options.Seed = 0
-
-    def checked(self) -> GenerateOptions:
-        """Raises UsageError."""
-        from vidllava.backbone.settings import GenerateOptions
-
-        return GenerateOptions(**vars(self))
 
 
 def load_model(**model: Any) -> tuple[Backbone, dict[str, float]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vidllava.cli import bounds, outputs
-from vidllava.cli.asking import Answering, Asking, Seeing, Weights
+from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.progress import BatchProgress
 from vidllava.data.media_root import MediaRoot, OutsideRoot
@@ -33,12 +33,12 @@ from vidllava.evaluation.ranks import Ranks
 from vidllava.files.identity import media_identity
 from vidllava.files.writing import refuse_inputs
 from vidllava.media.files import is_file_name
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 if TYPE_CHECKING:
     from vidllava.backbone.ahead import Plan
-    from vidllava.backbone.settings import GenerateOptions
     from vidllava.media.sampler import Sampler
-    from vidllava.visuals.question import AskOptions, Question
+    from vidllava.visuals.question import Question
 
 Item = TypeVar("Item")
 MAX_SHOWN = 5  # faults named in the error; the rest are counted
@@ -154,10 +154,10 @@ class ManyFlags:
     output: Path
     overwrite: bool
     workers: int | None
-    asking: Asking
+    asked: AskOptions
     seeing: Seeing
     weights: Weights
-    answering: Answering
+    chosen: GenerateOptions
     reading: bounds.FileBounds
 
 
@@ -291,7 +291,7 @@ def answer_batch(
     flags = ManyFlags(output=output, workers=batches.workers, **many)
     ranks = Ranks.of_environment()
     console = console if ranks.is_first else Console(quiet=True)
-    asker = RowAsker(flags, flags.asking.checked(), flags.answering.checked(), console)
+    asker = RowAsker(flags, flags.asked, flags.chosen, console)
     if ignored:
         console.note(f"{questions}: keys without a meaning here: {', '.join(ignored)}")
     from vidllava.backbone.locate import weights_files

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidllava.cli import options
-from vidllava.cli.asking import Asking, Weights
+from vidllava.cli.asking import Weights
 from vidllava.cli.bench_output import Json, Output, Repeats, RowOutput, show
 from vidllava.cli.console import Console
-from vidllava.cli.options import spread
+from vidllava.cli.options import option_of, spread
 from vidllava.cli.words import named_question, text_option
 from vidllava.errors import UsageError
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 if TYPE_CHECKING:
     from vidllava.backbone.model import Backbone
@@ -50,10 +51,10 @@ def ask(
         str,
         typer.Option(metavar=options.QUESTION_METAVAR, help="The second question, in the same conversation."),
     ] = "how many things are there",
-    asking: Asking,
+    asked: AskOptions,
     weights: Weights,
     kind: RandomWeights = "checkpoint",
-    max_new_tokens: options.MaxNewTokens = 64,
+    max_new_tokens: Annotated[int, option_of(GenerateOptions, "max_new_tokens")] = 64,
     transformers: Annotated[
         bool,
         typer.Option(
@@ -78,7 +79,6 @@ def ask(
     """
     from vidllava.backbone.locate import weights_files
 
-    asked = asking.checked()
     console = Console(quiet=quiet, carries_on=output is not None)
     if asked_first is not None and named is not None:
         raise UsageError("--question", "is given beside a question as the last argument", "give one of them")

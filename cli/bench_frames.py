@@ -13,8 +13,10 @@ import typer
 from vidllava.cli import options
 from vidllava.cli.asking import Weights
 from vidllava.cli.bench_ask import RandomWeights
-from vidllava.cli.options import spread
+from vidllava.cli.options import option_of, spread
 from vidllava.cli.words import named_question
+from vidllava.prompting.layout import NewlineMode
+from vidllava.visuals.options import AskOptions, GenerateOptions, Sampling
 
 _QUESTIONS, _CELLS, _ROUNDS, _OUTPUT = "Questions", "Cells", "Rounds", "Output"
 
@@ -75,7 +77,7 @@ def frames(
     max_frames: Annotated[
         int | None, typer.Option(help="At most so many, in every cell.", rich_help_panel=_CELLS)
     ] = None,
-    sampling: options.Sampling = None,
+    sampling: Annotated[Sampling | None, option_of(AskOptions, "sampling")] = None,
     pool_stride: Annotated[
         str | None,
         typer.Option(metavar="N,N...", help="The model's own by default.", rich_help_panel=_CELLS),
@@ -92,12 +94,12 @@ def frames(
             rich_help_panel=_CELLS,
         ),
     ] = "auto",
-    preset: options.Preset = None,
-    newline_mode: options.NewlineMode = None,
-    context_limit: options.ContextLimit = None,
+    preset: Annotated[str | None, option_of(AskOptions, "preset")] = None,
+    newline_mode: Annotated[NewlineMode | None, option_of(AskOptions, "newline_mode")] = None,
+    context_limit: Annotated[int | None, option_of(AskOptions, "context_limit")] = None,
     weights: Weights,
     kind: RandomWeights = "checkpoint",
-    max_new_tokens: options.MaxNewTokens = 64,
+    max_new_tokens: Annotated[int, option_of(GenerateOptions, "max_new_tokens")] = 64,
     timing_clips: Annotated[
         int,
         typer.Option(

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vidllava.bench.frames.measure import Sweep
     from vidllava.evaluation.item import EvalItem
     from vidllava.media.timeline import Sampling
+    from vidllava.visuals.options import AskOptions
     from vidllava.visuals.planner import ModelSettings
-    from vidllava.visuals.question import AskOptions
 
 ROWS = "rows.jsonl"
 _STANDING = ("ok", "unparsed", "over_budget")  # a file that could not be read is tried again
@@ -102,7 +102,7 @@ class Planning:
 
     def options(self) -> AskOptions:
         """As a question takes them."""
-        from vidllava.visuals.question import AskOptions
+        from vidllava.visuals.options import AskOptions
 
         return AskOptions(**vars(self))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidllava.cli import bounds, options
-from vidllava.cli.asking import Answering, Asking, Seeing, Weights
+from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.lines import Telling, read_lines
@@ -20,11 +20,12 @@ from vidllava.cli.session import Session
 from vidllava.cli.words import named_question, short
 from vidllava.errors import UsageError
 from vidllava.media.files import is_url
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 if TYPE_CHECKING:
     from vidllava.files.cache_folder import CacheFolder
     from vidllava.visuals.planner import ModelSettings
-    from vidllava.visuals.question import AskOptions, MediaItem
+    from vidllava.visuals.question import MediaItem
 
 
 @spread
@@ -42,10 +43,10 @@ def chat(
             help="The first question; the others come from standard input. @FILE reads it.",
         ),
     ] = None,
-    asking: Asking,
+    asked: AskOptions,
     seeing: Seeing,
     weights: Weights,
-    answering: Answering,
+    chosen: GenerateOptions,
     reading: bounds.Bounds,
     as_json: Annotated[
         bool,
@@ -77,7 +78,7 @@ def chat(
         what = "is not a file, and in a chat the questions come from standard input"
         raise UsageError(short(media[-1]), what, "the first one may be named: --question TEXT")
     first = None if named is None else named_question(named)
-    asked, chosen, folder = asking.checked(), answering.checked(), seeing.folder()
+    folder = seeing.folder()
     with open_media(media, reading.limits(), **reading.urls()) as intake:
         shown, settings, items = _plan(intake, asked, weights, folder)
         backbone, seconds = weights.load(shown)
@@ -98,7 +99,7 @@ def chat(
             console,
             as_json=as_json,
             streams=not no_stream,
-            max_new_tokens=answering.max_new_tokens,
+            max_new_tokens=chosen.max_new_tokens,
             before=lambda: weights.tell_stand_in(shown, console),
         )
         session = Session(conversation, intake, settings, asked, told)

@@ -20,13 +20,13 @@ from vidllava.cli import bounds, options, outputs
 from vidllava.cli.console import Console, counted
 from vidllava.cli.data_report import CheckProgress, Lister, RowWriter, place_of, show_summary
 from vidllava.cli.options import spread
+from vidllava.cli.training import Reading
 from vidllava.errors import DatasetError, UsageError
 from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
     from vidllava.data.check import Checker, Summary
     from vidllava.data.load import Loading, Part
-    from vidllava.data.token_counter import EncodeOptions
 
 HELP = """Check data sets before training; say what is in them.
 
@@ -104,44 +104,6 @@ Workers = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Planning:
-    """Which frames, and what they cost."""
-
-    num_frames: options.NumFrames = None
-    fps: options.Fps = None
-    max_frames: options.MaxFrames = None
-    sampling: options.Sampling = None
-    video_backend: options.VideoBackend = None
-    pool_stride: options.PoolStride = None
-    pool_mode: options.PoolMode = None
-    newline_mode: options.NewlineMode = None
-    model_max_length: Annotated[
-        int | None,
-        typer.Option(
-            help="Most tokens of one sample; the model's trained context by default.",
-            rich_help_panel="Tokens",
-            min=1,
-        ),
-    ] = None
-
-    def checked(self) -> EncodeOptions:
-        """In the form in which samples are encoded. Raises UsageError."""
-        from vidllava.data.token_counter import EncodeOptions
-        from vidllava.media.timeline import SamplingRequest
-
-        asked = {"num_frames": self.num_frames, "fps": self.fps, "max_frames": self.max_frames}
-        return EncodeOptions(
-            request=SamplingRequest(**asked) if any(value is not None for value in asked.values()) else None,  # type: ignore[arg-type]
-            sampling=self.sampling,
-            pool_stride=self.pool_stride,
-            pool_mode=self.pool_mode,
-            newline_mode=self.newline_mode,
-            max_length=self.model_max_length,
-            video_backend=self.video_backend,
-        )
-
-
 @app.command("check")
 @spread
 def check(
@@ -163,7 +125,7 @@ def check(
     overwrite: options.Overwrite = False,
     model: options.Model = "auto",
     revision: options.Revision = None,
-    planning: Planning,
+    planning: Reading,
     reading: bounds.FileBounds,
     as_json: Annotated[
         bool,
@@ -209,7 +171,7 @@ def stats(
     workers: Workers = None,
     model: options.Model = "auto",
     revision: options.Revision = None,
-    planning: Planning,
+    planning: Reading,
     reading: bounds.FileBounds,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -240,7 +202,7 @@ class _Asked:
     output: Path | None
     model: str
     revision: str | None
-    planning: Planning
+    planning: Reading
     reading: bounds.FileBounds
 
 

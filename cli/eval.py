@@ -10,9 +10,10 @@ from typing import Any
 from typer.core import TyperCommand, TyperOption
 
 from vidllava.cli import bounds, options
-from vidllava.cli.asking import Answering, Asking, Seeing, Weights
+from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.options import spread
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 
 class EvalCommand(TyperCommand):
@@ -33,10 +34,10 @@ class EvalCommand(TyperCommand):
 def evaluate(
     *,
     evaluating: bounds.Evaluating,
-    asking: Asking,
+    asked: AskOptions,
     seeing: Seeing,
     weights: Weights,
-    answering: Answering,
+    chosen: GenerateOptions,
     reading: bounds.FileBounds,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -55,5 +56,5 @@ def evaluate(
     """
     from vidllava.cli.eval_run import run
 
-    many = {"asking": asking, "seeing": seeing, "weights": weights, "answering": answering}
+    many = {"asked": asked, "seeing": seeing, "weights": weights, "chosen": chosen}
     run(evaluating, Console(quiet=quiet, verbose=verbose), reading=reading, **many)

@@ -140,7 +140,7 @@ def _checked(
     evaluating: bounds.Evaluating, flags: ManyFlags, console: Console
 ) -> tuple[EvalSet, EvalAsker, Batch[EvalItem]]:
     """Everything that can be told without torch. Raises what is wrong with it."""
-    asked, chosen = flags.asking.checked(), flags.answering.checked()
+    asked, chosen = flags.asked, flags.chosen
     data, output = evaluating.data, evaluating.output
     if evaluating.batch_size > 1 and chosen.temperature > 0:
         what = "with --batch-size above 1: answers would depend on what is asked beside"

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidllava.cli import learning, options, training
+from vidllava.cli import options, training
 from vidllava.cli.config_file import take_config
 from vidllava.cli.console import Console
-from vidllava.cli.learning import settings_of, words_of
 from vidllava.cli.options import spread
 from vidllava.cli.progress import TrainingProgress, validation_summary
 from vidllava.errors import UsageError
 from vidllava.files.writing import refuse_inputs
+from vidllava.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from vidllava.data.source import Source
-    from vidllava.training.settings import TrainingSettings
 
 
 @spread
@@ -42,13 +41,10 @@ def finetune(
     ] = None,
     rows: training.DataOptions,
     reading: training.Reading,
+    grids: training.Grids,
     start: training.Start,
-    recipe: learning.Recipe,
-    steps: learning.Steps,
-    rates: learning.Learning,
-    lora: learning.Lora,
+    settings: TrainingSettings,
     saving: training.Saving,
-    machine: training.Machine,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -80,9 +76,15 @@ def finetune(
         eval_data=tuple(rows.eval_data or ()),
         media_root=rows.media_root,
         data_weights=rows.weights(),
-        encode=reading.checked(rows, seed=steps.seed),
+        encode=reading.checked(
+            **vars(grids),
+            placement=rows.placement,
+            formatting_prompts=rows.formatting_prompts,
+            labels="upstream" if rows.upstream_labels else "answers",
+            seed=settings.seed,
+        ),
         limits=rows.limits(),
-        device=machine.device,
+        device=start.device,
         attn_implementation=start.attn_implementation,
         download=start.download,
         schemes={"nano-world": _nano_world},
@@ -90,7 +92,6 @@ def finetune(
         overwrite=saving.overwrite_output_dir,
         allow_changes=saving.allow_changes,
     )
-    settings = _settings(rows, reading, start, recipe, steps, rates, lora, saving, machine)
     console = Console(quiet=quiet, verbose=verbose, carries_on=True)
     outcome = run(job, settings, TrainingProgress(console))
     if outcome.signal is not None:
@@ -102,30 +103,6 @@ def finetune(
         for line in validation_summary(validations(saving.output_dir / METRICS_FILE)):
             console.note(line)
         console.write(str(saving.output_dir))
-
-
-def _settings(
-    rows: training.DataOptions,
-    reading: training.Reading,
-    start: training.Start,
-    recipe: learning.Recipe,
-    steps: learning.Steps,
-    rates: learning.Learning,
-    lora: learning.Lora,
-    saving: training.Saving,
-    machine: training.Machine,
-) -> TrainingSettings:
-    """The options that are settings by the same name, and those that are spelt otherwise here."""
-    from vidllava.training.settings import TrainingSettings
-
-    groups = (rows, reading, start, recipe, steps, rates, lora, saving, machine)
-    spelt = {
-        "freeze": recipe.frozen(),
-        "max_grad_norm": rates.max_grad_norm or None,
-        "lora_modules": words_of("--lora-modules", lora.lora_modules),
-        "report_to": words_of("--report-to", saving.report_to),
-    }
-    return TrainingSettings(**settings_of(*groups, **spelt))
 
 
 def _nano_world(spec: str) -> Source:

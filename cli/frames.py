@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllava.cli import bounds, options, outputs
-from vidllava.cli.asking import Asking
 from vidllava.cli.console import Console, counted
 from vidllava.cli.intake import Intake, open_media
 from vidllava.cli.options import spread
 from vidllava.cli.words import named_question
 from vidllava.errors import ModelError
+from vidllava.visuals.options import AskOptions
 
 if TYPE_CHECKING:
     from vidllava.media.sampler import Sampler
@@ -36,7 +36,7 @@ def frames(
         str, typer.Argument(metavar="MEDIA", help="A video or a picture; - reads it.", show_default=False)
     ],
     *,
-    asking: Asking,
+    asked: AskOptions,
     model: options.Model = "auto",
     revision: options.Revision = None,
     question: Annotated[
@@ -72,7 +72,6 @@ def frames(
     console = Console(quiet=quiet, verbose=verbose)
     question = named_question(question)
     with open_media([media], reading.limits(), **reading.urls()) as intake:
-        asked = asking.checked()
         from vidllava.media.probe import media_kind
         from vidllava.visuals.question import plan_question
 

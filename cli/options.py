@@ -8,99 +8,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from vidllava import registry
+from vidllava.cli.words import text_option
 from vidllava.errors import UsageError
+from vidllava.settings import KEY, TEXT, flag_of, hints_of
 
-# The decoders by name, PyAV first; their modules bring av, which --help does not need.
-_DECODERS = (
-    "auto",
-    *sorted(registry.names("vidllava.media.decoders", "decode", "PACKAGE"), key="pyav".__ne__),
-)
 _FRAMES, _TOKENS, _MODEL, _ANSWER, _OUTPUT = "Frames", "Tokens", "Model", "Answer", "Output"
 
 
-def _rate(text: str) -> float:
-    # Not at the top: the arithmetic of times brings numpy, which --help does not need.
-    from vidllava.media.timeline import parse_rate
-
-    return parse_rate(text)
-
-
-def _frame_rate(text: str) -> float:
-    from vidllava.media.timeline import parse_rate
-
-    return parse_rate(text, "--frame-rate")
-
-
-# Frames: which of them does the model see?
-NumFrames = Annotated[
-    int | None,
-    typer.Option(
-        help="So many frames, evenly over the clip; all of them where it has fewer.", rich_help_panel=_FRAMES
-    ),
-]
-Fps = Annotated[
-    float | None,
-    typer.Option(
-        metavar="RATE",
-        parser=_rate,
-        help="So many frames for each second of the clip: 2, 0.5, 30000/1001. Excludes --num-frames.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-FrameRate = Annotated[
-    float | None,
-    typer.Option(
-        metavar="RATE",
-        parser=_frame_rate,
-        help="Of a folder of pictures: so many of them make a second.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-MaxFrames = Annotated[
-    int | None, typer.Option(help="At most so many, however they were asked for.", rich_help_panel=_FRAMES)
-]
-Sampling = Annotated[
-    Literal["time", "index"] | None,
-    typer.Option(
-        help="Spread a number of frames evenly in time (the default), or by index as LLaVA and published "
-        "benchmarks do. The same on a clip of constant rate.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-Keyframes = Annotated[
-    Literal["nearest"] | None,
-    typer.Option(
-        help="nearest: the key frame next to each instant instead of the frame itself. Much less decoding; "
-        "how far off is said.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-Start = Annotated[
-    str | None,
-    typer.Option(
-        "--start", "--from", metavar="TIME", help="First instant: seconds or mm:ss.", rich_help_panel=_FRAMES
-    ),
-]
-End = Annotated[
-    str | None,
-    typer.Option(
-        "--end",
-        "--to",
-        metavar="TIME",
-        help="End, itself outside: seconds or mm:ss.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-VideoBackend = Annotated[
-    Literal[_DECODERS] | None,  # type: ignore[valid-type]
-    typer.Option(help="Decoder. Also VIDLLAVA_VIDEO_BACKEND.", rich_help_panel=_FRAMES),
-]
 NoReuseFrames = Annotated[
     bool,
     typer.Option(
@@ -120,61 +39,6 @@ NoCache = Annotated[
 
 # The question by name: every argument is a medium then.
 QUESTION_FLAGS, QUESTION_METAVAR = ("--question", "-p"), "TEXT|@FILE"
-
-# Tokens: what do frames cost, and how far does the context reach?
-PoolStride = Annotated[
-    int | None,
-    typer.Option(
-        "--pool-stride",
-        "--mm-spatial-pool-stride",
-        help="Shrink each frame's token map by this on both sides; 1 = not at all.",
-        rich_help_panel=_TOKENS,
-    ),
-]
-PoolMode = Annotated[
-    Literal["bilinear", "average", "max"] | None,
-    typer.Option("--pool-mode", "--mm-spatial-pool-mode", help="How it shrinks.", rich_help_panel=_TOKENS),
-]
-NewlineMode = Annotated[
-    Literal["one_token", "grid", "frame", "no_token"] | None,
-    typer.Option(help="Where the learned newline vector stands in a clip.", rich_help_panel=_TOKENS),
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="Settings of a source system: onevision, next-video, interleave, nano.", rich_help_panel=_TOKENS
-    ),
-]
-RopeFactor = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|N|off",
-        help="Linear RoPE scaling: auto = the smallest whole factor that fits.",
-        rich_help_panel=_TOKENS,
-    ),
-]
-ContextLimit = Annotated[
-    int | None,
-    typer.Option(
-        help="Tokens that count as the trained context, instead of the model's own.", rich_help_panel=_TOKENS
-    ),
-]
-TimeInstruction = Annotated[
-    bool,
-    typer.Option(
-        "--time-instruction", help="Tell the model the length and the frames' times.", rich_help_panel=_TOKENS
-    ),
-]
-System = Annotated[
-    str | None,
-    typer.Option(
-        "--system",
-        "-s",
-        metavar="TEXT|@FILE",
-        help="System line, instead of the template's own; @FILE reads it.",
-        rich_help_panel=_TOKENS,
-    ),
-]
 
 # Model: which weights, on which machine?
 Model = Annotated[
@@ -216,20 +80,6 @@ PoolFirst = Annotated[
     ),
 ]
 
-# Answer: how is it generated?
-MaxNewTokens = Annotated[
-    int,
-    typer.Option(
-        "--max-new-tokens", "--max-tokens", help="Longest answer, in tokens.", rich_help_panel=_ANSWER
-    ),
-]
-Temperature = Annotated[float, typer.Option(help="0 = always the likeliest word.", rich_help_panel=_ANSWER)]
-TopP = Annotated[
-    float,
-    typer.Option(help="Draw from the likeliest words of this total probability.", rich_help_panel=_ANSWER),
-]
-Seed = Annotated[int, typer.Option(help="Of the random draw, with --temperature.", rich_help_panel=_ANSWER)]
-
 # Output: where does what go?
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUTPUT)]
 NoStream = Annotated[
@@ -260,7 +110,10 @@ def refuse_before(context: typer.Context, as_json: bool) -> None:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with a parameter for each field of the dataclasses that it takes."""
+    """``command`` with a parameter for each field of the dataclasses that it takes.
+
+    A field is an option by its annotation, or by what ``vidllava.settings.setting`` says of it.
+    """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
@@ -270,7 +123,9 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+            given[name] = group(
+                **{field.name: _value(field, given.pop(field.name)) for field in fields(group)}
+            )
         command(**given)
 
     # Resolved: typer would look their names up in this file.
@@ -285,12 +140,64 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 def _fields(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+    found: list[inspect.Parameter] = []
+    for field in fields(group):
+        hint, default = hints[field.name], field.default
+        if facts := field.metadata.get(KEY):
+            hint = _option(field.name, hint, facts)
+            if isinstance(default, tuple):
+                default = ",".join(default) or None
+        default = inspect.Parameter.empty if default is MISSING else default
+        found.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
         )
-        for field in fields(group)
-    ]
+    return found
+
+
+def _option(name: str, hint: Any, facts: dict[str, Any]) -> Any:
+    """What typer is told of a setting. A list of words is one text with commas; a switch has no opposite."""
+    many = tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
+    if facts["choices"]:
+        hint = Literal[facts["choices"]] | None
+    if facts["parse"] is not None and type(None) not in get_args(hint):
+        hint = str  # what the parser is given; typer takes no other union
+    return Annotated[str | None if many else hint, _told(name, hint, facts)]
+
+
+def _told(name: str, hint: Any, facts: dict[str, Any]) -> Any:
+    return typer.Option(
+        *(facts["flags"] or ((flag_of(name),) if hint is bool else ())),
+        help=facts["help"] or None,
+        rich_help_panel=facts["panel"],
+        metavar=facts["metavar"],
+        parser=facts["parse"],
+    )
+
+
+def option_of(settings: Any, name: str) -> Any:
+    """The option of one field, for a command that takes no other of them."""
+    (field,) = (field for field in fields(settings) if field.name == name)
+    return _told(name, hints_of(settings)[name], dict(field.metadata[KEY]))
+
+
+def _value(field: Field[Any], given: Any) -> Any:
+    """A setting's value for what the command line gave."""
+    facts = field.metadata.get(KEY)
+    if facts is None or given is None:
+        return () if facts is not None and isinstance(field.default, tuple) else given
+    flag = (facts["flags"] or (flag_of(field.name),))[0]
+    if facts["metavar"] == TEXT:
+        return text_option(flag, given)
+    if facts["none"] is not None and str(given).strip() in (facts["none"], f"{facts['none']}.0"):
+        return () if isinstance(given, str) else None
+    if isinstance(given, str) and "tuple" in str(field.type):
+        return split_words(flag, given)
+    return given
+
+
+def split_words(flag: str, text: str | None) -> tuple[str, ...]:
+    """The words of a list with commas. Raises UsageError for an empty one."""
+    words = tuple(word.strip() for word in (text or "").split(","))
+    if text is not None and not all(words):
+        raise UsageError(flag, f"{text!r} is not a list of words with commas", "for example a,b")
+    return words if text is not None else ()

@@ -19,8 +19,8 @@ from vidllava.files.writing import write_json
 
 if TYPE_CHECKING:
     from vidllava.backbone.answer import Conversation, Exchange
+    from vidllava.visuals.options import AskOptions
     from vidllava.visuals.planner import ModelSettings
-    from vidllava.visuals.question import AskOptions
 
 HELP = """\
 /frames             the frames that are looked at

@@ -1,26 +1,25 @@
-"""The options of a training run that say what goes in and what comes out, in groups; on which machine.
-
-A group's fields have the names of the settings they become; see ``groups.spread`` for how commands take them.
-"""
+"""The options of a training run beside its settings: which data, read how, from which weights, to where."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vidllava.cli import bounds, options
-from vidllava.cli.learning import words_of
+from vidllava.cli.options import split_words
 from vidllava.errors import UsageError
+from vidllava.settings import setting
+from vidllava.visuals.options import FrameOptions, PoolingOptions
 
 if TYPE_CHECKING:
     from vidllava.data.token_counter import EncodeOptions
     from vidllava.media.limits import Limits
     from vidllava.media.timeline import SamplingRequest
 
-_DATA, _TOKENS, _OUTPUT, _MACHINE = "Data", "Tokens", "Output", "Machine"
+_DATA, _TOKENS, _OUTPUT = "Data", "Tokens", "Output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +57,6 @@ class DataOptions:
             rich_help_panel=_DATA,
         ),
     ] = None
-    mix: Annotated[
-        Literal["in-batch", "separate", "image-only", "video-only", "sequential"],
-        typer.Option(help="How batches combine pictures and clips.", rich_help_panel=_DATA),
-    ] = "in-batch"
     placement: Annotated[
         Literal["in-place", "front", "mixed"] | None,
         typer.Option(
@@ -86,19 +81,12 @@ class DataOptions:
             rich_help_panel=_DATA,
         ),
     ] = False
-    max_bad_fraction: Annotated[
-        float,
-        typer.Option(
-            help="More unusable samples than this share (of at least 1000) end the run.",
-            rich_help_panel=_DATA,
-        ),
-    ] = 0.01
     decode_timeout: bounds.DecodeTimeout = None
 
     def weights(self) -> tuple[float, ...]:
         """The numbers of ``--data-weights``. Raises UsageError."""
         try:
-            return tuple(float(word) for word in words_of("--data-weights", self.data_weights))
+            return tuple(float(word) for word in split_words("--data-weights", self.data_weights))
         except ValueError:
             what = f"must be numbers with commas, got {self.data_weights!r}"
             raise UsageError("--data-weights", what, "for example 1,0.5") from None
@@ -109,45 +97,12 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(PoolingOptions, FrameOptions):
     """How samples become tokens; what is trained so is asked so later."""
 
-    num_frames: options.NumFrames = None
-    fps: options.Fps = None
-    max_frames: options.MaxFrames = None
-    sampling: options.Sampling = None
-    video_backend: options.VideoBackend = None
-    pool_stride: options.PoolStride = None
-    pool_mode: options.PoolMode = None
-    newline_mode: options.NewlineMode = None
-    anyres_grids: Annotated[
-        str | None,
-        typer.Option(
-            metavar="GRIDS",
-            help='Tiles of a picture that is alone: "(1x1),...,(6x6)", "(1x2),(2x2)", or whole for none.',
-            rich_help_panel=_TOKENS,
-        ),
-    ] = None
-    anyres_max_tiles: Annotated[
-        int | None,
-        typer.Option(
-            help="Shrink a picture's token map beyond so many tiles' tokens.", rich_help_panel=_TOKENS
-        ),
-    ] = None
-    rope_factor: Annotated[
-        float,
-        typer.Option(
-            help="Linear RoPE scaling, on top of the model's own; longer samples fit. Saved with the model.",
-            rich_help_panel=_TOKENS,
-        ),
-    ] = 1.0
-    model_max_length: Annotated[
-        int | None,
-        typer.Option(
-            help="Most tokens of one sample; the model's trained context by default.",
-            rich_help_panel=_TOKENS,
-        ),
-    ] = None
+    model_max_length: int | None = setting(
+        None, "Most tokens of one sample; the model's trained context by default.", panel=_TOKENS
+    )
 
     def request(self) -> SamplingRequest | None:
         """Which frames; None leaves it to the recipe or the model's preset."""
@@ -157,8 +112,8 @@ class Reading:
             return None
         return SamplingRequest(num_frames=self.num_frames, fps=self.fps, max_frames=self.max_frames)
 
-    def checked(self, rows: DataOptions, *, seed: int) -> EncodeOptions:
-        """In the form in which samples are encoded. Raises UsageError."""
+    def checked(self, **others: Any) -> EncodeOptions:
+        """In the form in which samples are encoded, with ``others`` of its fields. Raises UsageError."""
         from vidllava.data.token_counter import EncodeOptions
 
         return EncodeOptions(
@@ -167,25 +122,35 @@ class Reading:
             pool_stride=self.pool_stride,
             pool_mode=self.pool_mode,
             newline_mode=self.newline_mode,
-            anyres_grids=self.anyres_grids,
-            anyres_max_tiles=self.anyres_max_tiles,
-            placement=rows.placement,
-            formatting_prompts=rows.formatting_prompts,
-            labels="upstream" if rows.upstream_labels else "answers",
             max_length=self.model_max_length,
             video_backend=self.video_backend,
-            seed=seed,
+            **others,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grids:
+    """The tiles of pictures."""
+
+    anyres_grids: str | None = setting(
+        None,
+        'Tiles of a picture that is alone: "(1x1),...,(6x6)", "(1x2),(2x2)", or whole for none.',
+        panel=_TOKENS,
+        metavar="GRIDS",
+    )
+    anyres_max_tiles: int | None = setting(
+        None, "Shrink a picture's token map beyond so many tiles' tokens.", panel=_TOKENS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
-    """Which weights are trained."""
+    """Which weights are trained, and where."""
 
     model: options.Model = "auto"
     download: options.Download = False
     attn_implementation: options.Attention = "sdpa"
-    pool_first: options.PoolFirst = False
+    device: options.Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,61 +178,3 @@ class Saving:
         bool,
         typer.Option("--allow-changes", help="Resume with other settings or data.", rich_help_panel=_OUTPUT),
     ] = False
-    logging_steps: Annotated[
-        int, typer.Option(help="Steps between lines of metrics.jsonl.", rich_help_panel=_OUTPUT)
-    ] = 10
-    save_steps: Annotated[
-        int,
-        typer.Option(
-            help="Steps between checkpoints, and one at the end; 0 = none.", rich_help_panel=_OUTPUT
-        ),
-    ] = 500
-    save_total_limit: Annotated[
-        int | None, typer.Option(help="Keep so many checkpoints.", rich_help_panel=_OUTPUT)
-    ] = None
-    report_to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TRACKERS",
-            help="Of tensorboard,wandb: who gets the metrics too.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """On what, and in which numbers."""
-
-    device: options.Device = "auto"
-    dtype: Annotated[
-        Literal["float32", "bfloat16"],
-        typer.Option(
-            help="Of the weights while they learn. bfloat16 takes half the memory and loses small steps.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = "float32"
-    bf16: Annotated[
-        bool, typer.Option("--bf16", help="Compute in bfloat16 (GPU).", rich_help_panel=_MACHINE)
-    ] = False
-    fp16: Annotated[
-        bool,
-        typer.Option(
-            "--fp16", help="Compute in float16 with a loss scale (older GPUs).", rich_help_panel=_MACHINE
-        ),
-    ] = False
-    gradient_checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--gradient-checkpointing",
-            help="Compute layers twice instead of keeping what they made.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = False
-    compile: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile the layers with torch.compile.", rich_help_panel=_MACHINE),
-    ] = False
-    dataloader_num_workers: Annotated[
-        int, typer.Option(help="Processes that decode ahead; 0 = none.", rich_help_panel=_MACHINE)
-    ] = 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vidllava.backbone.answer import answer_question
 from vidllava.backbone.load import load_backbone
-from vidllava.visuals.question import AskOptions, plan_question
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.question import plan_question
 
 CLIP = str(Path(__file__).with_name("clip.mp4"))
 

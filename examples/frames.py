@@ -11,7 +11,8 @@ from vidllava.backbone.settings import named_settings
 from vidllava.media.probe import probe
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.prompting.budget import budget
-from vidllava.visuals.planner import PoolingOptions, VisualPlanner
+from vidllava.visuals.options import PoolingOptions
+from vidllava.visuals.planner import VisualPlanner
 
 CLIP = str(Path(__file__).with_name("clip.mp4"))
 

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from vidllava.backbone.answer import answer_question
-from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.nano.score import same_answer
+from vidllava.visuals.options import GenerateOptions
 from vidllava.visuals.question import plan_question
 
 FOLDER = Path(__file__).parent

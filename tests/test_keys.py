@@ -19,7 +19,7 @@ import pytest
 from tests.tiny import tiny_checkpoint
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.locate import weights_files, weights_identity
-from vidllava.backbone.settings import GenerateOptions, read_settings
+from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.bench.frames.measure import _IN_KEY, Sweep
 from vidllava.bench.frames.request import Cell, FramesRequest
@@ -35,7 +35,7 @@ from vidllava.files.identity import content_hash, media_identity
 from vidllava.media.timeline import SamplingRequest
 from vidllava.training.job import Job, run_state
 from vidllava.training.settings import FIXED, TrainingSettings
-from vidllava.visuals.question import AskOptions
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 _LARGE = 400_000
 """Bytes of a file whose middle lies far from both ends."""

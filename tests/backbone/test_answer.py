@@ -10,13 +10,13 @@ from PIL import Image
 
 from tests.clips import read_number, write_clip
 from vidllava.backbone.answer import Answer, answer_question
-from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.errors import MediaError, UsageError
 from vidllava.prompting.budget import OverBudget
 from vidllava.prompting.conversation import SLOT
-from vidllava.visuals.question import AskOptions, Question, plan_question
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import Question, plan_question
 
 SHORT = GenerateOptions(max_new_tokens=4)
 

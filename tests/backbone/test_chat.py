@@ -9,13 +9,13 @@ import torch
 
 from tests.clips import write_clip
 from vidllava.backbone.answer import Answer, Conversation, answer_question
-from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory, segments
 from vidllava.prompting.budget import OverBudget
 from vidllava.prompting.conversation import SLOT
-from vidllava.visuals.question import AskOptions, Question, plan_media, plan_turn, visual_planner
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import Question, plan_media, plan_turn, visual_planner
 
 CLIP = str(Path(__file__).resolve().parents[2] / "examples" / "clip.mp4")
 QUESTIONS = ("what happens", "Which way does the red circle move?", "What colour is the circle?")

@@ -16,14 +16,14 @@ from vidllava.backbone.answer import Answer, answer_question
 from vidllava.backbone.familiarity import WEIGHTS_FILE, WORLD_FILE, World, read_world
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.folders import nano_folder
-from vidllava.backbone.generate import GenerateOptions
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.errors import ModelError, UnfamiliarMedia
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.nano.lessons import SETTINGS, make_lesson, write_exhibit
 from vidllava.nano.scene import Split
-from vidllava.visuals.question import AskOptions, plan_question
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import plan_question
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHORT = GenerateOptions(max_new_tokens=3)

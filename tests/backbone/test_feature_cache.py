@@ -24,8 +24,9 @@ from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weights_files, weights_identity
 from vidllava.backbone.model import Backbone
 from vidllava.files.cache_folder import CacheFolder
+from vidllava.visuals.options import AskOptions
 from vidllava.visuals.planner import ModelSettings
-from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_planner
+from vidllava.visuals.question import MediaItem, plan_media, visual_planner
 
 ENTRY = Entry(torch.randn(2, 8), (0, 1, 0), (0, 3, 5), (0.0, 0.1, 0.2), ("a note",))
 KEY = Key('{"content": "ab"}', "clip.mp4", None)

@@ -11,18 +11,13 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from tests.backbone.test_parity import picture, sample, video
-from vidllava.backbone.generate import (
-    GenerateOptions,
-    ReadPrompt,
-    choose_token,
-    generate_after,
-    generate_together,
-)
+from vidllava.backbone.generate import ReadPrompt, choose_token, generate_after, generate_together
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.splice import SampleInput, collate
 from vidllava.errors import ModelError, UsageError
 from vidllava.prompting.conversation import IGNORE, TokenizedPrompt
+from vidllava.visuals.options import GenerateOptions
 
 
 @pytest.fixture(scope="module")

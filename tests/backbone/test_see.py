@@ -25,7 +25,8 @@ from vidllava.media.decode import OnReady
 from vidllava.media.frames import FrameBatch, FramePlan
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import InProcess
-from vidllava.visuals.question import AskOptions, MediaItem, plan_media, visual_planner
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.question import MediaItem, plan_media, visual_planner
 
 NUM_FRAMES, CHUNK = 10, 4
 

@@ -13,7 +13,8 @@ from tests.tiny import SPECIAL_TOKENS
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, UsageError
-from vidllava.visuals.question import AskOptions, plan_question, plan_turn
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.question import plan_question, plan_turn
 
 
 def test_text_that_spells_a_control_token_stays_text(checkpoint: Path) -> None:

@@ -11,7 +11,7 @@ from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.bench import ask
 from vidllava.errors import UsageError
-from vidllava.visuals.question import AskOptions
+from vidllava.visuals.options import AskOptions
 
 QUESTIONS = ("what happens", "how many things are there")
 

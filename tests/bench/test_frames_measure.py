@@ -16,7 +16,6 @@ from vidllava.backbone.answer import answer_question
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.see import StageClock, see
-from vidllava.backbone.settings import GenerateOptions
 from vidllava.bench.frames.measure import BLIND, Sweep
 from vidllava.bench.frames.memory import PeakMemory, method
 from vidllava.bench.frames.request import FramesRequest
@@ -24,7 +23,8 @@ from vidllava.bench.frames.sharing import ProbedOnce, see_once
 from vidllava.evaluation.item import EvalItem
 from vidllava.media.frames import FrameBatch
 from vidllava.media.sampler import IN_PROCESS, InProcess
-from vidllava.visuals.question import AskOptions, plan_question, visual_planner
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import plan_question, visual_planner
 
 REQUEST = FramesRequest(
     num_frames=(2, 8, 32),

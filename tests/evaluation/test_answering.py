@@ -12,7 +12,6 @@ from tests.tiny import tiny_checkpoint
 from vidllava.backbone.answer import answer_question
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import ModelError
 from vidllava.evaluation import answering
 from vidllava.evaluation.answering import Answerer, OutOfMemory, Ready, Reply
@@ -20,7 +19,7 @@ from vidllava.evaluation.asking import Planner
 from vidllava.evaluation.engine import status_of
 from vidllava.evaluation.item import EvalItem
 from vidllava.media.sampler import IN_PROCESS
-from vidllava.visuals.question import AskOptions
+from vidllava.visuals.options import AskOptions, GenerateOptions
 
 LENGTHS = (3, 1, 6, 2, 4)
 

@@ -23,7 +23,8 @@ from vidllava.evaluation.item import Record
 from vidllava.evaluation.ranks import Ranks
 from vidllava.media.limits import DEFAULT_LIMITS
 from vidllava.media.sampler import Sampler
-from vidllava.visuals.question import AskOptions, Question, plan_question
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.question import Question, plan_question
 
 
 @dataclass

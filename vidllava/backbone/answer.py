@@ -17,7 +17,7 @@ import torch
 
 from vidllava.backbone.familiarity import REAL_MODEL, UNFAMILIAR
 from vidllava.backbone.feature_cache import FeatureCache
-from vidllava.backbone.generate import GenerateOptions, generate_after
+from vidllava.backbone.generate import generate_after
 from vidllava.backbone.memory import SMALLER, OutOfMemory, Workload, estimate, require_fit
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
@@ -25,7 +25,8 @@ from vidllava.backbone.see import EncodedVisual, EncodedVisuals, StageClock, see
 from vidllava.errors import UnfamiliarMedia, is_allocation_failure
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.visuals.question import AskOptions, MediaItem, Question, plan_turn
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import MediaItem, Question, plan_turn
 
 
 @dataclass(frozen=True, eq=False)

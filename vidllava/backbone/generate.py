@@ -19,8 +19,8 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import ModelError
+from vidllava.visuals.options import GenerateOptions
 
 
 def stop_ids(backbone: Backbone) -> frozenset[int]:

@@ -23,19 +23,12 @@ from vidllava.backbone.answer import Answer, Conversation, answer_question
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import stop_ids
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.settings import GenerateOptions
 from vidllava.errors import UsageError
 from vidllava.media.pixels import normalise
 from vidllava.media.sampler import IN_PROCESS
 from vidllava.prompting.conversation import SLOT
-from vidllava.visuals.question import (
-    AskOptions,
-    Question,
-    plan_media,
-    plan_question,
-    plan_turn,
-    visual_planner,
-)
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import Question, plan_media, plan_question, plan_turn, visual_planner
 
 Row = dict[str, Any]
 STAGES = ("decode", "vision", "prefill", "generate")

@@ -12,15 +12,15 @@ stretch of the row, and with it every batch, holds the modalities in the mixture
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from vidllava.data import Mix
 from vidllava.data.mixture import MODALITY_CODE, Mixture
 from vidllava.data.source import MODALITIES
 from vidllava.errors import UsageError
 
-Mix = Literal["in-batch", "separate", "image-only", "video-only", "sequential"]
 MIXES: tuple[Mix, ...] = get_args(Mix)
 WINDOW_BATCHES = (
     16  # lengths are sorted within this many batches: wide enough to match, narrow enough to stay random

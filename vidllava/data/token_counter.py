@@ -34,7 +34,8 @@ from vidllava.prompting.conversation import (
 )
 from vidllava.prompting.formatting import formatting_prompt, tokenize_plain, with_format
 from vidllava.prompting.layout import VisualLayout
-from vidllava.visuals.planner import ModelSettings, PoolingOptions, VisualPlanner
+from vidllava.visuals.options import PoolingOptions
+from vidllava.visuals.planner import ModelSettings, VisualPlanner
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import torch
 
 from vidllava.backbone.answer import check_familiar, check_room, empty_note, stage_seconds
 from vidllava.backbone.feature_cache import FeatureCache
-from vidllava.backbone.generate import GenerateOptions, ReadPrompt, generate_after, generate_together
+from vidllava.backbone.generate import ReadPrompt, generate_after, generate_together
 from vidllava.backbone.memory import SMALLER, OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
@@ -27,6 +27,7 @@ from vidllava.evaluation.asking import Planner, Ready, Reply
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory
 from vidllava.prompting.budget import OverBudget
+from vidllava.visuals.options import GenerateOptions
 from vidllava.visuals.question import Question
 
 

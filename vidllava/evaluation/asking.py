@@ -23,16 +23,9 @@ from vidllava.evaluation.texts import same
 from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import Sampler
 from vidllava.prompting.conversation import Encoder
+from vidllava.visuals.options import AskOptions
 from vidllava.visuals.planner import ModelSettings
-from vidllava.visuals.question import (
-    AskOptions,
-    MediaItem,
-    Question,
-    plan_media,
-    plan_turn,
-    row_options,
-    visual_planner,
-)
+from vidllava.visuals.question import MediaItem, Question, plan_media, plan_turn, row_options, visual_planner
 
 # What two runs may differ in: measured, not computed.
 MEASURED = ("seconds", "peak_memory_bytes")

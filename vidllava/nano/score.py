@@ -69,7 +69,7 @@ def ask_held_out(
 ) -> Iterator[Asked]:
     """Ask about ``lessons`` clips per split, and a share of that of each other setting, from real files."""
     from vidllava.backbone.answer import answer_question
-    from vidllava.backbone.generate import GenerateOptions
+    from vidllava.visuals.options import GenerateOptions
     from vidllava.visuals.question import plan_question
 
     options = GenerateOptions(max_new_tokens=64)

@@ -11,8 +11,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from vidllava.data.mixing import Mix
+from vidllava.data import Mix
 from vidllava.errors import UsageError
+from vidllava.settings import check, setting
 
 Optim = Literal["adamw_torch", "muon"]
 Scheduler = Literal["cosine", "linear", "constant"]
@@ -63,91 +64,145 @@ FIXED = (
 class TrainingSettings:
     """One run's settings. Raises UsageError naming the flag for a value that cannot be meant."""
 
-    stage: StageName | None = None
-    """What learns, how fast and from what: the figures of one stage of a recipe (`stages`)."""
-    recipe: RecipeName | None = None
-    """Whose figures; None = OneVision's, with the model's own way to read clips."""
+    mix: Mix = setting("in-batch", "How batches combine pictures and clips.", panel="Data")
+    max_bad_fraction: float = setting(
+        0.01,
+        "More unusable samples than this share (of at least 1000) end the run.",
+        panel="Data",
+        least=0,
+        most=1,
+    )
+    rope_factor: float = setting(
+        1.0,
+        "Linear RoPE scaling, on top of the model's own; longer samples fit. Saved with the model.",
+        panel="Tokens",
+        least=1,
+    )
+    pool_first: bool = setting(
+        False,
+        "Pool before the projector's last layer: less work, the same answer to rounding.",
+        panel="Model",
+    )
 
-    max_steps: int | None = None
-    """Optimizer steps; None = as many as `num_train_epochs` needs."""
-    num_train_epochs: float = 1.0
-    per_device_train_batch_size: int = 4
-    """Samples of one micro-batch."""
-    gradient_accumulation_steps: int = 1
-    """Micro-batches of one step. Within a step they are sorted by length, which saves padding."""
-    mix: Mix = "in-batch"
-    seed: int = 42
-    """Of the model's random numbers (dropout)."""
-    data_seed: int | None = None
-    """Of the order of samples; None = `seed`."""
+    stage: StageName | None = setting(
+        None,
+        "What learns, rates, picture grids and length of one stage: 1 = the projector, from captions; the "
+        "later ones everything.",
+        panel="Recipe",
+    )
+    recipe: RecipeName | None = setting(
+        None,
+        "Whose figures, and whose way to read clips; -v shows them all with their sources.",
+        panel="Recipe",
+    )
+    freeze: tuple[Module, ...] | None = setting(
+        None,
+        "Of vision,projector,llm: what does not learn; none = everything learns.",
+        panel="Recipe",
+        metavar="MODULES",
+        none="none",
+    )
 
-    learning_rate: float | None = None
-    """Of the language model, the newline vector and the head; None = the stage's, else 1e-5."""
-    vision_lr: float | None = None
-    """Of the tower; None = a fifth of `learning_rate`, or the stage's share of it."""
-    projector_lr: float | None = None
-    """None = `learning_rate`."""
-    freeze: tuple[Module, ...] | None = None
-    """What does not learn; None = what the stage or `lora` leaves out, else nothing."""
-    lora: bool = False
-    """Train low-rank additions to `lora_modules` and save them alone, with what else learns."""
-    lora_modules: tuple[Module, ...] = ("llm",)
-    lora_rank: int = 128
-    lora_alpha: float = 256.0
-    lora_dropout: float = 0.05
-    """LoRA's three: those of LLaVA-1.5's finetune_lora.sh."""
-    optim: Optim = "adamw_torch"
-    """muon: hidden matrices by Muon, the rest by AdamW; for models that start from random weights."""
-    muon_lr_scale: float = 4.0
-    """Muon's rate as a multiple of the module's AdamW rate."""
-    weight_decay: float = 0.0
-    """Not applied to biases, norms and the newline vector."""
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float | None = 1.0
-    warmup_ratio: float = 0.03
-    warmup_steps: int | None = None
-    """Instead of `warmup_ratio`."""
-    lr_scheduler_type: Scheduler = "cosine"
-    rope_factor: float = 1.0
-    """Positions are divided by it, on top of the model's own factor; saved with the model."""
-    bf16: bool = False
-    """Compute in bfloat16; weights and optimizer stay as `dtype` says."""
-    fp16: bool = False
-    """Compute in float16, with a loss scale that is found while training."""
-    dtype: WeightType = "float32"
-    """Of the weights while they learn, and of the optimizer: bfloat16 takes half, and loses small steps."""
-    gradient_checkpointing: bool = False
-    """Compute the layers again in the backward pass instead of keeping what they made."""
-    compile: bool = False
-    """Compile the layers with torch.compile."""
-    pool_first: bool = False
-    """Pool before the projector's last layer: equal to rounding, for less work."""
+    max_steps: int | None = setting(None, "Optimizer steps, instead of epochs.", panel="Steps", least=1)
+    num_train_epochs: float = setting(1.0, "How often the data is shown.", panel="Steps")
+    per_device_train_batch_size: int = setting(4, "Samples of one micro-batch.", panel="Steps", least=1)
+    gradient_accumulation_steps: int = setting(
+        1, "Micro-batches of one step; sorted by length, they save padding.", panel="Steps", least=1
+    )
+    eval_steps: int | None = setting(
+        None,
+        "Steps between losses of --eval-data, and one at the end; --save-steps by default, 0 = only at the "
+        "end.",
+        panel="Steps",
+        least=0,
+    )
+    per_device_eval_batch_size: int | None = setting(
+        None,
+        "Samples of one batch of --eval-data; as many as in training by default.",
+        panel="Steps",
+        least=1,
+    )
+    seed: int = setting(42, "Of the random numbers.", panel="Steps", least=0, most=2**63 - 1)
+    data_seed: int | None = setting(
+        None, "Of the order of samples; --seed by default.", panel="Steps", least=0, most=2**63 - 1
+    )
 
-    logging_steps: int = 10
-    save_steps: int = 500
-    """Steps between checkpoints; 0 = none but the final weights."""
-    save_total_limit: int | None = None
-    eval_steps: int | None = None
-    """Steps between measurements of the validation loss, and one at the end; None = `save_steps`, 0 = only
-    that at the end."""
-    per_device_eval_batch_size: int | None = None
-    """Samples of one batch of it; None = `per_device_train_batch_size`."""
-    dataloader_num_workers: int = 0
-    max_bad_fraction: float = 0.01
-    """Larger shares of unusable samples end the run (counted over at least 1000 draws)."""
-    max_nonfinite_steps: int = 5
-    """So many steps with NaN or Inf in a row end the run."""
-    report_to: tuple[Tracker, ...] = ()
-    """Trackers that get the rows of metrics too."""
+    learning_rate: float | None = setting(
+        None, "Of the language model; the stage's, or 1e-5.", panel="Learning", least=0
+    )
+    vision_lr: float | None = setting(
+        None,
+        "Of the vision tower; a fifth of --learning-rate unless a recipe says otherwise.",
+        panel="Learning",
+        least=0,
+    )
+    projector_lr: float | None = setting(None, "--learning-rate by default.", panel="Learning", least=0)
+    weight_decay: float = setting(
+        0.0, "Not of biases, norms and the newline vector.", panel="Learning", least=0
+    )
+    warmup_ratio: float = setting(
+        0.03, "Share of the steps in which the rates rise.", panel="Learning", least=0, most=1
+    )
+    warmup_steps: int | None = setting(None, "Steps of it, instead of the share.", panel="Learning", least=0)
+    optim: Optim = setting(
+        "adamw_torch", "muon suits models that start from random weights.", panel="Learning"
+    )
+    muon_lr_scale: float = setting(
+        4.0, "Muon's rate as a multiple of the module's.", panel="Learning", least=0
+    )
+    lr_scheduler_type: Scheduler = setting("cosine", "How the rates fall afterwards.", panel="Learning")
+    max_grad_norm: float | None = setting(
+        1.0, "Longer gradients are shortened; 0 = never.", panel="Learning", none="0"
+    )
+    adam_beta1: float = setting(0.9, panel="Learning", least=0, most=1)
+    adam_beta2: float = setting(0.999, panel="Learning", least=0, most=1)
+    adam_epsilon: float = setting(1e-8, panel="Learning", least=0)
+    max_nonfinite_steps: int = setting(
+        5, "So many NaN or Inf steps in a row end the run.", panel="Learning", least=1
+    )
+
+    # Rank, alpha and dropout: those of LLaVA-1.5's finetune_lora.sh.
+    lora: bool = setting(
+        False, "Train low-rank additions and the projector, and save only these (needs peft).", panel="LoRA"
+    )
+    lora_modules: tuple[Module, ...] = setting(
+        ("llm",), "Of vision,projector,llm: what gets additions.", panel="LoRA", metavar="MODULES"
+    )
+    lora_rank: int = setting(128, "Of the additions.", panel="LoRA", least=1)
+    lora_alpha: float = setting(256.0, "Alpha over rank is their scale.", panel="LoRA", least=0)
+    lora_dropout: float = setting(
+        0.05, "Share of their inputs that is dropped.", panel="LoRA", least=0, most=1
+    )
+
+    logging_steps: int = setting(10, "Steps between lines of metrics.jsonl.", panel="Output", least=1)
+    save_steps: int = setting(
+        500, "Steps between checkpoints, and one at the end; 0 = none.", panel="Output", least=0
+    )
+    save_total_limit: int | None = setting(None, "Keep so many checkpoints.", panel="Output", least=1)
+    report_to: tuple[Tracker, ...] = setting(
+        (), "Of tensorboard,wandb: who gets the metrics too.", panel="Output", metavar="TRACKERS"
+    )
+
+    dtype: WeightType = setting(
+        "float32",
+        "Of the weights while they learn. bfloat16 takes half the memory and loses small steps.",
+        panel="Machine",
+    )
+    bf16: bool = setting(False, "Compute in bfloat16 (GPU).", panel="Machine")
+    fp16: bool = setting(False, "Compute in float16 with a loss scale (older GPUs).", panel="Machine")
+    gradient_checkpointing: bool = setting(
+        False, "Compute layers twice instead of keeping what they made.", panel="Machine"
+    )
+    compile: bool = setting(False, "Compile the layers with torch.compile.", panel="Machine")
+    dataloader_num_workers: int = setting(
+        0, "Processes that decode ahead; 0 = none.", panel="Machine", least=0
+    )
 
     def __post_init__(self) -> None:
         if self.freeze is not None:
             object.__setattr__(self, "freeze", _modules("--freeze", self.freeze))
         object.__setattr__(self, "lora_modules", _modules("--lora-modules", self.lora_modules))
-        self._check_numbers()
-        self._check_words()
+        check(self, "see vidllava finetune --help")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UsageError(
                 "--max-grad-norm", f"must be above 0, got {self.max_grad_norm}", "omit it for no clipping"
@@ -166,19 +221,6 @@ class TrainingSettings:
             raise UsageError("--fp16", f"does not go with --dtype {self.dtype}", "--bf16, or --dtype float32")
         if self.lora:
             self._check_lora()
-
-    def _check_numbers(self) -> None:
-        for name, low, high in _BOUNDS:
-            if getattr(self, name) is not None:
-                _check(name, getattr(self, name), low, high)
-
-    def _check_words(self) -> None:
-        for name, kind in _CHOICES:
-            value, known = getattr(self, name), get_args(kind)
-            for word in value if isinstance(value, tuple) else (value,):
-                if word is not None and word not in known:
-                    flag = "--" + name.replace("_", "-")
-                    raise UsageError(flag, f"{word!r} is unknown", "one of " + ", ".join(known))
 
     def _check_lora(self) -> None:
         """What learns in full beside the adapters is saved with them: that should be small."""
@@ -227,40 +269,9 @@ class TrainingSettings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-_BOUNDS: tuple[tuple[str, float, float], ...] = (
-    *((name, 1, math.inf) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")),
-    *((name, 1, math.inf) for name in ("logging_steps", "max_steps", "save_total_limit")),
-    *((name, 1, math.inf) for name in ("max_nonfinite_steps", "lora_rank", "rope_factor")),
-    *((name, 0, math.inf) for name in ("save_steps", "dataloader_num_workers", "warmup_steps", "eval_steps")),
-    ("per_device_eval_batch_size", 1, math.inf),
-    *((name, 0, 2**63 - 1) for name in ("seed", "data_seed")),
-    *((name, 0, math.inf) for name in ("learning_rate", "vision_lr", "projector_lr", "weight_decay")),
-    *((name, 0, math.inf) for name in ("adam_epsilon", "muon_lr_scale", "lora_alpha")),
-    *((name, 0, 1) for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "max_bad_fraction")),
-    ("lora_dropout", 0, 1),
-)
-_CHOICES: tuple[tuple[str, Any], ...] = (
-    ("stage", StageName),
-    ("recipe", RecipeName),
-    ("mix", Mix),
-    ("optim", Optim),
-    ("lr_scheduler_type", Scheduler),
-    ("dtype", WeightType),
-    ("report_to", Tracker),
-)
-
-
 def _modules(flag: str, names: tuple[str, ...]) -> tuple[Module, ...]:
     """The named modules in their usual order. Raises UsageError for a name that is no module's."""
     for name in names:
         if name not in MODULES:
             raise UsageError(flag, f"{name!r} is no module", "of " + ", ".join(MODULES))
     return tuple(module for module in MODULES if module in names)
-
-
-def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
-    if not low <= value <= high or value == math.inf:
-        bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise UsageError(
-            "--" + name.replace("_", "-"), f"must be {bound}, got {value}", "see vidllava finetune --help"
-        )

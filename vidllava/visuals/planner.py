@@ -27,6 +27,7 @@ from vidllava.prompting.layout import (
     video_layout,
     whole_layout,
 )
+from vidllava.visuals.options import PoolingOptions
 from vidllava.visuals.presets import PRESETS, Preset
 
 
@@ -66,23 +67,6 @@ class Pooling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolingOptions:
-    """The pooling that was asked for; None takes the preset's value."""
-
-    pool_stride: int | None = None
-    pool_mode: PoolMode | None = None
-    newline_mode: NewlineMode | None = None
-
-    def pooling(self, preset: Preset) -> Pooling:
-        """That of ``preset``, with whatever was asked for."""
-        return Pooling(
-            mode=self.pool_mode or preset.pool_mode,
-            stride=preset.pool_stride if self.pool_stride is None else self.pool_stride,
-            newline=self.newline_mode or preset.newline_mode,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class VisualPlanner:
     """How the visuals of one run are planned: the frames seen of a clip, and the rows of each visual."""
 
@@ -106,7 +90,7 @@ class VisualPlanner:
         request = request or SamplingRequest(num_frames=preset.num_frames, rule=preset.sampling_rule)
         return cls(
             settings=settings,
-            pooling=(asked or PoolingOptions()).pooling(preset),
+            pooling=_pooling(asked or PoolingOptions(), preset),
             request=_spread(request, sampling or preset.sampling),
         )
 
@@ -172,3 +156,12 @@ def named_preset(name: str | None) -> Preset | None:
     if name not in PRESETS:
         raise UsageError(f"--preset {name}", "no such preset", f"one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def _pooling(asked: PoolingOptions, preset: Preset) -> Pooling:
+    """That of ``preset``, with whatever was asked for."""
+    return Pooling(
+        mode=asked.pool_mode or preset.pool_mode,
+        stride=preset.pool_stride if asked.pool_stride is None else asked.pool_stride,
+        newline=asked.newline_mode or preset.newline_mode,
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from vidllava.media.frames import FramePlan
 from vidllava.media.picture import CONTAINER, folder_info
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.media.timeline import Sampling, SamplingRequest
-from vidllava.prompting.budget import RopeFactor, TokenBudget, budget
+from vidllava.media.timeline import SamplingRequest
+from vidllava.prompting.budget import TokenBudget, budget
 from vidllava.prompting.conversation import (
     TEMPLATES,
     Encoder,
@@ -36,36 +36,11 @@ from vidllava.prompting.conversation import (
     without_marks,
 )
 from vidllava.prompting.layout import VisualLayout
-from vidllava.visuals.planner import ModelSettings, PoolingOptions, VisualPlanner, named_preset
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.planner import ModelSettings, VisualPlanner, named_preset
 
 # Options that choose frames of a clip, and say nothing of pictures.
 _OF_CLIPS = ("num_frames", "fps", "max_frames", "sampling", "keyframes", "start_seconds", "end_seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskOptions(PoolingOptions):
-    """How media and question become tokens; None takes the preset's value."""
-
-    num_frames: int | None = None
-    fps: float | None = None
-    max_frames: int | None = None
-    sampling: Sampling | None = None
-    """Whether a number of frames is even in time or by index."""
-    keyframes: Literal["nearest"] | None = None
-    """The key frame nearest to each instant: cheap to decode, and not quite the frame asked for."""
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    frame_rate: float | None = None
-    """Pictures a second of a folder of pictures."""
-    video_backend: str | None = None
-    preset: str | None = None
-    """The settings of a source system, where they should differ from the model's own."""
-    rope_factor: RopeFactor = "auto"
-    context_limit: int | None = None
-    """Trained context to count with, in tokens."""
-    time_instruction: bool = False
-    """Tell the model each frame's time (LLaVA-Video's sentence)."""
-    system: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,6 @@ from vidllava.backbone.memory import OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import EncodedVisuals, StageClock, see
-from vidllava.backbone.settings import GenerateOptions
 from vidllava.bench.frames.memory import PeakMemory
 from vidllava.bench.frames.request import Cell, Failure, FramesRequest, Planned, plan_cell
 from vidllava.bench.frames.sharing import ProbedOnce, Saved, Shared, see_once
@@ -31,7 +30,8 @@ from vidllava.errors import MediaError, ResourceError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score
 from vidllava.media.sampler import IN_PROCESS, Sampler
-from vidllava.visuals.question import AskOptions, visual_planner
+from vidllava.visuals.options import AskOptions, GenerateOptions
+from vidllava.visuals.question import visual_planner
 
 BLIND = "blind"
 # Conditions that change a result or its time; the commit does not, on its own.

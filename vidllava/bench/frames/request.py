@@ -19,7 +19,8 @@ from vidllava.media.sampler import Sampler
 from vidllava.media.timeline import parse_rate
 from vidllava.prompting.budget import OverBudget, RopeFactor, TokenBudget, parse_rope_factor
 from vidllava.prompting.layout import PoolMode
-from vidllava.visuals.question import AskOptions, Question, plan_question, row_options
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.question import Question, plan_question, row_options
 
 MOST_FRAMES, MOST_FPS, MOST_CELLS = 100_000, 1000.0, 10_000
 DEFAULT_NUM_FRAMES = (2, 4, 8, 16, 32)
