@@ -12,7 +12,7 @@ import typer
 
 from vidllava.cli import options
 from vidllava.cli.asking import Weights
-from vidllava.cli.bench_ask import RandomWeights
+from vidllava.cli.bench_output import RandomWeights
 from vidllava.cli.options import option_of, spread
 from vidllava.cli.words import named_question
 from vidllava.prompting.layout import NewlineMode

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidllava.bench.frames.request import FramesRequest
-from vidllava.bench.row_file import Row, RowFile
+from vidllava.bench.rows import Row, RowFile
 from vidllava.cli.asking import Weights
-from vidllava.cli.bench_ask import open_measured
-from vidllava.cli.bench_output import show
+from vidllava.cli.bench_output import open_measured, show
 from vidllava.cli.console import Console, counted
 from vidllava.cli.outputs import check_folder
 from vidllava.cli.progress import BatchProgress

@@ -1,4 +1,4 @@
-"""Where the rows of a benchmark go: a file that grows, standard output, and a table on stderr.
+"""What all benchmarks share: the model that is measured, and where rows go: a file, stdout, a table.
 
 with RowOutput(console, output, as_json=False) as out:
     out.append(row)
@@ -11,13 +11,17 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vidllava.bench.row_file import RowFile, encoded
+from vidllava.bench.rows import RowFile, encoded
+from vidllava.cli.asking import Weights
 from vidllava.cli.console import Console
 from vidllava.files.writing import refuse_inputs
+
+if TYPE_CHECKING:
+    from vidllava.backbone.model import Backbone
 
 Output = Annotated[
     Path | None,
@@ -27,6 +31,14 @@ Output = Annotated[
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="The rows on stdout, a JSON line each.", rich_help_panel="Output")
+]
+RandomWeights = Annotated[
+    Literal["checkpoint", "random"],
+    typer.Option(
+        "--weights",
+        help="random: measure a model's cost without its checkpoint. Its answers mean nothing.",
+        rich_help_panel="Model",
+    ),
 ]
 Repeats = Annotated[
     int, typer.Option(min=1, help="Rounds; the table shows medians.", rich_help_panel="Rounds")
@@ -90,3 +102,35 @@ def show(console: Console, lines: Sequence[Sequence[str]], legend: Sequence[str]
         console.reply("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for line in legend:
         console.reply(line)
+
+
+def open_measured(
+    shown: str, weights: Weights, kind: Literal["checkpoint", "random"]
+) -> tuple[Backbone, dict[str, Any]]:
+    """The model named ``shown``, on as many threads as suit it; names, number format and conditions."""
+    import torch
+
+    from vidllava.backbone.load import choose_threads
+    from vidllava.bench.models import open_model
+    from vidllava.bench.rows import conditions
+    from vidllava.kernels.dispatch import choose
+
+    backbone = open_model(
+        shown,
+        weights=kind,
+        device=weights.device,
+        dtype=weights.dtype,
+        attn_implementation=weights.attn_implementation,
+        revision=weights.revision,
+        pool_first=weights.pool_first,
+    )
+    torch.set_num_threads(choose_threads(backbone) or torch.get_num_threads())
+    told = {
+        "model": shown,
+        "weights": kind,
+        "pool_first": weights.pool_first,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "attn_implementation": weights.attn_implementation,
+        "kernels": choose(backbone.device)[0],
+    }
+    return backbone, told | conditions(backbone.device, threads=torch.get_num_threads())

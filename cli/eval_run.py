@@ -276,7 +276,7 @@ def _conditions(evaluating: bounds.Evaluating, asker: EvalAsker, settings: str) 
     import torch
 
     from vidllava.backbone.load import choose_device
-    from vidllava.bench.conditions import conditions, moment
+    from vidllava.bench.rows import conditions, moment
 
     weights, data = asker.flags.weights, evaluating.data
     device, _ = choose_device(weights.device)

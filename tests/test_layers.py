@@ -74,7 +74,7 @@ RESERVED = {
     "torchcodec": ("vidllava.media", "vidllava.bench"),
     "transformers": (
         "vidllava.backbone",
-        "vidllava.bench.paths",
+        "vidllava.bench.operations",
         "vidllava.bench.models",
         "vidllava.bench.ask",
     ),

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vidllava.bench.check import _judge, _spread, check, same_work
-from vidllava.bench.kernel_request import KernelRequest
-from vidllava.bench.paths import (
-    NAMES,
-    Path,
+from vidllava.bench.kernel_cases import MODELS, Case, KernelRequest, cases, rotate_case, splice_case
+from vidllava.bench.operations import (
+    BASELINES,
+    Operation,
     baselines,
     call_of,
     make_constants,
@@ -23,7 +23,6 @@ from vidllava.bench.paths import (
     unused,
     why_not,
 )
-from vidllava.bench.shapes import MODELS, Case, cases, rotate_case, splice_case
 
 CPU = torch.device("cpu")
 SPLICE, ROTATE = splice_case(MODELS["nano"], 3), rotate_case(MODELS["nano"], 3)
@@ -82,7 +81,7 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 def test_a_fault_is_seen(case: Case, name: str):
     plant, word = FAULTS[name]
     constants, inputs, path = parts(case)
-    wrong: Path = lambda leaves: (plant(path(leaves)[0]), *path(leaves)[1:])  # noqa: E731
+    wrong: Operation = lambda leaves: (plant(path(leaves)[0]), *path(leaves)[1:])  # noqa: E731
     fault = check(case, wrong, constants, inputs).fault
     assert fault is not None
     assert word in fault
@@ -144,7 +143,7 @@ def test_other_work_is_seen(case: Case):
 def test_what_transformers_cannot_do_is_said():
     constants, inputs, _ = parts(GRID)
     found = baselines(GRID, constants, inputs, compiled=False)
-    assert [one.name for one in found] == list(NAMES)
+    assert [one.name for one in found] == list(BASELINES)
     assert all(one.path is None and one.reason for one in found)
     assert "one newline" in str(found[0].reason)
 

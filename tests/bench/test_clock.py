@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.bench.fake_cuda import Device
-from vidllava.bench import clock, cuda_clock
+from vidllava.bench import clock
 
 
 class Clock:
@@ -66,13 +66,13 @@ def test_a_fast_call_is_repeated_within_a_sample(made_up: Clock):
 
 @pytest.mark.parametrize("size", [1, 1 << 20, 54_781_952, (256 << 20) - 1])
 def test_buffers_together_are_larger_than_the_cache_or_as_many_as_may_be(size: int):
-    number = cuda_clock.num_buffer_sets(size)
-    assert number == cuda_clock.MOST_SETS or (number - 1) * size < cuda_clock.COLD_BYTES <= number * size
-    assert 1 <= number <= cuda_clock.MOST_SETS
+    number = clock.num_buffer_sets(size)
+    assert number == clock.MOST_SETS or (number - 1) * size < clock.COLD_BYTES <= number * size
+    assert 1 <= number <= clock.MOST_SETS
 
 
 def test_buffers_that_are_larger_alone_are_one_set():
-    assert cuda_clock.num_buffer_sets(256 << 20) == cuda_clock.num_buffer_sets(875 << 20) == 1
+    assert clock.num_buffer_sets(256 << 20) == clock.num_buffer_sets(875 << 20) == 1
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 def test_a_graph_is_timed_for_one_call_and_without_its_launch(device: Device):
     calls = {"ours": [device.call(2.0, 0.5)] * 4, "copy": [device.call(1.0, 0.5)] * 4}
-    times = cuda_clock.time_on_cuda(
+    times = clock.time_on_cuda(
         calls,
         captured=["ours", "copy"],
         launched=["ours"],
@@ -98,7 +98,7 @@ def test_a_graph_is_timed_for_one_call_and_without_its_launch(device: Device):
 
 def test_what_waits_for_the_host_is_timed_with_events(device: Device):
     calls = {"theirs": [device.call(2.0, 0.5, waits=True)] * 2}
-    times = cuda_clock.time_on_cuda(
+    times = clock.time_on_cuda(
         calls,
         captured=["theirs"],
         launched=[],

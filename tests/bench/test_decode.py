@@ -9,8 +9,7 @@ import pytest
 
 from tests.clips import write_clip
 from vidllava.bench import decode
-from vidllava.bench.decode import PACKAGES, READERS
-from vidllava.bench.decode_one import num_wrong, thinned
+from vidllava.bench.decode import PACKAGES, READERS, num_wrong, thinned
 
 
 @pytest.fixture(scope="module")

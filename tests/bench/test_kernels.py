@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.bench.fake_cuda import Device
-from vidllava.bench import cuda_clock, kernels
-from vidllava.bench.kernel_request import KernelRequest
+from vidllava.bench import clock, kernels
+from vidllava.bench.kernel_cases import KernelRequest
 from vidllava.bench.kernels import KernelBench, copying, peak_bytes
 
 QUICK = {"models": ("nano",), "num_frames": (1,), "odd": False, "share": False, "num_samples": 4}
@@ -60,9 +60,9 @@ def test_on_cuda_ours_stands_in_a_graph_and_what_waits_between_events(monkeypatc
     bench = KernelBench(request, torch.device("cpu"))
     device = Device.instead_of_cuda(monkeypatch)
     bench._stream = device.stream
-    monkeypatch.setattr(cuda_clock, "COLD_BYTES", 1 << 20)
+    monkeypatch.setattr(clock, "COLD_BYTES", 1 << 20)
     monkeypatch.setattr(kernels, "GIBIBYTE", 1 << 10)
-    monkeypatch.setattr(cuda_clock, "WARM_UPS", 2)
+    monkeypatch.setattr(clock, "CUDA_WARM_UPS", 2)
     plain = kernels.call_of
 
     def ticking(path, direction, inputs):

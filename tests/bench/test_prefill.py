@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vidllava.bench import prefill
-from vidllava.bench.kernel_request import KernelRequest
-from vidllava.bench.prefill import Prefills, language_flops, tower_flops
-from vidllava.bench.shapes import MODELS, ModelSizes, cases, rotate_case, splice_case
+from vidllava.bench import models
+from vidllava.bench.kernel_cases import MODELS, KernelRequest, ModelSizes, cases, rotate_case, splice_case
+from vidllava.bench.models import Prefills, language_flops, tower_flops
 
 CPU = torch.device("cpu")
 
@@ -39,7 +38,7 @@ def test_nano_is_measured_whole_and_once(monkeypatch: pytest.MonkeyPatch):
 
 def test_of_a_larger_model_one_layer_of_each_kind_is_measured(monkeypatch: pytest.MonkeyPatch):
     small = ModelSizes(**{**vars(MODELS["nano"]), "name": "small", "layers": 100, "tower_layers": 50})
-    monkeypatch.setitem(prefill.MODELS, "small", small)
+    monkeypatch.setitem(models.MODELS, "small", small)
     found = Prefills(CPU, threads=1).of(splice_case(small, 2), torch.float32)
     whole = Prefills(CPU, threads=1).of(splice_case(MODELS["nano"], 2), torch.float32)
     assert found is not None
@@ -50,7 +49,7 @@ def test_of_a_larger_model_one_layer_of_each_kind_is_measured(monkeypatch: pytes
 
 
 def test_what_would_take_long_is_computed_and_that_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(prefill, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(models, "MOST_SECONDS", 0.0)
     monkeypatch.setattr(Prefills, "_rate", lambda self, dtype: 1e9)
     case = splice_case(MODELS["7b"], 128)
     found = Prefills(CPU, threads=1).of(case, torch.float32)

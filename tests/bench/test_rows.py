@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from vidllava.bench.check import Checked
+from vidllava.bench.check import CheckResult
 from vidllava.bench.clock import Timing, timing
-from vidllava.bench.conditions import commit_of
-from vidllava.bench.kernel_request import (
+from vidllava.bench.kernel_cases import (
+    MODELS,
     KernelRequest,
-    flags_of,
     parse_counts,
     parse_request,
     parse_words,
-    run_fresh,
+    rotate_case,
+    splice_case,
 )
 from vidllava.bench.kernel_rows import Measured, Subject, table_lines, to_row
-from vidllava.bench.paths import NAMES
-from vidllava.bench.prefill import Prefill
-from vidllava.bench.row_file import RowFile
-from vidllava.bench.shapes import MODELS, rotate_case, splice_case
+from vidllava.bench.models import Prefill
+from vidllava.bench.operations import BASELINES
+from vidllava.bench.rows import RowFile, commit_of
+from vidllava.cli.bench_kernels import flags_of, run_fresh
 from vidllava.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONDITIONS = {"device": "a device", "threads": 1, "commit": "abc"}
-RIGHT = Checked(None, "float64", 1e-7)
+RIGHT = CheckResult(None, "float64", 1e-7)
 
 
 def flat(ms: float) -> Timing:
@@ -103,10 +103,10 @@ def test_a_ratio_compares_one_clock():
 
 
 def test_a_wrong_result_has_no_time():
-    found = row(subject(), times={}, reasons={}, clocks=(), checked=Checked("q: off", "float64", 0.1))
+    found = row(subject(), times={}, reasons={}, clocks=(), checked=CheckResult("q: off", "float64", 0.1))
     assert found["check"]["fault"] == "q: off"
     figures = ("p10_ms", "p50_ms", "p90_ms", "gb_per_second", "copy_share", "end_to_end_share")
-    assert all(found[name] is None for name in (*figures, *(f"ratio_{name}" for name in NAMES)))
+    assert all(found[name] is None for name in (*figures, *(f"ratio_{name}" for name in BASELINES)))
     assert "WRONG" in "\n".join(table_lines([found]))
 
 

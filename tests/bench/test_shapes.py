@@ -9,9 +9,16 @@ import pytest
 
 import vidllava.nano
 from vidllava.backbone.memory import free_bytes
-from vidllava.bench.kernel_request import KernelRequest
-from vidllava.bench.prefill import bytes_needed, why_skipped
-from vidllava.bench.shapes import MODELS, bytes_moved, cases, rotate_case, splice_case
+from vidllava.bench.kernel_cases import (
+    MODELS,
+    KernelRequest,
+    bytes_moved,
+    bytes_needed,
+    cases,
+    rotate_case,
+    splice_case,
+    why_skipped,
+)
 
 
 def test_nano_has_the_sizes_of_its_weights():

@@ -1,7 +1,7 @@
-"""Is the result right, on the very shape that will be timed? Judged in float64, before any time is taken.
+"""Judge a result in float64, on the very shape that will be timed, before any time is taken.
 
 The operators run on the whole shape. Channels (splice) and heads (rotate) do not meet, so for a large shape
-the float64 reference computes some of them, over every row: `Checked` says how many. The rule is that of the
+the float64 reference computes some of them, over every row: the result says how many. The rule is that of the
 tests: at most twice the largest error of the plain chain in the same dtype, and 1.25 times its rms error.
 """
 
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidllava.bench.paths import FACTOR, Constants, Inputs, Path, gradients
-from vidllava.bench.shapes import Case
+from vidllava.bench.kernel_cases import Case
+from vidllava.bench.operations import FACTOR, Constants, Inputs, Operation, gradients
 from vidllava.kernels import BLOCK_FIELDS, rotary_tables
 from vidllava.kernels.reference import rotate_reference, splice_reference
 
@@ -28,7 +28,7 @@ OTHERS_EPS = 16
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """``fault`` is None for a right result."""
 
     fault: str | None
@@ -37,7 +37,7 @@ class Checked:
     """Largest error over the largest value of the truth."""
 
 
-def check(case: Case, path: Path, constants: Constants, inputs: Inputs) -> Checked:
+def check(case: Case, path: Operation, constants: Constants, inputs: Inputs) -> CheckResult:
     """Outputs and gradients of ``path`` against the reference; and twice the same, and no input changed."""
     before = [tensor.detach().clone() for tensor in (*inputs.leaves, *inputs.upstream)]
     outputs = path(inputs.leaves)
@@ -64,10 +64,10 @@ def check(case: Case, path: Path, constants: Constants, inputs: Inputs) -> Check
         fault, error = _judge(part, plain, true)
         worst = max(worst, error)
         faults += [f"{name}: {fault}"] if fault else []
-    return Checked("; ".join(faults) or None, against, worst)
+    return CheckResult("; ".join(faults) or None, against, worst)
 
 
-def no_sync(path: Path, inputs: Inputs) -> str | None:
+def no_sync(path: Operation, inputs: Inputs) -> str | None:
     """On CUDA: what of ``path`` waits for the host; None if nothing does."""
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -79,7 +79,7 @@ def no_sync(path: Path, inputs: Inputs) -> str | None:
     return None
 
 
-def same_work(ours: Path, theirs: Path, inputs: Inputs) -> str | None:
+def same_work(ours: Operation, theirs: Operation, inputs: Inputs) -> str | None:
     """Does another path compute the same? What differs, or None: a ratio to other work would mean nothing."""
     results = []
     for path in (ours, theirs):

@@ -5,32 +5,122 @@
 From file to [N, H, W, 3] RGB in memory at native size, in a fresh process for each figure. Time is counted
 after the imports; probing, opening and converting are in it; CPU seconds are of all threads. Rounds are
 interleaved, reader after reader and then again, so that a busy minute hits all alike. Where a frame is wrong
-there is no figure.
+there is no figure. The fresh process prints one JSON object:
+
+    python -m vidllava.bench.decode READER FILE FRAME,FRAME,... REFERENCE
+
+The reader ``reference`` writes REFERENCE: a thinned copy of each wanted frame of a sequential decode and of
+its two neighbours. A frame counts as right if it is as close to its own copy as rounding allows (another
+library's colour conversion) and closer to no neighbour: late by one frame is wrong.
 """
+# Libraries are imported where they are used: the peak memory of a reading is that of its reader alone.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.video.stream import VideoStream
 
-from vidllava.media.probe import probe
+from vidllava.bench.rows import Row, moment, version
 
 Pictures = Sequence[npt.NDArray[np.uint8]]
-Reader = Callable[[str, list[int]], Pictures]
+Levels = npt.NDArray[np.int16]
+THIN = 8  # every so many pixels of both axes are compared
+ROUNDING = 2.0  # levels of 255 that two conversions of one frame may differ by, on average
+SECONDS = 600  # of one reading: more is a reader that hangs
+REFERENCE = "decord"  # whose CPU time the table counts in
+LEGEND = (
+    "cells: wall seconds / CPU seconds of all threads, medians; from the file to RGB at full size",
+    f"in brackets: CPU seconds as a share of {REFERENCE}'s; less is better; wrong frames have no figure",
+    "not here: the reader is not installed; failed: the rows (--json, -o) say why",
+)
+
+
+def measure(
+    paths: Sequence[Path], *, num_frames: Sequence[int], readers: Sequence[str], repeats: int
+) -> Iterator[Row]:
+    """A row for each reading. Raises MediaError for a clip that ours cannot read either."""
+    from vidllava.media.probe import probe
+
+    for path in paths:
+        available = probe(path).num_frames
+        for count in dict.fromkeys(min(wanted, available) for wanted in num_frames):
+            indices = np.linspace(0, available - 1, count).round().astype(int).tolist()
+            with tempfile.TemporaryDirectory() as folder:
+                reference = Path(folder) / "reference.npy"
+                _in_a_fresh_process("reference", path, indices, reference)
+                for number in range(repeats):
+                    for reader in readers:
+                        found = _in_a_fresh_process(reader, path, indices, reference)
+                        yield _row(path, count, reader, number, found)
+
+
+def _row(path: Path, num_frames: int, reader: str, number: int, found: Row) -> Row:
+    return {
+        "clip": path.name,
+        "num_frames": num_frames,
+        "reader": reader,
+        "version": version(PACKAGES[reader]),
+        "round": number,
+        **found,
+        "cpu_count": os.cpu_count(),
+        **moment(),
+    }
+
+
+def _in_a_fresh_process(reader: str, path: Path, indices: list[int], reference: Path) -> Row:
+    numbers = ",".join(map(str, indices))
+    command = [sys.executable, "-m", "vidllava.bench.decode", reader, str(path), numbers, str(reference)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"did not end within {SECONDS} s"}
+    if done.returncode:
+        return {"failed": f"exit {done.returncode}: {done.stderr.strip()[-200:]}"}
+    lines = done.stdout.splitlines()
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
+def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Medians for people, the heading first: wall / CPU seconds of each reader, its share of decord's CPU."""
+    readers = list(dict.fromkeys(row["reader"] for row in rows))
+    lines: list[tuple[str, ...]] = [("clip", "frames", *readers)]
+    for clip, count in dict.fromkeys((row["clip"], row["num_frames"]) for row in rows):
+        cell = [row for row in rows if (row["clip"], row["num_frames"]) == (clip, count)]
+        theirs = _median([row for row in cell if row["reader"] == REFERENCE], "cpu_s")
+        shown = [_cell([row for row in cell if row["reader"] == reader], theirs) for reader in readers]
+        lines.append((clip, str(count), *shown))
+    return lines
+
+
+def _cell(rows: Sequence[Row], theirs: float | None) -> str:
+    wall, cpu = _median(rows, "wall_s"), _median(rows, "cpu_s")
+    if wall is None or cpu is None:
+        return _why_not(rows)
+    share = f" ({cpu / theirs:.2f})" if theirs else ""
+    return f"{wall:.2f} / {cpu:.2f}{share}"
+
+
+def _median(rows: Sequence[Row], key: str) -> float | None:
+    values = [row[key] for row in rows if row.get("wrong") == 0]
+    return median(values) if values else None
+
+
+def _why_not(rows: Sequence[Row]) -> str:
+    wrong = [row["wrong"] for row in rows if row.get("wrong")]
+    if wrong:
+        return f"{max(wrong)} frames wrong"
+    return "not here" if any("skipped" in row for row in rows) else "failed"
 
 
 def with_vidllava(path: str, indices: list[int], *, threads: int | None = None) -> Pictures:
@@ -45,11 +135,6 @@ def with_vidllava(path: str, indices: list[int], *, threads: int | None = None) 
     info = probe(path)
     times = tuple(float(info.frame_times[index]) for index in indices)
     return list(decode(info, FramePlan(times, tuple(indices), times, "benchmark")).pixels)
-
-
-def with_one_thread(path: str, indices: list[int]) -> Pictures:
-    """Ours on one thread."""
-    return with_vidllava(path, indices, threads=1)
 
 
 def with_decord(path: str, indices: list[int]) -> Pictures:
@@ -97,9 +182,9 @@ def with_torchcodec(path: str, indices: list[int]) -> Pictures:
     return list(decoder.get_frames_at(indices).data.numpy())
 
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[str, list[int]], Pictures]] = {
     "vidllava": with_vidllava,
-    "vidllava-1-thread": with_one_thread,
+    "vidllava-1-thread": partial(with_vidllava, threads=1),
     "decord": with_decord,
     "pyav": with_pyav,
     "opencv": with_opencv,
@@ -115,102 +200,69 @@ PACKAGES = {
 }
 
 
-Row = dict[str, Any]
-SECONDS = 600  # of one reading: more is a reader that hangs
-REFERENCE = "decord"  # whose CPU time the table counts in
-LEGEND = (
-    "cells: wall seconds / CPU seconds of all threads, medians; from the file to RGB at full size",
-    f"in brackets: CPU seconds as a share of {REFERENCE}'s; less is better; wrong frames have no figure",
-    "not here: the reader is not installed; failed: the rows (--json, -o) say why",
-)
+def thinned(picture: npt.NDArray[np.uint8]) -> Levels:
+    """A copy of some pixels, signed, so that differences can be taken."""
+    return picture[::THIN, ::THIN].astype(np.int16)
 
 
-def measure(
-    paths: Sequence[Path], *, num_frames: Sequence[int], readers: Sequence[str], repeats: int
-) -> Iterator[Row]:
-    """A row for each reading. Raises MediaError for a clip that ours cannot read either."""
-    for path in paths:
-        available = probe(path).num_frames
-        for count in dict.fromkeys(min(wanted, available) for wanted in num_frames):
-            indices = np.linspace(0, available - 1, count).round().astype(int).tolist()
-            with tempfile.TemporaryDirectory() as folder:
-                reference = Path(folder) / "reference.npy"
-                _in_a_fresh_process("reference", path, indices, reference)
-                for number in range(repeats):
-                    for reader in readers:
-                        found = _in_a_fresh_process(reader, path, indices, reference)
-                        yield _row(path, count, reader, number, found)
+def write_reference(path: str, indices: list[int], reference: Path) -> None:
+    """The frames of a sequential decode: [N, 3, h, w, 3], the middle one of three being the wanted one."""
+    from vidllava.media.convert import Converter
+    from vidllava.media.probe import probe
+    from vidllava.media.reader import Damage, read_frames
+
+    info = probe(path)
+    convert = Converter(info, None)
+    wanted = {index + step for index in indices for step in (-1, 0, 1)}
+    found = {}
+    for number, frame in enumerate(read_frames(path, info.stream_index, 1, Damage())):
+        if number in wanted:
+            found[number] = thinned(convert(frame))
+        if number > max(wanted):
+            break
+    rows = [[found.get(index + step, found[index]) for step in (-1, 0, 1)] for index in indices]
+    np.save(reference, np.array(rows))
 
 
-def _row(path: Path, num_frames: int, reader: str, number: int, found: Row) -> Row:
+def num_wrong(pictures: Pictures, reference: Levels) -> int:
+    """How many of ``pictures`` are not the frames of ``reference``; missing ones count."""
+    right = 0
+    for picture, copies in zip(pictures, reference, strict=False):
+        thin = thinned(np.asarray(picture))
+        if thin.shape != copies.shape[1:]:
+            continue
+        before, own, after = (float(np.abs(thin - copy).mean()) for copy in copies)
+        right += own <= ROUNDING and own <= min(before, after)
+    return len(reference) - right
+
+
+def read_once(reader: str, path: str, indices: list[int], reference: Path) -> Row:
+    """Wall and CPU seconds, frames that are wrong, and the process's peak memory."""
+    import resource  # not on Windows
+
+    read = READERS[reader]
+    # A first use of the reader on nothing: imports are made, what remains is the work.
+    try:
+        read(os.devnull, [0])
+    except ImportError as missing:
+        return {"skipped": str(missing).splitlines()[0][:200]}
+    except Exception:
+        pass
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        pictures = read(path, indices)
+    except Exception as fault:
+        return {"failed": f"{type(fault).__name__}: {fault}".splitlines()[0][:200]}
+    seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
-        "clip": path.name,
-        "num_frames": num_frames,
-        "reader": reader,
-        "version": _version(reader),
-        "round": number,
-        **found,
-        "cpu_count": os.cpu_count(),
-        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{key: round(value, 4) for key, value in seconds.items()},
+        "wrong": num_wrong(pictures, np.load(reference)),
+        "peak_mb": round(peak),
     }
 
 
-def _in_a_fresh_process(reader: str, path: Path, indices: list[int], reference: Path) -> Row:
-    numbers = ",".join(map(str, indices))
-    command = [sys.executable, "-m", "vidllava.bench.decode_one", reader, str(path), numbers, str(reference)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"did not end within {SECONDS} s"}
-    if done.returncode:
-        return {"failed": f"exit {done.returncode}: {done.stderr.strip()[-200:]}"}
-    lines = done.stdout.splitlines()
-    return dict(json.loads(lines[-1])) if lines else {}
-
-
-def _version(reader: str) -> str | None:
-    try:
-        return importlib.metadata.version(PACKAGES[reader])
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Medians for people, the heading first: wall / CPU seconds of each reader, its share of decord's CPU."""
-    readers = list(dict.fromkeys(row["reader"] for row in rows))
-    lines: list[tuple[str, ...]] = [("clip", "frames", *readers)]
-    for clip, count in dict.fromkeys((row["clip"], row["num_frames"]) for row in rows):
-        cell = [row for row in rows if (row["clip"], row["num_frames"]) == (clip, count)]
-        theirs = _median([row for row in cell if row["reader"] == REFERENCE], "cpu_s")
-        shown = [_cell([row for row in cell if row["reader"] == reader], theirs) for reader in readers]
-        lines.append((clip, str(count), *shown))
-    return lines
-
-
-def _cell(rows: Sequence[Row], theirs: float | None) -> str:
-    wall, cpu = _median(rows, "wall_s"), _median(rows, "cpu_s")
-    if wall is None or cpu is None:
-        return _why_not(rows)
-    share = f" ({cpu / theirs:.2f})" if theirs else ""
-    return f"{wall:.2f} / {cpu:.2f}{share}"
-
-
-def _median(rows: Sequence[Row], key: str) -> float | None:
-    values = [row[key] for row in rows if row.get("wrong") == 0]
-    return median(values) if values else None
-
-
-def _why_not(rows: Sequence[Row]) -> str:
-    wrong = [row["wrong"] for row in rows if row.get("wrong")]
-    if wrong:
-        return f"{max(wrong)} frames wrong"
-    return "not here" if any("skipped" in row for row in rows) else "failed"
-
-
 FPS, NUM_FRAMES, BITS = 30, 1800, 11
-Picture = npt.NDArray[np.uint8]
-
 # x264 as it comes; the others at quick presets, so that making them takes minutes.
 _X264 = {"preset": "medium", "crf": "23"}
 CLIPS: dict[str, tuple[str, int, int, dict[str, str]]] = {
@@ -235,7 +287,14 @@ CLIPS: dict[str, tuple[str, int, int, dict[str, str]]] = {
 
 
 def write_clip(folder: Path, name: str, *, num_frames: int = NUM_FRAMES) -> Path:
-    """The clip called ``name`` in ``folder``, made if it is not there yet."""
+    """The clip called ``name`` in ``folder``, 60 seconds, made if it is not there yet: up to minutes.
+
+    Moving texture with a little noise, so that the encoders work as they do on film; a bar code across the
+    top says which frame it is, so that no two frames are alike and a fast wrong answer is no answer.
+    """
+    import av
+    from av.video.stream import VideoStream
+
     path = folder / name
     if path.exists():
         return path
@@ -252,7 +311,7 @@ def write_clip(folder: Path, name: str, *, num_frames: int = NUM_FRAMES) -> Path
     return unfinished.rename(path)
 
 
-def pictures(width: int, height: int, num_frames: int) -> Iterator[Picture]:
+def pictures(width: int, height: int, num_frames: int) -> Iterator[npt.NDArray[np.uint8]]:
     """The frames, uint8 [height, width, 3]."""
     rng = np.random.default_rng(0)
     texture = np.clip(128 + 24 * _smooth(rng.standard_normal((height + 256, width + 512, 3))), 0, 255)
@@ -276,3 +335,17 @@ def _smooth(noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         for _ in range(3):
             noise = noise + np.roll(noise, 3, axis) + np.roll(noise, -3, axis)
     return noise / noise.std()
+
+
+def main(arguments: list[str]) -> None:
+    """One reading, as the module's docstring says."""
+    reader, path, numbers, reference = arguments
+    indices = [int(number) for number in numbers.split(",")]
+    if reader == "reference":
+        write_reference(path, indices, Path(reference))
+        return
+    print(json.dumps(read_once(reader, path, indices, Path(reference))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What does one row of `vidllava bench kernels` hold? Every field, in one place.
+"""A row of `vidllava bench kernels`, every field in one place, and the table for people.
 
 A row without a time says why: `skipped`, or `check.fault` where the result is wrong.
 """
@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from vidllava.bench.check import Checked
+from vidllava.bench.check import CheckResult
 from vidllava.bench.clock import Times, Timing
-from vidllava.bench.kernel_request import Direction
-from vidllava.bench.paths import NAMES
-from vidllava.bench.prefill import Prefill
-from vidllava.bench.row_file import Row
-from vidllava.bench.shapes import MODELS, Case, bytes_moved
+from vidllava.bench.kernel_cases import MODELS, Case, Direction, bytes_moved
+from vidllava.bench.models import Prefill
+from vidllava.bench.operations import BASELINES
+from vidllava.bench.rows import Row
 
 # A backward pass counts as two forward passes: two products for each one of theirs.
 FORWARDS = {"forward": 1, "backward": 2, "both": 3}
@@ -62,7 +61,7 @@ class Measured:
     """Why a baseline has no time."""
     clocks: Sequence[str]
     """Which clock counts: the first of these that was read."""
-    checked: Checked | None = None
+    checked: CheckResult | None = None
     skipped: str | None = None
     prefill: Prefill | None = None
     extra: Mapping[str, Any] | None = None
@@ -90,7 +89,7 @@ def to_row(subject: Subject, measured: Measured, stamp: Mapping[str, Any]) -> Ro
         "gb_per_second": None if p50 is None else _figure(num_bytes / p50 / 1e6),
         "copy_share": None if p50 is None or copy is None else _figure(copy.p50_ms / p50),
     }
-    for name in NAMES:
+    for name in BASELINES:
         row[f"ratio_{name}"] = _figure(_ratio(times, name, measured.clocks))
     row |= share(subject, p50, measured.prefill)
     row["sizes"] = {k: v for k, v in asdict(case).items() if k not in ("kernel", "name", "model")}
@@ -102,7 +101,7 @@ def to_row(subject: Subject, measured: Measured, stamp: Mapping[str, Any]) -> Ro
         name: {at: _timing(taken) for at, taken in times[name].items()}
         if name in times
         else {"reason": measured.reasons.get(name, "not measured")}
-        for name in NAMES
+        for name in BASELINES
     }
     hot = times.get("hot", {}).get("graph")
     row["hot_p50_ms"] = None if hot is None else _figure(hot.p50_ms)

@@ -1,4 +1,4 @@
-"""Are the two kernels right, and how fast are they here? One row for each shape, dtype and direction.
+"""The checks and times of both kernels on this machine, a row for each shape, dtype and direction.
 
     bench = KernelBench(KernelRequest(models=("nano",)), torch.device("cpu"))
     for row in bench.rows(done=frozenset()):
@@ -18,13 +18,13 @@ import torch
 
 from vidllava.backbone.load import DTYPES, choose_dtype, choose_kernels
 from vidllava.backbone.memory import free_bytes
-from vidllava.bench import cuda_clock
-from vidllava.bench.check import Checked, check, no_sync, same_work
+from vidllava.bench import clock
+from vidllava.bench.check import CheckResult, check, no_sync, same_work
 from vidllava.bench.clock import Times, time_on_cpu
-from vidllava.bench.conditions import conditions, moment
-from vidllava.bench.kernel_request import KernelRequest
+from vidllava.bench.kernel_cases import Case, KernelRequest, bytes_moved, cases, why_skipped
 from vidllava.bench.kernel_rows import Measured, Row, Subject, to_row
-from vidllava.bench.paths import (
+from vidllava.bench.models import Prefills
+from vidllava.bench.operations import (
     Baseline,
     Constants,
     Inputs,
@@ -34,8 +34,7 @@ from vidllava.bench.paths import (
     make_inputs,
     our_path,
 )
-from vidllava.bench.prefill import Prefills, why_skipped
-from vidllava.bench.shapes import Case, bytes_moved, cases
+from vidllava.bench.rows import conditions, moment
 from vidllava.errors import is_allocation_failure
 
 GIBIBYTE = 1 << 30
@@ -136,7 +135,7 @@ class KernelBench:
                 ),
             )
 
-    def _checked(self, case: Case, constants: Constants, inputs: Inputs) -> Checked:
+    def _checked(self, case: Case, constants: Constants, inputs: Inputs) -> CheckResult:
         path = our_path(case, constants)
         checked = check(case, path, constants, inputs)
         if self.implementation == "triton" and checked.fault is None:
@@ -166,7 +165,7 @@ class KernelBench:
         if self._stream is None:
             return 1
         num_bytes = bytes_moved(case, "forward", element_bytes=dtype.itemsize)
-        return cuda_clock.num_buffer_sets(num_bytes)
+        return clock.num_buffer_sets(num_bytes)
 
     def _time_on_cuda(
         self, subject: Subject, constants: Constants, inputs: Inputs, others: list[Baseline]
@@ -185,10 +184,10 @@ class KernelBench:
             }
             calls["copy"] = [copying(subject.num_bytes, self.device) for _ in sets]
             if subject.case.kernel == "rotate":
-                calls["hot"] = calls["ours"][:1] * cuda_clock.HOT_CALLS
+                calls["hot"] = calls["ours"][:1] * clock.HOT_CALLS
             peak = peak_bytes(calls["ours"][0])
         captures = {one.name for one in others if one.captures}
-        times = cuda_clock.time_on_cuda(
+        times = clock.time_on_cuda(
             calls,
             captured=[name for name in calls if name in {"ours", "copy", "hot"} | captures],
             launched=["ours", "transformers"],
@@ -208,7 +207,7 @@ class KernelBench:
         if self._device_copy is None:
             with torch.cuda.stream(self._stream):
                 calls = {"copy": [copying(2 * GIBIBYTE, self.device)]}
-            found = cuda_clock.time_on_cuda(
+            found = clock.time_on_cuda(
                 calls, captured=["copy"], launched=[], num_samples=20, stream=self._stream
             )
             taken = found["copy"].get("graph") or found["copy"]["events"]

@@ -25,7 +25,7 @@ from vidllava.backbone.see import EncodedVisuals, StageClock, see
 from vidllava.bench.frames.memory import PeakMemory
 from vidllava.bench.frames.request import Cell, Failure, FramesRequest, Planned, plan_cell
 from vidllava.bench.frames.sharing import ProbedOnce, Saved, Shared, see_once
-from vidllava.bench.row_file import Row
+from vidllava.bench.rows import Row
 from vidllava.errors import MediaError, ResourceError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.scoring import score

@@ -21,7 +21,7 @@ from vidllava.bench.frames.png import save
 from vidllava.bench.frames.request import FramesRequest
 from vidllava.bench.frames.summary import SECONDS, CellSummary, SweepSummary, summarise_cells
 from vidllava.bench.frames.words import cell_legend, context_word, used_factor
-from vidllava.bench.row_file import Row, encoded
+from vidllava.bench.rows import Row, encoded
 from vidllava.files.writing import write_text
 
 CELLS, TABLE, REPORT = "cells.jsonl", "rows.csv", "report.html"

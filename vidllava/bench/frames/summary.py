@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from vidllava.bench.clock import quantile
 from vidllava.bench.frames.request import Cell, factor_word
-from vidllava.bench.row_file import Row
+from vidllava.bench.rows import Row
 from vidllava.evaluation.summary import ANSWERED, Outcome, Share, Summary, summarise
 from vidllava.evaluation.texts import same
 

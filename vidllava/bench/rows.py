@@ -1,25 +1,91 @@
-"""Under which conditions was a row measured? Device, versions, commit, threads, load."""
+"""Rows of measurements: the file that they go to, and the conditions that each of them states.
+
+    with RowFile(path, overwrite=False) as file:
+        if key not in file.done:
+            file.append({"key": key, ..., **conditions(device, threads=1), **moment(device)})
+
+A file holds JSON lines, each on disk before the next is measured. A run that was cut off goes on.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import vidllava
+from vidllava.files.json_log import JsonLog
 
-SECONDS = 10
+if TYPE_CHECKING:
+    import torch
+
+Row = dict[str, Any]
+# How a row begins: of `bench kernels`, of `bench frames`.
+_BEGINS = re.compile(rb'\{("kernel": "[a-z]+", "shape": "|"key": "[0-9a-f]{16,}", "cell": ")')
+
+
+def _is_timed(row: Row) -> bool:
+    return row.get("p50_ms") is not None
+
+
+class RowFile(JsonLog):
+    """Rows that stand in the file stay; a last line that was cut off goes. Raises UsageError, ResourceError.
+
+    ``fields`` are those without which a line is no row; ``stands`` says which rows are not measured again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overwrite: bool,
+        fields: Sequence[str] = ("key", "kernel", "direction"),
+        stands: Callable[[Row], bool] = _is_timed,
+        begins: re.Pattern[bytes] = _BEGINS,
+        hint: str = "another name, or --overwrite",
+    ) -> None:
+        def check(row: Row) -> str | None:
+            is_row = all(name in row for name in fields)
+            return None if is_row else "is no row of this benchmark"
+
+        super().__init__(path, check=check, begins=begins, overwrite=overwrite, hint=hint)
+        try:
+            if overwrite:
+                self.replace([])
+        except BaseException:
+            self.close()
+            raise
+        self.done = frozenset(str(row["key"]) for row in self.records if "key" in row and stands(row))
+        """Keys of the rows that stand: of a kernel's, one that was skipped or found wrong is tried again."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """What stood there."""
+        return self.records
+
+    def append(self, row: Row) -> None:
+        """One more row, on disk when this returns. Raises ValueError for NaN, which is no figure."""
+        encoded(row)
+        super().append(row)
+
+
+def encoded(row: Row) -> str:
+    """One line. NaN is refused: it is no JSON, and no figure."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
 def conditions(device: torch.device, *, threads: int) -> dict[str, Any]:
     """What stands in every row, and decides with its shape whether a row is measured already."""
+    import torch
+
     commit, changed = commit_of(Path(vidllava.__file__).parent)
     found: dict[str, Any] = {
         "device": device_name(device),
@@ -38,19 +104,21 @@ def conditions(device: torch.device, *, threads: int) -> dict[str, Any]:
     return found
 
 
-def moment(device: torch.device) -> dict[str, Any]:
+def moment(device: torch.device | None = None) -> dict[str, Any]:
     """What differs from row to row of one run: the time, other programs' load, the clocks of a GPU."""
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
-    if device.type == "cuda":
+    if device is not None and device.type == "cuda":
         found |= nvidia_smi("clocks.sm", "clocks.mem", "power.draw")
     return found
 
 
 def device_name(device: torch.device) -> str:
     """``NVIDIA H100 80GB HBM3``, or the processor's own words."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
@@ -95,7 +163,7 @@ def _output(program: str, *arguments: str) -> str | None:
     if shutil.which(program) is None:
         return None
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

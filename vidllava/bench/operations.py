@@ -1,4 +1,4 @@
-"""The operators as they are called in a model, on inputs made up for a case.
+"""The operators as a model calls them and the same work by others, on inputs made up for a case.
 
     inputs = make_inputs(case, dtype, device, seed=0)
     call = call_of(our_path(case, dtype, device), "both", inputs)
@@ -21,21 +21,17 @@ import torch
 import torch._functorch.config
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlavaOnevisionConfig, Qwen2Config, Qwen2Model, SiglipVisionConfig, SiglipVisionModel
-from transformers.models.llava_onevision.modeling_llava_onevision import (
-    LlavaOnevisionModel,
-    LlavaOnevisionMultiModalProjector,
-)
+from transformers import LlavaOnevisionConfig, Qwen2Config
+from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding, apply_rotary_pos_emb
 
-from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.splice import pack
-from vidllava.bench.kernel_request import Direction
-from vidllava.bench.shapes import TEXT_AFTER, TEXT_BEFORE, VOCABULARY_ROWS, Case, ModelSizes
+from vidllava.bench.kernel_cases import TEXT_AFTER, TEXT_BEFORE, VOCABULARY_ROWS, Case, Direction
 from vidllava.kernels import SplicePlan, rotary_tables, rotate, splice
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 
-Path = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+Operation = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+BASELINES = ("transformers", "transformers_compiled", "liger", "flash_attn")
 FACTOR = 2.0
 PLAN_FIELDS = tuple(field.name for field in fields(SplicePlan))
 DECODE_POSITION = 6337
@@ -126,7 +122,7 @@ def make_inputs(case: Case, dtype: torch.dtype, device: torch.device, *, seed: i
     return Inputs((features.requires_grad_(), newline.requires_grad_()), (upstream,))
 
 
-def our_path(case: Case, constants: Constants, *, known_plan: bool = False) -> Path:
+def our_path(case: Case, constants: Constants, *, known_plan: bool = False) -> Operation:
     """vidllava.kernels, by the door that the backbone uses.
 
     Each call of splice gets a plan that no call has seen, since each prompt has its own: what is found out
@@ -153,7 +149,7 @@ def unused(plan: SplicePlan) -> SplicePlan:
     return fresh
 
 
-def call_of(path: Path, direction: Direction, inputs: Inputs) -> Callable[[], object]:
+def call_of(path: Operation, direction: Direction, inputs: Inputs) -> Callable[[], object]:
     """One pass in that direction. For ``backward`` the forward pass is done here, once."""
     if direction == "forward":
         return lambda: _without_gradient(path, inputs)
@@ -170,7 +166,7 @@ def gradients(outputs: tuple[Tensor, ...], inputs: Inputs, *, again: bool = Fals
     )
 
 
-def _without_gradient(path: Path, inputs: Inputs) -> object:
+def _without_gradient(path: Operation, inputs: Inputs) -> object:
     # As answers are generated here; under no_grad every view costs more, of both sides.
     with torch.inference_mode():
         return path(inputs.leaves)
@@ -190,14 +186,14 @@ def why_not(case: Case) -> str | None:
     return None
 
 
-def transformers_path(case: Case, constants: Constants) -> Path:
+def transformers_path(case: Case, constants: Constants) -> Operation:
     """The path of a case that `why_not` lets pass."""
     if case.kernel == "rotate":
         return lambda leaves: apply_rotary_pos_emb(leaves[0], leaves[1], constants.cos, constants.sin)
     return _splice_path(case, constants)
 
 
-def _splice_path(case: Case, constants: Constants) -> Path:
+def _splice_path(case: Case, constants: Constants) -> Operation:
     size = 14 * case.side
     config = LlavaOnevisionConfig(
         vision_config={"model_type": "siglip_vision_model", "image_size": size, "patch_size": 14},
@@ -246,66 +242,18 @@ def _rotary(case: Case) -> nn.Module:
     )
 
 
-def language_model(sizes: ModelSizes, num_layers: int) -> Qwen2Model:
-    """Random layers of the model's sizes, run by our rotation as in the backbone."""
-    model = Qwen2Model(
-        Qwen2Config(
-            hidden_size=sizes.width,
-            intermediate_size=sizes.mlp,
-            num_hidden_layers=num_layers,
-            num_attention_heads=sizes.q_heads,
-            num_key_value_heads=sizes.k_heads,
-            vocab_size=8,
-            rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
-        )
-    )
-    model.set_attn_implementation("sdpa")
-    fit_kernels(model)
-    return model
-
-
-def vision_tower(sizes: ModelSizes, num_layers: int) -> SiglipVisionModel:
-    """Random layers of the tower's sizes."""
-    tower = SiglipVisionModel(
-        SiglipVisionConfig(
-            hidden_size=sizes.tower_width,
-            intermediate_size=sizes.tower_mlp,
-            num_hidden_layers=num_layers,
-            num_attention_heads=sizes.tower_heads,
-            image_size=sizes.image_size,
-            patch_size=sizes.image_size // sizes.side,
-            vision_use_head=False,
-        )
-    )
-    tower.set_attn_implementation("sdpa")
-    return tower
-
-
-def projector(sizes: ModelSizes) -> nn.Module:
-    """The two linear layers between them."""
-    return LlavaOnevisionMultiModalProjector(
-        LlavaOnevisionConfig(
-            vision_config={"model_type": "siglip_vision_model", "hidden_size": sizes.tower_width},
-            text_config={"model_type": "qwen2", "hidden_size": sizes.width},
-        )
-    )
-
-
-NAMES = ("transformers", "transformers_compiled", "liger", "flash_attn")
-
-
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """A path, or the reason why there is none. ``captures``: it may stand in a CUDA graph (no host sync)."""
 
     name: str
-    path: Path | None
+    path: Operation | None
     reason: str | None = None
     captures: bool = True
 
 
 def baselines(case: Case, constants: Constants, inputs: Inputs, *, compiled: bool) -> list[Baseline]:
-    """One entry for each of NAMES."""
+    """One entry for each of BASELINES."""
     reason = why_not(case)
     # The count of placeholders is read back to the host, and so is what masked_scatter's backward needs.
     captures = case.kernel == "rotate"
@@ -318,7 +266,7 @@ def baselines(case: Case, constants: Constants, inputs: Inputs, *, compiled: boo
     return [*found, *(_fused(name, case, constants, inputs) for name in ("liger", "flash_attn"))]
 
 
-def _compiled(plain: Path, inputs: Inputs, captures: bool) -> Baseline:
+def _compiled(plain: Operation, inputs: Inputs, captures: bool) -> Baseline:
     """Compiled now, in both directions, so that no sample is a compilation."""
     name = "transformers_compiled"
     torch.compiler.reset()
@@ -326,7 +274,7 @@ def _compiled(plain: Path, inputs: Inputs, captures: bool) -> Baseline:
     torch._functorch.config.donated_buffer = False
     # transformers' check of the placeholder count breaks the graph, as it does in a model: no news.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    path: Path = torch.compile(plain, dynamic=False)
+    path: Operation = torch.compile(plain, dynamic=False)
     try:
         with torch.no_grad():
             path(inputs.leaves)
@@ -359,12 +307,12 @@ def _fused(name: str, case: Case, constants: Constants, inputs: Inputs) -> Basel
     return Baseline(name, path)
 
 
-def _liger(constants: Constants) -> Path:
+def _liger(constants: Constants) -> Operation:
     rope = importlib.import_module("liger_kernel.transformers.rope").liger_rotary_pos_emb
     return lambda leaves: rope(leaves[0], leaves[1], constants.cos, constants.sin)
 
 
-def _flash_attn(case: Case, constants: Constants) -> Path:
+def _flash_attn(case: Case, constants: Constants) -> Operation:
     """One call for each of q and k, in its layout [B, S, H, D], with tables of half the width."""
     apply = importlib.import_module("flash_attn.layers.rotary").apply_rotary_emb
     half = case.rotated // 2

@@ -1,23 +1,113 @@
-"""Which shapes are measured? The sizes of the models, and one `Case` for every shape of a kernel.
+"""What `vidllava bench kernels` is asked for, and its cases: sizes, bytes and memory, by arithmetic.
 
     cases(KernelRequest(models=("0.5b",), num_frames=(32,), ...), on_cuda=False)
 
-Pure arithmetic. Sizes: config.json of llava-hf/llava-onevision-qwen2-{0.5b,7b}-ov-hf, and of nano.
+Nothing here needs torch. Sizes: config.json of llava-hf/llava-onevision-qwen2-{0.5b,7b}-ov-hf, and of nano.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
-from vidllava.bench.kernel_request import Direction, KernelRequest
+from vidllava.errors import UsageError
 from vidllava.prompting.layout import Block, NewlineMode, PoolMode, VisualLayout, video_layout
 
+Kernel = Literal["splice", "rotate"]
+Direction = Literal["forward", "backward", "both"]
+MODEL_NAMES = ("nano", "0.5b", "7b")
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+MOST_FRAMES, MOST_SAMPLES, MOST_THREADS, MOST_PROCESSES = 4096, 100_000, 1024, 100
 # 14 tokens before the clip and 50 after it: a system line, a question and the turn's marks.
 TEXT_BEFORE, TEXT_AFTER = 14, 50
 # Text rows are gathered by id, so the rest of a vocabulary costs memory and nothing else.
 VOCABULARY_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelRequest:
+    """Which rows to measure, and how long. An empty tuple is the device's own default."""
+
+    models: tuple[str, ...] = ()
+    num_frames: tuple[int, ...] = ()
+    newline_modes: tuple[NewlineMode, ...] = ()
+    kernels: tuple[Kernel, ...] = ("splice", "rotate")
+    directions: tuple[Direction, ...] = ("forward", "backward", "both")
+    dtypes: tuple[str, ...] = ()
+    odd: bool = True
+    """Also the decode step and the shapes that kernels were found wrong at."""
+    share: bool = True
+    """Also the share of a whole prefill."""
+    compile: bool = False
+    """Also transformers' operations under torch.compile."""
+    threads: int = 1
+    num_samples: int = 100
+    row_seconds: float = 1.5
+    """On the CPU: no more samples of a row after so long. On CUDA every sample is taken."""
+    process: int = 0
+    """The number of this process among those that measure the same."""
+
+    def __post_init__(self) -> None:
+        for flag, value, most in (
+            ("--threads", self.threads, MOST_THREADS),
+            ("--samples", self.num_samples, MOST_SAMPLES),
+        ):
+            if not 1 <= value <= most:
+                raise UsageError(f"{flag} {value}", f"must be 1 to {most}", f"a number up to {most}")
+        if not 0 < self.row_seconds <= 3600:
+            raise UsageError(
+                f"--row-seconds {self.row_seconds:g}", "must be above 0 and at most 3600", "for example 1.5"
+            )
+
+
+def parse_words(flag: str, text: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """``a,b`` -> ("a", "b"), each of them allowed and once. None gives none. Raises UsageError."""
+    if text is None:
+        return ()
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in words:
+        if word not in allowed:
+            raise UsageError(f"{flag} {word!r}", "no such choice", f"one or more of {','.join(allowed)}")
+    return words
+
+
+def parse_counts(flag: str, text: str | None, most: int) -> tuple[int, ...]:
+    """``8,32`` -> (8, 32), each 1 to ``most``. None gives none. Raises UsageError."""
+    if text is None:
+        return ()
+    counts = []
+    for word in text.split(","):
+        if not word.strip().isascii() or not word.strip().isdigit() or not 1 <= int(word) <= most:
+            raise UsageError(f"{flag} {word.strip()!r}", f"must be whole numbers from 1 to {most}", "8,32")
+        counts.append(int(word))
+    return tuple(dict.fromkeys(counts))
+
+
+def parse_request(
+    *,
+    model: str | None,
+    num_frames: str | None,
+    newline_mode: str | None,
+    kernel: str | None,
+    direction: str | None,
+    dtype: str | None,
+    **others: object,
+) -> KernelRequest:
+    """The request that a command line makes; ``others`` are fields of it. Raises UsageError."""
+    lists = {
+        "models": parse_words("--model", model, MODEL_NAMES),
+        "num_frames": parse_counts("--num-frames", num_frames, MOST_FRAMES),
+        "newline_modes": parse_words(
+            "--newline-mode",
+            None if newline_mode is None else newline_mode.replace("-", "_"),  # as everywhere
+            get_args(NewlineMode),
+        ),
+        "kernels": parse_words("--kernel", kernel, get_args(Kernel)) or get_args(Kernel),
+        "directions": parse_words("--direction", direction, get_args(Direction)) or get_args(Direction),
+        "dtypes": parse_words("--dtype", dtype, DTYPE_NAMES),
+    }
+    return KernelRequest(**cast(dict, lists | others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +340,25 @@ def cells_read(block: Block) -> int:
     if block.mode in ("average", "max"):
         return block.out_h * block.out_w * block.stride**2
     return block.in_h * block.in_w
+
+
+# Inputs, gradients, outputs, and the copies of transformers' chain (kernels/README.md: 7 times the least).
+TIMES_INPUTS = 12
+
+
+def why_skipped(case: Case, *, element_bytes: int, num_sets: int, free: int) -> str | None:
+    """Why a case is not measured; None if it fits ``free`` bytes."""
+    needed = bytes_needed(case, element_bytes=element_bytes, num_sets=num_sets)
+    if needed <= free:
+        return None
+    return f"needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+
+
+def bytes_needed(case: Case, *, element_bytes: int, num_sets: int) -> int:
+    """About: TIMES_INPUTS times the inputs, and four times them for every further set of buffers."""
+    if case.kernel == "rotate":
+        elements = case.batch_size * case.length * (case.q_heads + case.k_heads) * case.head_size
+    else:
+        cells = case.layout.num_grids * case.side**2
+        elements = case.batch_size * case.channels * (cells + case.length)
+    return elements * element_bytes * (TIMES_INPUTS + 4 * (num_sets - 1))
