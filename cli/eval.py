@@ -5,10 +5,12 @@ vidllava eval --data long.jsonl --output results.jsonl
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand, TyperOption
 
+from vidllava import registry
 from vidllava.cli import bounds, options
 from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console
@@ -21,13 +23,18 @@ class EvalCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See ``TyperCommand``."""
-        from vidllava.evaluation.benchmarks import tasks
-
         for parameter in self.params:
             if isinstance(parameter, TyperOption) and parameter.name == "task" and parameter.help:
-                names = ", ".join(task.name for task in tasks())
-                parameter.help = parameter.help.replace(bounds.BENCHMARKS, names)
+                parameter.help = parameter.help.replace(bounds.BENCHMARKS, ", ".join(task_names()))
         super().format_help(ctx, formatter)
+
+
+def task_names() -> list[str]:
+    """The benchmarks by name, the general one last, without what their modules import."""
+    texts = registry.sources("vidllava.evaluation.benchmarks")
+    found = [name for text in texts for name in re.findall(r'\bTask\(\s*"([^"]+)"', text)]
+    added = [task.name for each in registry.plugins() for task in getattr(each, "TASKS", ())]
+    return sorted([*found, *added], key="own".__eq__)
 
 
 @spread

@@ -38,6 +38,7 @@ LAYERS = {
     "vidllava.media.decoders": 3,
     "vidllava.registry": 0,
     "vidllava.settings": 0,
+    "vidllava.report": 1,
     "vidllava.media.bitstream": 1,
     "vidllava.media.hdr": 1,
     "vidllava.media.convert": 3,

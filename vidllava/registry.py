@@ -48,6 +48,15 @@ def names(package: str, *defined: str) -> tuple[str, ...]:
     return (*built_in, *added)
 
 
+def sources(package: str) -> tuple[str, ...]:
+    """The texts of the built-in modules: for what is told of them before any is imported."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = sorted(file for folder in folders for file in folder.glob("[!_]*.py"))
+    return tuple(file.read_text(encoding="utf-8") for file in files)
+
+
 def plugins() -> tuple[ModuleType, ...]:
     """Every plug-in that VIDLLAVA_PLUGINS names, each loaded once in a process. Raises UsageError."""
     found: list[str] = []

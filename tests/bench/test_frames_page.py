@@ -10,12 +10,12 @@ import pytest
 
 from tests.bench.frames_rows import REQUEST, TOLD, made_up
 from tests.bench.test_frames_summary import RIGHT, name
-from vidllava.bench.frames.charts import Chart, charts, frames_axis, linear_axis, log_axis, percent_axis
+from vidllava.bench.frames.charts import charts
 from vidllava.bench.frames.output import write_all
 from vidllava.bench.frames.page import page
-from vidllava.bench.frames.png import figure_of
 from vidllava.bench.frames.summary import summarise_cells
-from vidllava.bench.frames.svg import apart, draw
+from vidllava.report.charts import Axis, Chart, frames_axis, linear_axis, log_axis, percent_axis
+from vidllava.report.drawing import apart, figure_of, svg
 
 FOUND = summarise_cells(made_up(RIGHT, fresh=2), REQUEST.cells)
 CHARTS = charts(FOUND)
@@ -23,7 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(chart: Chart, width: int) -> ET.Element:
-    return ET.fromstring(draw(chart, width=width).replace("<svg ", f'<svg xmlns="{SVG[1:-1]}" ', 1))
+    return ET.fromstring(svg(chart, width=width).replace("<svg ", f'<svg xmlns="{SVG[1:-1]}" ', 1))
 
 
 def test_there_is_a_chart_for_each_question_that_a_sweep_answers() -> None:
@@ -65,7 +65,8 @@ def test_a_picture_is_well_formed_and_nothing_lies_outside(chart: Chart, width: 
     assert titles == [mark.title for one in chart.series for mark in one.marks]
     for text in root.iter(f"{SVG}text"):
         length = 6.9 * len(text.text or "")
-        x, anchor = float(text.attrib["x"]), text.attrib.get("text-anchor", "start")
+        x, style = float(text.attrib["x"]), text.attrib["style"]
+        anchor = next((each for each in ("middle", "end") if f"text-anchor: {each}" in style), "start")
         left = x - {"start": 0, "middle": length / 2, "end": length}[anchor]
         assert left >= -6
         assert left + length <= width + 6
@@ -127,9 +128,8 @@ def test_the_page_fetches_nothing_and_escapes_what_it_is_told() -> None:
 
 
 def test_every_colour_of_the_light_page_is_there_in_the_dark() -> None:
-    from vidllava.bench.frames.page import STYLE
-
-    light, dark = STYLE.split("@media (prefers-color-scheme: dark)")[:2]
+    style = page(FOUND, CHARTS, TOLD).partition("<style>")[2].partition("</style>")[0]
+    light, dark = style.split("@media (prefers-color-scheme: dark)")[:2]
     names = re.findall(r"(--[a-z0-9-]+):", light)
     assert len(names) > 12
     assert re.findall(r"(--[a-z0-9-]+):", dark.split("* {")[0]) == names
@@ -163,8 +163,6 @@ def test_all_files_are_written(tmp_path: Path) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
 def test_an_axis_holds_its_values_and_writes_round_ones(axis: object, words: list[str] | None) -> None:
-    from vidllava.bench.frames.charts import Axis
-
     assert isinstance(axis, Axis)
     if words is not None:
         assert [word for _, word in axis.ticks] == words

@@ -14,6 +14,7 @@ from tests.cli.conftest import Run, model, own_model, run  # noqa: F401  fixture
 from tests.clips import numbered_picture
 from tests.evaluation.published import EGO, EGO_OPTIONS, LVB, NEXTQA, VIDEOMME, write_json
 from vidllava import registry
+from vidllava.cli.eval import task_names
 from vidllava.errors import DatasetError, UsageError
 from vidllava.evaluation import benchmarks
 from vidllava.evaluation.item import Task
@@ -67,6 +68,10 @@ def test_which_data_set_a_record_is_does_not_hang_on_the_order_of_the_files():
         special = {VARIANTS.get(each, each) for each in found if name == "own" or each != "own"}
         assert special == {name}, record
     assert benchmarks.tasks()[-1].name == "own"
+
+
+def test_help_names_the_benchmarks_that_there_are():
+    assert task_names() == [task.name for task in benchmarks.tasks()]
 
 
 def test_no_benchmark_is_named_outside_of_its_file():

@@ -17,12 +17,12 @@ from pathlib import Path
 from vidllava.bench.frames.advice import advice, against, choose, interval
 from vidllava.bench.frames.charts import charts
 from vidllava.bench.frames.page import page
-from vidllava.bench.frames.png import save
 from vidllava.bench.frames.request import FramesRequest
 from vidllava.bench.frames.summary import SECONDS, CellSummary, SweepSummary, summarise_cells
 from vidllava.bench.frames.words import cell_legend, context_word, used_factor
 from vidllava.bench.rows import Row, encoded
 from vidllava.files.writing import write_text
+from vidllava.report.drawing import save
 
 CELLS, TABLE, REPORT = "cells.jsonl", "rows.csv", "report.html"
 CONDITIONS = (

@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 from vidllava.bench.clock import quantile
 from vidllava.bench.frames.request import Cell, factor_word
 from vidllava.bench.rows import Row
 from vidllava.evaluation.summary import ANSWERED, Outcome, Share, Summary, summarise
 from vidllava.evaluation.texts import same
+from vidllava.report.charts import SHAPES, Mark, Series
 
 MEASURES = ("accuracy", "agreement")
 SECONDS = ("decode", "vision", "media", "prefill", "first_token", "per_token")
@@ -232,36 +233,6 @@ def _json(value: Spread | None) -> dict[str, Any] | None:
 def count_of(rows: Sequence[Row], name: str) -> Counter[str]:
     """How often each value of a field stands in the rows."""
     return Counter(str(row.get(name)) for row in rows)
-
-
-Shape = Literal["circle", "square", "triangle", "diamond", "plus", "wedge"]
-SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "diamond", "plus", "wedge")
-GREY = -1  # the number of a series' colour that is no colour
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One cell in a chart. ``low`` and ``high`` are the ends of its whisker on the y axis."""
-
-    x: float
-    y: float
-    title: str
-    low: float | None = None
-    high: float | None = None
-    is_hollow: bool = False
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Marks that belong together. ``colour`` and ``shape`` go by pooling, ``dash`` by factor."""
-
-    name: str
-    marks: tuple[Mark, ...]
-    colour: int
-    shape: Shape
-    dash: int = 0
-    has_line: bool = True
 
 
 def poolings(found: SweepSummary) -> list[str]:

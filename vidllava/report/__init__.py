@@ -1,0 +1,1 @@
+"""Reports for people: charts described once and drawn once, and pages that stand alone."""
