@@ -1,4 +1,4 @@
-"""An evaluation that is killed at random instants and started again: is its file that of an undisturbed one?
+"""Kill an evaluation at random instants, resume it, and compare its file with that of an undisturbed one.
 
     python -m benchmarks.eval_kills build/kills --questions 1000 --kills 12
 

@@ -1,4 +1,4 @@
-"""Is anything lost when a run is killed? SIGKILL at random instants, resumed each time, compared bit for bit.
+"""Kill a training run at random instants, resume it each time, and compare the result bit for bit.
 
     python benchmarks/kills.py build/kills --kills 20 -o rows.jsonl
 

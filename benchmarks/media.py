@@ -1,4 +1,4 @@
-"""What does the sampler make of each file of a folder? A table, file by file, of what came back and how.
+"""A table of what the sampler makes of each file of a folder: what came back and how.
 
     python benchmarks/media.py FOLDER                     every playable file against a sequential decode
     python benchmarks/media.py FOLDER -o rows.jsonl

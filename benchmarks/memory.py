@@ -1,4 +1,4 @@
-"""How much memory do more frames take? Peak resident size, reader and child process, fresh process each.
+"""Peak resident size by number of frames, of the reader and its child process, in fresh processes.
 
     python benchmarks/memory.py build/clips/1080p_h264_g250.mp4 -o rows.jsonl
 

@@ -1,4 +1,4 @@
-"""Can nano learn a colour that it never saw, from 200 rows, and keep what it knew?
+"""Teach nano a colour that it never saw from 200 rows, and measure what it keeps of what it knew.
 
     python benchmarks/new_skill.py build/new_skill -o rows.jsonl
 

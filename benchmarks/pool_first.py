@@ -1,4 +1,4 @@
-"""What does pooling before the projector's last layer save? The tower, the projector and the splice, timed.
+"""Time saved by pooling before the projector's last layer: the tower, the projector and the splice.
 
     python benchmarks/pool_first.py -o rows.jsonl
     python benchmarks/pool_first.py --width 3584 --device cuda --num-frames 32 128

@@ -1,4 +1,4 @@
-"""How long does a second question about a clip take? In a conversation, and in a new process.
+"""Time of a second question about a clip, in a conversation and in a new process.
 
     python benchmarks/second_question.py -o rows.jsonl
     python benchmarks/second_question.py --clip film.mp4 --model onevision-0.5b --repeats 5

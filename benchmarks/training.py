@@ -1,4 +1,4 @@
-"""How fast is a fine-tuning step, against the plain way? transformers' Trainer with a collator that pads.
+"""Speed of a fine-tuning step beside the plain way: transformers' Trainer with a collator that pads.
 
     python benchmarks/training.py build/training -o rows.jsonl
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vidllava.bench.kernel_cases import KernelRequest
 from vidllava.cli import bench_frames, options
 from vidllava.cli.asking import Weights
 from vidllava.cli.bench_output import Json, Output, RandomWeights, Repeats, RowOutput, open_measured, show
@@ -47,7 +48,7 @@ def decode(
     as_json: Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """How long do a clip's frames take, by our sampler and by others, and are they the right ones?
+    """Measure the time of reading a clip's frames, by our sampler and by others, and whether they are right.
 
     Each figure is of a fresh process. Its frames are compared with a sequential decode: where one is wrong,
     no time is given. The table shows wall / CPU seconds, and in brackets the share of decord's CPU seconds.
@@ -133,7 +134,7 @@ def ask(
     as_json: Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """What does an answer cost: the first, the same again, a second one, and with transformers' own model?
+    """Measure the time of an answer: the first, the same again, a second one, and with transformers' model.
 
     Wall milliseconds by stage, medians. Decoding overlaps the tower, so a total may be less than its stages.
     transformers is given our frames and prompts; whether its answers are the same is told.
@@ -189,93 +190,11 @@ def ask(
 
 app.command("frames")(bench_frames.frames)
 
-_SHAPES, _SAMPLES = "Shapes", "Samples"
-
-Models = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="LIST",
-        help="nano, 0.5b, 7b: whose sizes. nano,0.5b on a CPU, 0.5b,7b on CUDA.",
-        rich_help_panel=_SHAPES,
-    ),
-]
-FrameCounts = Annotated[
-    str | None,
-    typer.Option(
-        "--num-frames",
-        metavar="LIST",
-        help="Frames of a clip. 8,32 on a CPU, 8,32,128 on CUDA.",
-        rich_help_panel=_SHAPES,
-    ),
-]
-NewlineModes = Annotated[
-    str | None,
-    typer.Option(
-        "--newline-mode",
-        metavar="LIST",
-        help="one_token, grid, frame, no_token. one_token on a CPU, one_token,grid on CUDA.",
-        rich_help_panel=_SHAPES,
-    ),
-]
-Kernels = Annotated[
-    str | None, typer.Option("--kernel", metavar="LIST", help="splice, rotate.", rich_help_panel=_SHAPES)
-]
-Directions = Annotated[
-    str | None,
-    typer.Option("--direction", metavar="LIST", help="forward, backward, both.", rich_help_panel=_SHAPES),
-]
-Dtypes = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        metavar="LIST",
-        help="float32, bfloat16, float16. float32 on a CPU, bfloat16 on CUDA.",
-        rich_help_panel=_SHAPES,
-    ),
-]
-Odd = Annotated[
-    bool,
-    typer.Option(
-        "--odd/--no-odd",
-        help="Also a decode step, a training batch, and sizes that kernels were found wrong at.",
-        rich_help_panel=_SHAPES,
-    ),
-]
-Share = Annotated[
-    bool,
-    typer.Option(
-        "--share/--no-share",
-        help="Also the time of a whole prefill with random weights, and the kernels' share of it.",
-        rich_help_panel=_SAMPLES,
-    ),
-]
-Compile = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Also transformers' operations under torch.compile: a minute of compiling.",
-        rich_help_panel=_SAMPLES,
-    ),
-]
-Threads = Annotated[int, typer.Option(help="CPU threads.", rich_help_panel=_SAMPLES)]
-Samples = Annotated[
-    int,
-    typer.Option("--samples", help="Samples of a row; on a CPU at most so many.", rich_help_panel=_SAMPLES),
-]
-RowSeconds = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        help="On a CPU: after 5 samples of a row, no more than fit in so long.",
-        rich_help_panel=_SAMPLES,
-    ),
-]
 Processes = Annotated[
     int | None,
     typer.Option(
         help="Measure in so many fresh processes, one after the other. 1 on a CPU, 3 on CUDA.",
-        rich_help_panel=_SAMPLES,
+        rich_help_panel="Samples",
     ),
 ]
 Process = Annotated[int | None, typer.Option(hidden=True)]
@@ -292,20 +211,10 @@ KernelOutput = Annotated[
 
 
 @app.command("kernels")
+@spread
 def kernels(
-    model: Models = None,
-    num_frames: FrameCounts = None,
-    newline_mode: NewlineModes = None,
-    kernel: Kernels = None,
-    direction: Directions = None,
-    dtype: Dtypes = None,
-    odd: Odd = True,
+    request: KernelRequest,
     device: options.Device = "auto",
-    share: Share = True,
-    compiled: Compile = False,
-    threads: Threads = 1,
-    samples: Samples = 100,
-    row_seconds: RowSeconds = 1.5,
     processes: Processes = None,
     process: Process = None,
     output: KernelOutput = None,
@@ -313,7 +222,7 @@ def kernels(
     as_json: Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """How fast are splice and rotate here, and how fast are transformers' own operations?
+    """Measure the speed of splice and rotate on this machine, beside transformers' own operations.
 
     Every result is compared with float64 before its time is taken; a wrong one has no time, and the exit code
     is 1. The table goes to stderr. Lists are comma-separated.
@@ -323,29 +232,13 @@ def kernels(
     vidllava bench kernels --device cuda -o rows.jsonl
     vidllava bench kernels --model 0.5b --num-frames 32 --kernel rotate --no-odd
     """
-    from vidllava.bench.kernel_cases import parse_request
     from vidllava.cli import bench_kernels
 
-    request = parse_request(
-        model=model,
-        num_frames=num_frames,
-        newline_mode=newline_mode,
-        kernel=kernel,
-        direction=direction,
-        dtype=dtype,
-        odd=odd,
-        share=share,
-        compile=compiled,
-        threads=threads,
-        num_samples=samples,
-        row_seconds=row_seconds,
-        process=process or 0,
-    )
     bench_kernels.run(
         request,
         device=device,
         processes=1 if process is not None else processes,
-        is_child=process is not None,
+        process=process,
         output=output,
         overwrite=overwrite,
         as_json=as_json,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidllava.bench.frames.request import FramesRequest
-from vidllava.bench.rows import Row, RowFile
+from vidllava.bench.rows import Row, RowLog
 from vidllava.cli.asking import Weights
 from vidllava.cli.bench_output import open_measured, show
 from vidllava.cli.console import Console, counted
@@ -127,7 +127,7 @@ def run(
     _check_outputs(source, items, output_dir, overwrite=overwrite)
     with ExitStack() as stack:
         file = stack.enter_context(
-            RowFile(
+            RowLog(
                 output_dir / ROWS,
                 overwrite=overwrite,
                 fields=("key", "cell", "status"),
@@ -210,7 +210,7 @@ def _stamp(backbone: Backbone, kind: str) -> str | None:
     return None if kind == "random" or folder is None else weights_identity(folder)
 
 
-def _measure(sweep: Sweep, file: RowFile, output_dir: Path, console: Console) -> None:
+def _measure(sweep: Sweep, file: RowLog, output_dir: Path, console: Console) -> None:
     keys = sweep.keys
     standing: dict[str, Row] = {row["key"]: row for row in file.rows if row["key"] in file.done}
     cells = counted(len(sweep.request.cells), "cell")

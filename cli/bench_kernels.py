@@ -7,16 +7,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import typer
 
 from vidllava.bench.kernel_cases import MOST_PROCESSES, KernelRequest
-from vidllava.bench.rows import Row, RowFile
+from vidllava.bench.rows import Row, RowLog
 from vidllava.cli import startup
 from vidllava.cli.console import Console, counted
 from vidllava.cli.progress import BatchProgress
 from vidllava.errors import UsageError, VidllavaError
+from vidllava.settings import KEY, flag_of
 
 # Two starts of a process differ, in clocks and in where memory lies; a median of three less so.
 PROCESSES_ON_CUDA = 3
@@ -31,33 +33,36 @@ def run(
     *,
     device: str,
     processes: int | None,
-    is_child: bool,
+    process: int | None,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Raises UsageError before anything is measured, and WrongResult at the end."""
+    """Raises UsageError before anything is measured, and WrongResult at the end.
+
+    ``process``: this is one of several processes that measure the same, and shows no table.
+    """
     if processes is not None and not 1 <= processes <= MOST_PROCESSES:
         raise UsageError(
             f"--processes {processes}", f"must be 1 to {MOST_PROCESSES}", f"a number up to {MOST_PROCESSES}"
         )
     console = Console(quiet=quiet, carries_on=output is not None)
     with ExitStack() as stack:
-        file = None if output is None else stack.enter_context(RowFile(output, overwrite=overwrite))
+        file = None if output is None else stack.enter_context(RowLog(output, overwrite=overwrite))
         if (processes or _usual_processes(device)) > 1:
             number = processes or PROCESSES_ON_CUDA
             stack.close()  # the processes write into the file, one after the other
             shown = _in_processes(request, device, output, number, as_json=as_json, quiet=quiet)
         else:
-            rows = _here(request, device, file, console, as_json=as_json)
+            rows = _here(request, device, process or 0, file, console, as_json=as_json)
             shown = [*(file.rows if file is not None else []), *rows]
         # A row that was skipped or wrong in an earlier run and is measured now stands twice in the file.
         shown = list({row["key"]: row for row in shown}.values())
-        if not is_child:
+        if process is None:
             _show(shown, console)
     if wrong := _wrong(shown):
-        if is_child:
+        if process is not None:
             raise typer.Exit(WrongResult.exit_code)
         first = wrong[0]
         raise WrongResult(
@@ -75,14 +80,14 @@ def _usual_processes(device: str) -> int:
 
 
 def _here(
-    request: KernelRequest, device: str, file: RowFile | None, console: Console, *, as_json: bool
+    request: KernelRequest, device: str, process: int, file: RowLog | None, console: Console, *, as_json: bool
 ) -> list[Row]:
     """Measure in this process; what is finished when Ctrl-C comes is written and shown."""
     with startup.collector_paused():
         from vidllava.backbone.load import choose_device
         from vidllava.bench.kernels import KernelBench
 
-    bench = KernelBench(request, choose_device(device)[0])
+    bench = KernelBench(request, choose_device(device)[0], process=process)
     threads = counted(request.threads, "thread")
     console.note(f"{bench.conditions['device']}, {threads}; kernels: {bench.implementation} ({bench.reason})")
     progress = BatchProgress(console, bench.num_rows)
@@ -113,7 +118,7 @@ def _in_processes(
         flags = ["bench", "kernels", *flags_of(request), "--device", device, "--output", str(path)]
         flags += ["--json"] * as_json + ["--quiet"] * quiet
         code = run_fresh(flags, module="vidllava.cli.main", processes=processes)
-        with RowFile(path, overwrite=False) as file:
+        with RowLog(path, overwrite=False) as file:
             rows = file.rows
         if code not in (0, 1) or (code == 1 and not _wrong(rows)):
             # It has said itself what it was.
@@ -157,21 +162,14 @@ def run_fresh(arguments: Sequence[str], *, module: str, processes: int) -> int:
 
 
 def flags_of(request: KernelRequest) -> list[str]:
-    """The command line that asks for the same; which process it is stands apart."""
-    lists = {
-        "--model": request.models,
-        "--num-frames": request.num_frames,
-        "--newline-mode": request.newline_modes,
-        "--kernel": request.kernels,
-        "--direction": request.directions,
-        "--dtype": request.dtypes,
-    }
-    flags = [word for flag, values in lists.items() if values for word in (flag, ",".join(map(str, values)))]
-    flags += ["--odd" if request.odd else "--no-odd", "--share" if request.share else "--no-share"]
-    flags += ["--compile"] if request.compile else []
-    numbers = {
-        "--threads": request.threads,
-        "--samples": request.num_samples,
-        "--row-seconds": request.row_seconds,
-    }
-    return [*flags, *(str(word) for pair in numbers.items() for word in pair)]
+    """The command line that asks for the same."""
+    flags: list[str] = []
+    for field in fields(request):
+        flag, *_ = field.metadata[KEY]["flags"] or (flag_of(field.name),)
+        value = getattr(request, field.name)
+        if isinstance(value, bool):
+            on, _, off = flag.partition("/")
+            flags += [on] if value else [off] if off else []
+        elif value != ():
+            flags += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return flags

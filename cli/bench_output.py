@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vidllava.bench.rows import RowFile, encoded
+from vidllava.bench.rows import RowLog, encoded
 from vidllava.cli.asking import Weights
 from vidllava.cli.console import Console
 from vidllava.files.writing import refuse_inputs
@@ -68,7 +68,7 @@ class RowOutput:
         self._file = None
         if path is not None:
             refuse_inputs("--output", path, inputs)
-            self._file = RowFile(
+            self._file = RowLog(
                 path, overwrite=False, fields=fields, begins=re.compile(begins), hint="another name"
             )
 

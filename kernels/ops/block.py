@@ -1,4 +1,4 @@
-"""What is a block? One rectangle of source cells that becomes one rectangle of rows."""
+"""A block: one rectangle of source cells that becomes one rectangle of rows; its fields and modes."""
 
 from __future__ import annotations
 

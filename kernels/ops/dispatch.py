@@ -1,4 +1,4 @@
-"""Triton or PyTorch? Decided per device, with a reason to print.
+"""The choice of Triton or PyTorch for a device, with a reason to print.
 
     name, reason = choose("cuda")      # ("triton", "CUDA device of compute capability 9.0")
 
@@ -32,7 +32,7 @@ def choose(device: torch.device | str) -> tuple[Literal["triton", "torch"], str]
 
 
 def launch_bound(kind: str, num_elements: int) -> bool:
-    """Is rotating a q of `num_elements` on such a device a matter of launches, as in a decode step?
+    """Whether rotating a q of `num_elements` on such a device is a matter of launches, as in a decode step.
 
     Then PyTorch's own operations rotate, though Triton could. transformers' chain launches ten kernels for q
     and k, ours six or eight, none of them larger: so a decode step cannot be slower than eager, which for one

@@ -1,4 +1,4 @@
-"""Where does every row of the packed input come from? The plan, built on the CPU while tokenising.
+"""The plan: where every row of the packed input comes from, built on the CPU while tokenising.
 
     plan = SplicePlan(blocks=..., text=..., newlines=..., padding=..., positions=..., num_rows=...)
     plan = plan.to("cuda", non_blocking=True)      # one copy for all its tables

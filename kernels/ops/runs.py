@@ -1,4 +1,4 @@
-"""What of a batch can one view hold? Consecutive blocks of one shape, and consecutive rows.
+"""The parts of a batch that one view can hold: consecutive blocks of one shape, and consecutive rows.
 
 The frames of a video are one strided view of the features and one of the rows; a question is one slice of the
 rows. The PyTorch path works on these, found once for each plan.

@@ -14,7 +14,6 @@ from vidllava.bench.kernel_cases import (
     MODELS,
     KernelRequest,
     parse_counts,
-    parse_request,
     parse_words,
     rotate_case,
     splice_case,
@@ -22,7 +21,7 @@ from vidllava.bench.kernel_cases import (
 from vidllava.bench.kernel_rows import Measured, Subject, table_lines, to_row
 from vidllava.bench.models import Prefill
 from vidllava.bench.operations import BASELINES
-from vidllava.bench.rows import RowFile, commit_of
+from vidllava.bench.rows import RowLog, commit_of
 from vidllava.cli.bench_kernels import flags_of, run_fresh
 from vidllava.errors import UsageError
 
@@ -122,18 +121,18 @@ def test_a_file_goes_on_where_it_was_cut_off(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     first, second = row(subject()), row(subject("splice"))
     skipped = row(subject(direction="both"), times={}, clocks=(), skipped="too large")
-    with RowFile(path, overwrite=False) as file:
+    with RowLog(path, overwrite=False) as file:
         for one in (first, skipped):
             file.append(one)
     with path.open("a", encoding="utf-8") as torn:
         torn.write('{"kernel": "rot')
-    with RowFile(path, overwrite=False) as file:
+    with RowLog(path, overwrite=False) as file:
         assert file.rows == [first, skipped]
         # What was not measured is tried again.
         assert file.done == {first["key"]}
         file.append(second)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [first, skipped, second]
-    with RowFile(path, overwrite=True) as file:
+    with RowLog(path, overwrite=True) as file:
         assert file.rows == []
     assert path.read_text() == ""
 
@@ -143,12 +142,12 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, text: str):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(UsageError, match="line 1 is no row"):
-        RowFile(path, overwrite=False)
+        RowLog(path, overwrite=False)
     assert path.read_text() == text
 
 
 def test_nan_is_no_figure(tmp_path: Path):
-    with RowFile(tmp_path / "rows", overwrite=False) as file, pytest.raises(ValueError, match="JSON"):
+    with RowLog(tmp_path / "rows", overwrite=False) as file, pytest.raises(ValueError, match="JSON"):
         file.append({"key": "a", "p50_ms": float("nan")})
 
 
@@ -215,8 +214,19 @@ def test_a_fresh_process_is_asked_for_the_same(request_: KernelRequest, monkeypa
     monkeypatch.setattr(bench_kernels, "run", lambda request, **others: seen.append((request, others)))
     assert main.run(["bench", "kernels", *flags_of(request_), "--process", "4"]) == 0
     ((request, others),) = seen
-    assert request == KernelRequest(**{**vars(request_), "process": 4})
-    assert (others["is_child"], others["processes"]) == (True, 1)
+    assert request == request_
+    assert (others["process"], others["processes"]) == (4, 1)
+
+
+def test_no_flag_is_the_request_of_no_argument(monkeypatch: pytest.MonkeyPatch):
+    from vidllava.cli import bench_kernels, main
+
+    seen = []
+    monkeypatch.setattr(bench_kernels, "run", lambda request, **others: seen.append((request, others)))
+    assert main.run(["bench", "kernels"]) == 0
+    ((request, others),) = seen
+    assert request == KernelRequest()
+    assert (others["process"], others["processes"]) == (None, None)
 
 
 @pytest.mark.parametrize(("codes", "expected", "started"), [("00", 0, 2), ("01", 1, 2), ("2", 2, 1)])
@@ -239,5 +249,3 @@ def test_lists_are_read_once_each_and_checked():
     for text in ("0", "101", "-1", "x", "8,,9", "1.5", "²"):
         with pytest.raises(UsageError, match="--num-frames"):
             parse_counts("--num-frames", text, 100)
-    empty = dict.fromkeys(("model", "num_frames", "newline_mode", "kernel", "direction", "dtype"))
-    assert parse_request(**empty) == KernelRequest()

@@ -1,1 +1,1 @@
-"""What does it cost? Benchmarks whose every figure comes from a checked result."""
+"""Benchmarks of speed and memory; every figure comes from a checked result."""

@@ -80,7 +80,7 @@ def no_sync(path: Operation, inputs: Inputs) -> str | None:
 
 
 def same_work(ours: Operation, theirs: Operation, inputs: Inputs) -> str | None:
-    """Does another path compute the same? What differs, or None: a ratio to other work would mean nothing."""
+    """What another path computes otherwise, or None: a ratio to other work would mean nothing."""
     results = []
     for path in (ours, theirs):
         leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in inputs.leaves)
@@ -113,21 +113,11 @@ def _judge(result: Tensor, eager: Tensor, truth: Tensor) -> tuple[str | None, fl
     return None, relative
 
 
-class _Pick:
-    """The part of each result that the reference computes."""
-
-    def __init__(self, case: Case, channels: Tensor, heads: dict[str, Tensor]) -> None:
-        self.kernel, self.channels, self.heads = case.kernel, channels, heads
-
-    def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        if name in ("cos", "sin"):
-            return tensor
-        if self.kernel == "splice":
-            return tensor[..., self.channels.to(tensor.device)]
-        return tensor[:, self.heads[name.removeprefix("d")].to(tensor.device)]
+Pick = Callable[[str, Tensor], Tensor]
+"""The part of a result, by its name, that the reference computes."""
 
 
-def _sample(case: Case, inputs: Inputs) -> tuple[tuple[str, ...], _Pick, str]:
+def _sample(case: Case, inputs: Inputs) -> tuple[tuple[str, ...], Pick, str]:
     """(names of the results, what of them is compared, the words for it)."""
     rows = case.batch_size * case.length
     if case.kernel == "splice":
@@ -136,11 +126,19 @@ def _sample(case: Case, inputs: Inputs) -> tuple[tuple[str, ...], _Pick, str]:
         channels = _spread(case.channels, max(REFERENCE_BYTES // copies, LEAST_CHANNELS))
         words = f"{len(channels)} of {case.channels} channels"
         names: tuple[str, ...] = ("rows", "cos", "sin", "dfeatures", "dnewline")
-        return names, _Pick(case, channels, {}), f"float64, every row, {words}"
+
+        def pick_channels(name: str, tensor: Tensor) -> Tensor:
+            return tensor if name in ("cos", "sin") else tensor[..., channels.to(tensor.device)]
+
+        return names, pick_channels, f"float64, every row, {words}"
     most = max(REFERENCE_BYTES // (rows * case.head_size * 8 * 4), LEAST_HEADS)
     heads = {"q": _spread(case.q_heads, most), "k": _spread(case.k_heads, most)}
     words = f"{len(heads['q'])} of {case.q_heads} and {len(heads['k'])} of {case.k_heads} heads"
-    return ("q", "k", "dq", "dk"), _Pick(case, torch.empty(0), heads), f"float64, every token, {words}"
+
+    def pick_heads(name: str, tensor: Tensor) -> Tensor:
+        return tensor[:, heads[name.removeprefix("d")].to(tensor.device)]
+
+    return ("q", "k", "dq", "dk"), pick_heads, f"float64, every token, {words}"
 
 
 def _spread(number: int, most: int) -> Tensor:
@@ -149,7 +147,7 @@ def _spread(number: int, most: int) -> Tensor:
 
 
 def _results(
-    case: Case, constants: Constants, inputs: Inputs, pick: _Pick, dtype: torch.dtype, chain: Chain
+    case: Case, constants: Constants, inputs: Inputs, pick: Pick, dtype: torch.dtype, chain: Chain
 ) -> list[Tensor]:
     """The picked part of every result, on the CPU, by ``chain`` in ``dtype``."""
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from vidllava.errors import UsageError
 from vidllava.prompting.layout import Block, NewlineMode, PoolMode, VisualLayout, video_layout
+from vidllava.settings import setting
 
 Kernel = Literal["splice", "rotate"]
 Direction = Literal["forward", "backward", "both"]
-MODEL_NAMES = ("nano", "0.5b", "7b")
-DTYPE_NAMES = ("float32", "bfloat16", "float16")
+_SHAPES, _SAMPLES = "Shapes", "Samples"
 MOST_FRAMES, MOST_SAMPLES, MOST_THREADS, MOST_PROCESSES = 4096, 100_000, 1024, 100
 # 14 tokens before the clip and 50 after it: a system line, a question and the turn's marks.
 TEXT_BEFORE, TEXT_AFTER = 14, 50
@@ -25,28 +25,88 @@ TEXT_BEFORE, TEXT_AFTER = 14, 50
 VOCABULARY_ROWS = 4096
 
 
+def parse_words(flag: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """``a,b`` -> ("a", "b"), each of them allowed and once. Raises UsageError."""
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in words:
+        if word not in allowed:
+            raise UsageError(f"{flag} {word!r}", "no such choice", f"one or more of {','.join(allowed)}")
+    return words
+
+
+def parse_counts(flag: str, text: str, most: int) -> tuple[int, ...]:
+    """``8,32`` -> (8, 32), each 1 to ``most``. Raises UsageError."""
+    counts = []
+    for word in text.split(","):
+        if not word.strip().isascii() or not word.strip().isdigit() or not 1 <= int(word) <= most:
+            raise UsageError(f"{flag} {word.strip()!r}", f"must be whole numbers from 1 to {most}", "8,32")
+        counts.append(int(word))
+    return tuple(dict.fromkeys(counts))
+
+
+def _words(flag: str, help: str, allowed: tuple[str, ...]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        # As everywhere, newline modes may be written with a dash.
+        return parse_words(flag, text.replace("-", "_") if flag == "--newline-mode" else text, allowed)
+
+    return setting((), help, panel=_SHAPES, flags=(flag,), metavar="LIST", parse=parse)
+
+
 @dataclass(frozen=True, kw_only=True)
 class KernelRequest:
-    """Which rows to measure, and how long. An empty tuple is the device's own default."""
+    """Which rows to measure, and how long. An empty tuple is the device's own default, or all."""
 
-    models: tuple[str, ...] = ()
-    num_frames: tuple[int, ...] = ()
-    newline_modes: tuple[NewlineMode, ...] = ()
-    kernels: tuple[Kernel, ...] = ("splice", "rotate")
-    directions: tuple[Direction, ...] = ("forward", "backward", "both")
-    dtypes: tuple[str, ...] = ()
-    odd: bool = True
-    """Also the decode step and the shapes that kernels were found wrong at."""
-    share: bool = True
-    """Also the share of a whole prefill."""
-    compile: bool = False
-    """Also transformers' operations under torch.compile."""
-    threads: int = 1
-    num_samples: int = 100
-    row_seconds: float = 1.5
-    """On the CPU: no more samples of a row after so long. On CUDA every sample is taken."""
-    process: int = 0
-    """The number of this process among those that measure the same."""
+    models: tuple[str, ...] = _words(
+        "--model",
+        "nano, 0.5b, 7b: whose sizes. nano,0.5b on a CPU, 0.5b,7b on CUDA.",
+        ("nano", "0.5b", "7b"),
+    )
+    num_frames: tuple[int, ...] = setting(
+        (),
+        "Frames of a clip. 8,32 on a CPU, 8,32,128 on CUDA.",
+        panel=_SHAPES,
+        metavar="LIST",
+        parse=lambda text: parse_counts("--num-frames", text, MOST_FRAMES),
+    )
+    newline_modes: tuple[NewlineMode, ...] = _words(
+        "--newline-mode",
+        "one_token, grid, frame, no_token. one_token on a CPU, one_token,grid on CUDA.",
+        get_args(NewlineMode),
+    )
+    kernels: tuple[Kernel, ...] = _words("--kernel", "splice, rotate.", get_args(Kernel))
+    directions: tuple[Direction, ...] = _words("--direction", "forward, backward, both.", get_args(Direction))
+    dtypes: tuple[str, ...] = _words(
+        "--dtype",
+        "float32, bfloat16, float16. float32 on a CPU, bfloat16 on CUDA.",
+        ("float32", "bfloat16", "float16"),
+    )
+    odd: bool = setting(
+        True,
+        "Also a decode step, a training batch, and sizes that kernels were found wrong at.",
+        panel=_SHAPES,
+        flags=("--odd/--no-odd",),
+    )
+    share: bool = setting(
+        True,
+        "Also the time of a whole prefill with random weights, and the kernels' share of it.",
+        panel=_SAMPLES,
+        flags=("--share/--no-share",),
+    )
+    compile: bool = setting(
+        False,
+        "Also transformers' operations under torch.compile: a minute of compiling.",
+        panel=_SAMPLES,
+    )
+    threads: int = setting(1, "CPU threads.", panel=_SAMPLES)
+    num_samples: int = setting(
+        100, "Samples of a row; on a CPU at most so many.", panel=_SAMPLES, flags=("--samples",)
+    )
+    row_seconds: float = setting(
+        1.5,
+        "On a CPU: after 5 samples of a row, no more than fit in so long.",
+        panel=_SAMPLES,
+        metavar="SECONDS",
+    )
 
     def __post_init__(self) -> None:
         for flag, value, most in (
@@ -59,55 +119,6 @@ class KernelRequest:
             raise UsageError(
                 f"--row-seconds {self.row_seconds:g}", "must be above 0 and at most 3600", "for example 1.5"
             )
-
-
-def parse_words(flag: str, text: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """``a,b`` -> ("a", "b"), each of them allowed and once. None gives none. Raises UsageError."""
-    if text is None:
-        return ()
-    words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-    for word in words:
-        if word not in allowed:
-            raise UsageError(f"{flag} {word!r}", "no such choice", f"one or more of {','.join(allowed)}")
-    return words
-
-
-def parse_counts(flag: str, text: str | None, most: int) -> tuple[int, ...]:
-    """``8,32`` -> (8, 32), each 1 to ``most``. None gives none. Raises UsageError."""
-    if text is None:
-        return ()
-    counts = []
-    for word in text.split(","):
-        if not word.strip().isascii() or not word.strip().isdigit() or not 1 <= int(word) <= most:
-            raise UsageError(f"{flag} {word.strip()!r}", f"must be whole numbers from 1 to {most}", "8,32")
-        counts.append(int(word))
-    return tuple(dict.fromkeys(counts))
-
-
-def parse_request(
-    *,
-    model: str | None,
-    num_frames: str | None,
-    newline_mode: str | None,
-    kernel: str | None,
-    direction: str | None,
-    dtype: str | None,
-    **others: object,
-) -> KernelRequest:
-    """The request that a command line makes; ``others`` are fields of it. Raises UsageError."""
-    lists = {
-        "models": parse_words("--model", model, MODEL_NAMES),
-        "num_frames": parse_counts("--num-frames", num_frames, MOST_FRAMES),
-        "newline_modes": parse_words(
-            "--newline-mode",
-            None if newline_mode is None else newline_mode.replace("-", "_"),  # as everywhere
-            get_args(NewlineMode),
-        ),
-        "kernels": parse_words("--kernel", kernel, get_args(Kernel)) or get_args(Kernel),
-        "directions": parse_words("--direction", direction, get_args(Direction)) or get_args(Direction),
-        "dtypes": parse_words("--dtype", dtype, DTYPE_NAMES),
-    }
-    return KernelRequest(**cast(dict, lists | others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +186,7 @@ MODELS = {
 class Case:
     """One shape of one kernel. ``model`` and ``num_frames`` are None where the shape belongs to no model."""
 
-    kernel: Literal["splice", "rotate"]
+    kernel: Kernel
     name: str
     """What the table calls it."""
     model: str | None = None
@@ -212,7 +223,7 @@ class Case:
 def cases(request: KernelRequest, *, on_cuda: bool) -> list[Case]:
     """Every shape that is asked for; those that are shared by several settings once."""
     found = dict.fromkeys(_asked(request, on_cuda=on_cuda))
-    return [case for case in found if case.kernel in request.kernels]
+    return [case for case in found if not request.kernels or case.kernel in request.kernels]
 
 
 def _asked(request: KernelRequest, *, on_cuda: bool) -> Iterator[Case]:
@@ -241,36 +252,17 @@ def splice_case(
     sizes: ModelSizes, num_frames: int, *, newline_mode: NewlineMode = "one_token", batch_size: int = 1
 ) -> Case:
     """Clips of ``num_frames`` frames and 64 tokens of text, as the preset of the model pools them."""
-    return Case(
-        kernel="splice",
-        name=_name(sizes, num_frames, newline_mode, batch_size),
-        model=sizes.name,
-        batch_size=batch_size,
-        num_frames=num_frames,
-        side=sizes.side,
-        newline_mode=newline_mode,
-        channels=sizes.width,
-        length=_length(sizes, num_frames, newline_mode),
-        head_size=sizes.head_size,
-        rotated=sizes.head_size,
-        rope_theta=sizes.rope_theta,
-    )
+    of_clip = _of_clip(sizes, num_frames, newline_mode, batch_size)
+    size = sizes.head_size
+    turned: dict[str, Any] = {"head_size": size, "rotated": size, "rope_theta": sizes.rope_theta}
+    return Case(kernel="splice", side=sizes.side, channels=sizes.width, **of_clip, **turned)
 
 
 def rotate_case(
     sizes: ModelSizes, num_frames: int, *, newline_mode: NewlineMode = "one_token", batch_size: int = 1
 ) -> Case:
     """q and k of one layer for the same prompt."""
-    return Case(
-        kernel="rotate",
-        name=_name(sizes, num_frames, newline_mode, batch_size),
-        model=sizes.name,
-        batch_size=batch_size,
-        num_frames=num_frames,
-        newline_mode=newline_mode,
-        length=_length(sizes, num_frames, newline_mode),
-        **_heads(sizes),
-    )
+    return Case(kernel="rotate", **_of_clip(sizes, num_frames, newline_mode, batch_size), **_heads(sizes))
 
 
 def _odd() -> Iterator[Case]:
@@ -299,15 +291,20 @@ def _heads(sizes: ModelSizes) -> dict[str, Any]:
     return {**heads, "head_size": size, "rotated": size, "rope_theta": sizes.rope_theta}
 
 
-def _length(sizes: ModelSizes, num_frames: int, newline_mode: NewlineMode) -> int:
+def _of_clip(
+    sizes: ModelSizes, num_frames: int, newline_mode: NewlineMode, batch_size: int
+) -> dict[str, Any]:
     layout = video_layout(num_frames, side=sizes.side, stride=2, mode="bilinear", newline=newline_mode)
-    return TEXT_BEFORE + layout.num_tokens + TEXT_AFTER
-
-
-def _name(sizes: ModelSizes, num_frames: int, newline_mode: str, batch_size: int) -> str:
     several = f"{batch_size} x " if batch_size > 1 else ""
     newline = "" if newline_mode == "one_token" else f", {newline_mode}"
-    return f"{sizes.name}, {several}{num_frames} frames{newline}"
+    return {
+        "name": f"{sizes.name}, {several}{num_frames} frames{newline}",
+        "model": sizes.name,
+        "batch_size": batch_size,
+        "num_frames": num_frames,
+        "newline_mode": newline_mode,
+        "length": TEXT_BEFORE + layout.num_tokens + TEXT_AFTER,
+    }
 
 
 def bytes_moved(case: Case, direction: Direction, *, element_bytes: int) -> int:

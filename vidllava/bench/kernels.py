@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -21,7 +21,7 @@ from vidllava.backbone.memory import free_bytes
 from vidllava.bench import clock
 from vidllava.bench.check import CheckResult, check, no_sync, same_work
 from vidllava.bench.clock import Times, time_on_cpu
-from vidllava.bench.kernel_cases import Case, KernelRequest, bytes_moved, cases, why_skipped
+from vidllava.bench.kernel_cases import Case, Direction, KernelRequest, bytes_moved, cases, why_skipped
 from vidllava.bench.kernel_rows import Measured, Row, Subject, to_row
 from vidllava.bench.models import Prefills
 from vidllava.bench.operations import (
@@ -41,10 +41,14 @@ GIBIBYTE = 1 << 30
 
 
 class KernelBench:
-    """A run on one device. Raises UsageError for kernels that cannot run there."""
+    """A run on one device, of number ``process`` among those that measure the same.
 
-    def __init__(self, request: KernelRequest, device: torch.device) -> None:
-        self.request, self.device = request, device
+    Raises UsageError for kernels that cannot run there.
+    """
+
+    def __init__(self, request: KernelRequest, device: torch.device, *, process: int = 0) -> None:
+        self.request, self.device, self.process = request, device, process
+        self._directions = request.directions or get_args(Direction)
         self.implementation, self.reason = choose_kernels(device)
         torch.set_num_threads(request.threads)
         self.conditions = conditions(device, threads=request.threads)
@@ -57,19 +61,19 @@ class KernelBench:
     @property
     def num_rows(self) -> int:
         """How many rows there will be, those that are measured already among them."""
-        return len(self.cases) * len(self._dtypes) * len(self.request.directions)
+        return len(self.cases) * len(self._dtypes) * len(self._directions)
 
     def rows(self, done: frozenset[str]) -> Iterator[Row | None]:
         """The rows, each as soon as it is measured; None for one whose key is in ``done``."""
         for case in self.cases:
             for dtype in self._dtypes:
-                subjects = [self._subject(case, dtype, direction) for direction in self.request.directions]
-                keys = [one.key(self.conditions, self.request.process) for one in subjects]
+                subjects = [self._subject(case, dtype, direction) for direction in self._directions]
+                keys = [one.key(self.conditions, self.process) for one in subjects]
                 open_ = [one for one, key in zip(subjects, keys, strict=True) if key not in done]
                 yield from [None] * (len(subjects) - len(open_))
                 for subject, measured in self._measure(case, dtype, open_):
-                    stamp = {**self.conditions, **moment(self.device), "process": self.request.process}
-                    key = subject.key(self.conditions, self.request.process)
+                    stamp = {**self.conditions, **moment(self.device), "process": self.process}
+                    key = subject.key(self.conditions, self.process)
                     yield to_row(subject, measured, {**stamp, "key": key})
 
     def _subject(self, case: Case, dtype: str, direction: Any) -> Subject:

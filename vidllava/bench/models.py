@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 from vidllava.backbone.load import check_random, choose_device, choose_dtype, load_backbone, random_backbone
 from vidllava.backbone.locate import locate
 from vidllava.backbone.memory import free_bytes
-from vidllava.backbone.model import Backbone
+from vidllava.backbone.model import Backbone, tower_states
 from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import named_settings
 from vidllava.backbone.tokens import read_codec
@@ -99,37 +99,42 @@ def _without_checkpoint(name: str, device: str, dtype: str, attn_implementation:
 def published_config(size: str) -> LlavaOnevisionConfig:
     """The configuration of the published 0.5b or 7b checkpoint."""
     sizes: ModelSizes = MODELS[size]
+    tied = size == "0.5b"
+    words = {"max_position_embeddings": 32_768, "tie_word_embeddings": tied, "vocab_size": _VOCABULARY[size]}
     return LlavaOnevisionConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": sizes.tower_width,
-            "intermediate_size": sizes.tower_mlp,
-            "num_hidden_layers": sizes.tower_layers,
-            "num_attention_heads": sizes.tower_heads,
-            "image_size": sizes.image_size,
-            "patch_size": 14,
-            "vision_use_head": False,
-        },
-        text_config={
-            "model_type": "qwen2",
-            "hidden_size": sizes.width,
-            "intermediate_size": sizes.mlp,
-            "num_hidden_layers": sizes.layers,
-            "num_attention_heads": sizes.q_heads,
-            "num_key_value_heads": sizes.k_heads,
-            "vocab_size": _VOCABULARY[size],
-            "max_position_embeddings": 32_768,
-            "rope_parameters": {"rope_type": "default", "rope_theta": sizes.rope_theta},
-            "tie_word_embeddings": size == "0.5b",
-        },
+        vision_config={"model_type": "siglip_vision_model", **_tower_sizes(sizes, sizes.tower_layers)},
+        text_config={"model_type": "qwen2", **_language_sizes(sizes, sizes.layers), **words},
         image_token_index=_IMAGE_ID,
         video_token_index=_VIDEO_ID,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         vision_aspect_ratio="anyres_max_9",
         image_grid_pinpoints=[[384 * y, 384 * x] for y in range(1, 7) for x in range(1, 7)],
-        tie_word_embeddings=size == "0.5b",
+        tie_word_embeddings=tied,
     )
+
+
+def _tower_sizes(sizes: ModelSizes, num_layers: int) -> dict[str, Any]:
+    return {
+        "hidden_size": sizes.tower_width,
+        "intermediate_size": sizes.tower_mlp,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": sizes.tower_heads,
+        "image_size": sizes.image_size,
+        "patch_size": sizes.image_size // sizes.side,
+        "vision_use_head": False,
+    }
+
+
+def _language_sizes(sizes: ModelSizes, num_layers: int) -> dict[str, Any]:
+    return {
+        "hidden_size": sizes.width,
+        "intermediate_size": sizes.mlp,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": sizes.q_heads,
+        "num_key_value_heads": sizes.k_heads,
+        "rope_parameters": {"rope_type": "default", "rope_theta": sizes.rope_theta},
+    }
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -203,8 +208,6 @@ class Prefills:
         return spent * sizes.layers / layers
 
     def _vision(self, sizes: ModelSizes, frames: int, dtype: torch.dtype, whole: bool) -> float:
-        from vidllava.backbone.model import tower_states
-
         layers = sizes.tower_layers if whole else 1
         tower = self._built(lambda: vision_tower(sizes, layers), dtype)
         project = self._built(lambda: projector(sizes), dtype)
@@ -247,7 +250,7 @@ class Prefills:
         return self._rates[dtype]
 
     def _too_large(self, sizes: ModelSizes, dtype: torch.dtype) -> bool:
-        """Would the weights of one layer take more than a quarter of the memory that is free?"""
+        """Whether the weights of one layer would take more than a quarter of the free memory."""
         weights = _layer_weights(sizes) * dtype.itemsize
         return 4 * weights > free_bytes(str(self._device))
 
@@ -273,17 +276,7 @@ def _layer_weights(sizes: ModelSizes) -> int:
 
 def language_model(sizes: ModelSizes, num_layers: int) -> Qwen2Model:
     """Random layers of the model's sizes, run by our rotation as in the backbone."""
-    model = Qwen2Model(
-        Qwen2Config(
-            hidden_size=sizes.width,
-            intermediate_size=sizes.mlp,
-            num_hidden_layers=num_layers,
-            num_attention_heads=sizes.q_heads,
-            num_key_value_heads=sizes.k_heads,
-            vocab_size=8,
-            rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
-        )
-    )
+    model = Qwen2Model(Qwen2Config(vocab_size=8, **_language_sizes(sizes, num_layers)))
     model.set_attn_implementation("sdpa")
     fit_kernels(model)
     return model
@@ -291,17 +284,7 @@ def language_model(sizes: ModelSizes, num_layers: int) -> Qwen2Model:
 
 def vision_tower(sizes: ModelSizes, num_layers: int) -> SiglipVisionModel:
     """Random layers of the tower's sizes."""
-    tower = SiglipVisionModel(
-        SiglipVisionConfig(
-            hidden_size=sizes.tower_width,
-            intermediate_size=sizes.tower_mlp,
-            num_hidden_layers=num_layers,
-            num_attention_heads=sizes.tower_heads,
-            image_size=sizes.image_size,
-            patch_size=sizes.image_size // sizes.side,
-            vision_use_head=False,
-        )
-    )
+    tower = SiglipVisionModel(SiglipVisionConfig(**_tower_sizes(sizes, num_layers)))
     tower.set_attn_implementation("sdpa")
     return tower
 

@@ -1,6 +1,6 @@
 """Rows of measurements: the file that they go to, and the conditions that each of them states.
 
-    with RowFile(path, overwrite=False) as file:
+    with RowLog(path, overwrite=False) as file:
         if key not in file.done:
             file.append({"key": key, ..., **conditions(device, threads=1), **moment(device)})
 
@@ -36,7 +36,7 @@ def _is_timed(row: Row) -> bool:
     return row.get("p50_ms") is not None
 
 
-class RowFile(JsonLog):
+class RowLog(JsonLog):
     """Rows that stand in the file stay; a last line that was cut off goes. Raises UsageError, ResourceError.
 
     ``fields`` are those without which a line is no row; ``stands`` says which rows are not measured again.
