@@ -18,8 +18,8 @@ from vidllava.bench.operations import (
     call_of,
     make_constants,
     make_inputs,
-    our_path,
-    transformers_path,
+    our_operation,
+    transformers_operation,
     unused,
     why_not,
 )
@@ -32,7 +32,7 @@ GRID = splice_case(MODELS["nano"], 3, newline_mode="grid")
 
 def parts(case: Case, dtype: torch.dtype = torch.float32):
     constants = make_constants(case, dtype, CPU)
-    return constants, make_inputs(case, dtype, CPU, seed=1), our_path(case, constants)
+    return constants, make_inputs(case, dtype, CPU, seed=1), our_operation(case, constants)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -122,7 +122,7 @@ def test_a_sample_of_channels_is_spread_over_all(number: int, most: int):
 def test_transformers_does_the_same_work(case: Case):
     constants, inputs, path = parts(case)
     assert why_not(case) is None
-    theirs = transformers_path(case, constants)
+    theirs = transformers_operation(case, constants)
     assert same_work(path, theirs, inputs) is None
     for a, b in zip(path(inputs.leaves), theirs(inputs.leaves), strict=True):
         # One table serves all of transformers' samples.
@@ -144,7 +144,7 @@ def test_what_transformers_cannot_do_is_said():
     constants, inputs, _ = parts(GRID)
     found = baselines(GRID, constants, inputs, compiled=False)
     assert [one.name for one in found] == list(BASELINES)
-    assert all(one.path is None and one.reason for one in found)
+    assert all(one.operation is None and one.reason for one in found)
     assert "one newline" in str(found[0].reason)
 
 

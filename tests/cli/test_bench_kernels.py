@@ -78,7 +78,7 @@ def test_a_row_that_stands_in_the_file_is_not_measured_again(
 
 
 def test_a_wrong_result_has_no_time_and_the_code_is_1(run: Run, monkeypatch: pytest.MonkeyPatch):
-    right = bench.our_path
+    right = bench.our_operation
 
     def wrong(case, constants, **others):
         path = right(case, constants, **others)
@@ -86,7 +86,7 @@ def test_a_wrong_result_has_no_time_and_the_code_is_1(run: Run, monkeypatch: pyt
             return path
         return lambda leaves: (path(leaves)[0] * 1.001, path(leaves)[1])
 
-    monkeypatch.setattr(bench, "our_path", wrong)
+    monkeypatch.setattr(bench, "our_operation", wrong)
     result = run(*QUICK, "--json", "--direction", "forward")
     assert result.code == 1
     splice, rotate = map(json.loads, result.out.splitlines())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from statistics import median
 
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
@@ -23,6 +23,7 @@ from vidllava.backbone.answer import Answer, Conversation, answer_question
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.generate import stop_ids
 from vidllava.backbone.model import Backbone
+from vidllava.bench.rows import Row
 from vidllava.errors import UsageError
 from vidllava.media.pixels import normalise
 from vidllava.media.sampler import IN_PROCESS
@@ -30,7 +31,6 @@ from vidllava.prompting.conversation import SLOT
 from vidllava.visuals.options import AskOptions, GenerateOptions
 from vidllava.visuals.question import Question, plan_media, plan_question, plan_turn, visual_planner
 
-Row = dict[str, Any]
 STAGES = ("decode", "vision", "prefill", "generate")
 
 
@@ -167,20 +167,16 @@ def _round(
 ) -> Iterator[Row]:
     plan = plan_question([path], questions[0], backbone.settings, backbone.codec, options)
     cold = answer_question(backbone, plan, chosen)
-    yield _ours(cold, "vidllava", "first", number)
+    yield _ours(cold, "first", number)
     cache = FeatureCache(backbone, None)
     answer_question(backbone, plan, chosen, cache=cache)
-    yield _ours(
-        answer_question(backbone, plan, chosen, cache=cache, keep_pixels=False),
-        "vidllava",
-        "first again",
-        number,
-    )
+    again = answer_question(backbone, plan, chosen, cache=cache, keep_pixels=False)
+    yield _ours(again, "first again", number)
     items = plan_media([path], visual_planner(backbone.settings, options), options, IN_PROCESS)
     talk = Conversation(backbone, items, options, chosen)
     talk.ask(talk.plan(questions[0]))
     second = talk.ask(talk.plan(questions[1]))
-    yield _ours(second, "vidllava", "second", number)
+    yield _ours(second, "second", number)
     if theirs is None:
         return
     pixels = cold.visuals[0].pixels
@@ -195,10 +191,11 @@ def _round(
         yield _row("transformers", name, number, text, tokens, seconds) | {"same_answer": text == ours.text}
 
 
-def _ours(answer: Answer, path: str, question: str, number: int) -> Row:
+def _ours(answer: Answer, question: str, number: int) -> Row:
     seconds = dict(answer.seconds)
     total = sum(seconds[stage] for stage in ("cache", *STAGES)) - seconds["overlap"]
-    return _row(path, question, number, answer.text, answer.completion_tokens, {**seconds, "total": total})
+    seconds["total"] = total
+    return _row("vidllava", question, number, answer.text, answer.completion_tokens, seconds)
 
 
 def _row(path: str, question: str, number: int, text: str, tokens: int, seconds: dict[str, float]) -> Row:
@@ -221,8 +218,6 @@ LEGEND = (
 
 def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Medians in milliseconds for people, the heading first."""
-    from statistics import median
-
     lines: list[tuple[str, ...]] = [("path", "question", *STAGES, "total", "new tokens", "same answer")]
     for path, question in dict.fromkeys((row["path"], row["question"]) for row in rows):
         cell = [row for row in rows if (row["path"], row["question"]) == (path, question)]

@@ -37,12 +37,12 @@ class CheckResult:
     """Largest error over the largest value of the truth."""
 
 
-def check(case: Case, path: Operation, constants: Constants, inputs: Inputs) -> CheckResult:
-    """Outputs and gradients of ``path`` against the reference; and twice the same, and no input changed."""
+def check(case: Case, operation: Operation, constants: Constants, inputs: Inputs) -> CheckResult:
+    """Judge outputs and gradients of ``operation``: also twice the same, and no input changed."""
     before = [tensor.detach().clone() for tensor in (*inputs.leaves, *inputs.upstream)]
-    outputs = path(inputs.leaves)
+    outputs = operation(inputs.leaves)
     results = [tensor.detach() for tensor in (*outputs, *gradients(outputs, inputs))]
-    again = path(inputs.leaves)
+    again = operation(inputs.leaves)
     repeated = [tensor.detach() for tensor in (*again, *gradients(again, inputs))]
     names, pick, against = _sample(case, inputs)
     faults = [
@@ -67,11 +67,11 @@ def check(case: Case, path: Operation, constants: Constants, inputs: Inputs) -> 
     return CheckResult("; ".join(faults) or None, against, worst)
 
 
-def no_sync(path: Operation, inputs: Inputs) -> str | None:
-    """On CUDA: what of ``path`` waits for the host; None if nothing does."""
+def no_sync(operation: Operation, inputs: Inputs) -> str | None:
+    """On CUDA: what of ``operation`` waits for the host; None if nothing does."""
     torch.cuda.set_sync_debug_mode("error")
     try:
-        gradients(path(inputs.leaves), inputs)
+        gradients(operation(inputs.leaves), inputs)
     except RuntimeError as fault:
         return f"waits for the host: {str(fault).splitlines()[0]}"
     finally:
@@ -80,12 +80,12 @@ def no_sync(path: Operation, inputs: Inputs) -> str | None:
 
 
 def same_work(ours: Operation, theirs: Operation, inputs: Inputs) -> str | None:
-    """What another path computes otherwise, or None: a ratio to other work would mean nothing."""
+    """What another operation computes otherwise, or None: a ratio to other work would mean nothing."""
     results = []
-    for path in (ours, theirs):
+    for operation in (ours, theirs):
         leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in inputs.leaves)
         copy = Inputs(leaves, tuple(gradient.clone() for gradient in inputs.upstream))
-        outputs = path(leaves)
+        outputs = operation(leaves)
         for out, gradient in zip(outputs, inputs.upstream, strict=False):
             if out.shape != gradient.shape:
                 return f"a result is {list(out.shape)}, ours {list(gradient.shape)}"

@@ -163,10 +163,10 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
     ratios = {head: field for head, field in _RATIOS.items() if any(row[field] is not None for row in rows)}
     heads = ["kernel", "shape", "tokens", "dtype", "direction", "by", "p10 ms", "p50 ms", "p90 ms", "GB/s"]
     heads += ["of copy", *ratios, "of all"]
-    cells = [
-        [*_cells(group), *(_times(group, field) for field in ratios.values()), _all(group)]
-        for group in groups
-    ]
+    cells = []
+    for group in groups:
+        share_of_all = _percent(_median(group, "end_to_end_share"))
+        cells.append([*_cells(group), *(_times(group, field) for field in ratios.values()), share_of_all])
     return [*_aligned(heads, cells), *_notes(rows)]
 
 
@@ -194,10 +194,6 @@ def _cells(group: list[Row]) -> list[str]:
 def _times(group: list[Row], field: str) -> str:
     value = _median(group, field)
     return "-" if value is None else f"{value:.2f}"
-
-
-def _all(group: list[Row]) -> str:
-    return _percent(_median(group, "end_to_end_share"))
 
 
 def _percent(value: float | None) -> str:

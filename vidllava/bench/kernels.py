@@ -4,8 +4,8 @@
     for row in bench.rows(done=frozenset()):
         ...
 
-Correctness first: a row whose result is wrong has no time. Then ours, transformers' own path, whatever else
-can be imported and a copy of as many bytes are timed in turn.
+Correctness first: a row whose result is wrong has no time. Then ours, transformers' own operation, whatever
+else can be imported and a copy of as many bytes are timed in turn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vidllava.bench.operations import (
     call_of,
     make_constants,
     make_inputs,
-    our_path,
+    our_operation,
 )
 from vidllava.bench.rows import conditions, moment
 from vidllava.errors import is_allocation_failure
@@ -67,7 +67,16 @@ class KernelBench:
         """The rows, each as soon as it is measured; None for one whose key is in ``done``."""
         for case in self.cases:
             for dtype in self._dtypes:
-                subjects = [self._subject(case, dtype, direction) for direction in self._directions]
+                subjects = [
+                    Subject(
+                        case=case,
+                        dtype=dtype,
+                        direction=direction,
+                        implementation=self.implementation,
+                        element_bytes=DTYPES[dtype].itemsize,
+                    )
+                    for direction in self._directions
+                ]
                 keys = [one.key(self.conditions, self.process) for one in subjects]
                 open_ = [one for one, key in zip(subjects, keys, strict=True) if key not in done]
                 yield from [None] * (len(subjects) - len(open_))
@@ -75,15 +84,6 @@ class KernelBench:
                     stamp = {**self.conditions, **moment(self.device), "process": self.process}
                     key = subject.key(self.conditions, self.process)
                     yield to_row(subject, measured, {**stamp, "key": key})
-
-    def _subject(self, case: Case, dtype: str, direction: Any) -> Subject:
-        return Subject(
-            case=case,
-            dtype=dtype,
-            direction=direction,
-            implementation=self.implementation,
-            element_bytes=DTYPES[dtype].itemsize,
-        )
 
     def _measure(self, case: Case, dtype: str, subjects: list[Subject]) -> Iterator[tuple[Subject, Measured]]:
         if not subjects:
@@ -140,28 +140,36 @@ class KernelBench:
             )
 
     def _checked(self, case: Case, constants: Constants, inputs: Inputs) -> CheckResult:
-        path = our_path(case, constants)
-        checked = check(case, path, constants, inputs)
+        operation = our_operation(case, constants)
+        checked = check(case, operation, constants, inputs)
         if self.implementation == "triton" and checked.fault is None:
-            return replace(checked, fault=no_sync(path, inputs))
+            return replace(checked, fault=no_sync(operation, inputs))
         return checked
 
     def _others(self, case: Case, constants: Constants, inputs: Inputs) -> list[Baseline]:
         """The baselines; one that computes something else is none."""
         found = []
         for one in baselines(case, constants, inputs, compiled=self.request.compile):
-            differs = None if one.path is None else same_work(our_path(case, constants), one.path, inputs)
-            found.append(replace(one, path=None, reason=f"computes otherwise: {differs}") if differs else one)
+            differs = (
+                None
+                if one.operation is None
+                else same_work(our_operation(case, constants), one.operation, inputs)
+            )
+            found.append(
+                replace(one, operation=None, reason=f"computes otherwise: {differs}") if differs else one
+            )
         return found
 
     def _time_on_cpu(
         self, subject: Subject, constants: Constants, inputs: Inputs, others: list[Baseline]
     ) -> dict[str, Times]:
-        paths = {"ours": our_path(subject.case, constants)}
+        operations = {"ours": our_operation(subject.case, constants)}
         if subject.case.kernel == "splice" and subject.direction != "backward":
-            paths["known_plan"] = our_path(subject.case, constants, known_plan=True)
-        paths |= {one.name: one.path for one in others if one.path is not None}
-        calls = {name: call_of(path, subject.direction, inputs) for name, path in paths.items()}
+            operations["known_plan"] = our_operation(subject.case, constants, known_plan=True)
+        operations |= {one.name: one.operation for one in others if one.operation is not None}
+        calls = {
+            name: call_of(operation, subject.direction, inputs) for name, operation in operations.items()
+        }
         calls["copy"] = copying(subject.num_bytes, self.device)
         return time_on_cpu(calls, num_samples=self.request.num_samples, seconds=self.request.row_seconds)
 
@@ -175,8 +183,8 @@ class KernelBench:
         self, subject: Subject, constants: Constants, inputs: Inputs, others: list[Baseline]
     ) -> tuple[dict[str, Times], Row]:
         num_sets = self._num_sets(subject.case, inputs.leaves[0].dtype)
-        paths = {"ours": our_path(subject.case, constants)}
-        paths |= {one.name: one.path for one in others if one.path is not None}
+        operations = {"ours": our_operation(subject.case, constants)}
+        operations |= {one.name: one.operation for one in others if one.operation is not None}
         with torch.cuda.stream(self._stream):
             sets = [inputs] + [
                 make_inputs(subject.case, inputs.leaves[0].dtype, self.device, seed=seed)
@@ -184,7 +192,8 @@ class KernelBench:
             ]
             torch.cuda.synchronize(self.device)
             calls = {
-                name: [call_of(path, subject.direction, one) for one in sets] for name, path in paths.items()
+                name: [call_of(operation, subject.direction, one) for one in sets]
+                for name, operation in operations.items()
             }
             calls["copy"] = [copying(subject.num_bytes, self.device) for _ in sets]
             if subject.case.kernel == "rotate":

@@ -1,10 +1,10 @@
 """The operators as a model calls them and the same work by others, on inputs made up for a case.
 
     inputs = make_inputs(case, dtype, device, seed=0)
-    call = call_of(our_path(case, dtype, device), "both", inputs)
+    call = call_of(our_operation(case, dtype, device), "both", inputs)
     call()                                     # one forward and backward pass
 
-A path takes the tensors that need a gradient and returns its outputs, those that have one first.
+An operation takes the tensors that need a gradient and returns its outputs, those that have one first.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """What every path of a case reads and none trains."""
+    """What every operation of a case reads and none trains."""
 
     embedding: Tensor
     """[V, D]; one row is what transformers puts where visual rows will be."""
@@ -122,7 +122,7 @@ def make_inputs(case: Case, dtype: torch.dtype, device: torch.device, *, seed: i
     return Inputs((features.requires_grad_(), newline.requires_grad_()), (upstream,))
 
 
-def our_path(case: Case, constants: Constants, *, known_plan: bool = False) -> Operation:
+def our_operation(case: Case, constants: Constants, *, known_plan: bool = False) -> Operation:
     """vidllava.kernels, by the door that the backbone uses.
 
     Each call of splice gets a plan that no call has seen, since each prompt has its own: what is found out
@@ -149,13 +149,13 @@ def unused(plan: SplicePlan) -> SplicePlan:
     return fresh
 
 
-def call_of(path: Operation, direction: Direction, inputs: Inputs) -> Callable[[], object]:
+def call_of(operation: Operation, direction: Direction, inputs: Inputs) -> Callable[[], object]:
     """One pass in that direction. For ``backward`` the forward pass is done here, once."""
     if direction == "forward":
-        return lambda: _without_gradient(path, inputs)
+        return lambda: _without_gradient(operation, inputs)
     if direction == "both":
-        return lambda: gradients(path(inputs.leaves), inputs)
-    outputs = path(inputs.leaves)
+        return lambda: gradients(operation(inputs.leaves), inputs)
+    outputs = operation(inputs.leaves)
     return lambda: gradients(outputs, inputs, again=True)
 
 
@@ -166,17 +166,17 @@ def gradients(outputs: tuple[Tensor, ...], inputs: Inputs, *, again: bool = Fals
     )
 
 
-def _without_gradient(path: Operation, inputs: Inputs) -> object:
+def _without_gradient(operation: Operation, inputs: Inputs) -> object:
     # As answers are generated here; under no_grad every view costs more, of both sides.
     with torch.inference_mode():
-        return path(inputs.leaves)
+        return operation(inputs.leaves)
 
 
 VIDEO_ID, IMAGE_ID = 3, 4
 
 
 def why_not(case: Case) -> str | None:
-    """What of a case transformers' own path cannot do; None if it can."""
+    """What of a case transformers' own operation cannot do; None if it can."""
     if case.kernel == "rotate":
         return None if case.rotated == case.head_size else "Qwen2's rotation has no partial form"
     if (case.pool_mode, case.pool_stride) != ("bilinear", 2):
@@ -186,14 +186,14 @@ def why_not(case: Case) -> str | None:
     return None
 
 
-def transformers_path(case: Case, constants: Constants) -> Operation:
-    """The path of a case that `why_not` lets pass."""
+def transformers_operation(case: Case, constants: Constants) -> Operation:
+    """The operation of a case that `why_not` lets pass."""
     if case.kernel == "rotate":
         return lambda leaves: apply_rotary_pos_emb(leaves[0], leaves[1], constants.cos, constants.sin)
-    return _splice_path(case, constants)
+    return _splice_operation(case, constants)
 
 
-def _splice_path(case: Case, constants: Constants) -> Operation:
+def _splice_operation(case: Case, constants: Constants) -> Operation:
     size = 14 * case.side
     config = LlavaOnevisionConfig(
         vision_config={"model_type": "siglip_vision_model", "image_size": size, "patch_size": 14},
@@ -244,10 +244,10 @@ def _rotary(case: Case) -> nn.Module:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A path, or the reason why there is none. ``captures``: it may stand in a CUDA graph (no host sync)."""
+    """An operation, or why there is none. ``captures``: it may stand in a CUDA graph (no host sync)."""
 
     name: str
-    path: Operation | None
+    operation: Operation | None
     reason: str | None = None
     captures: bool = True
 
@@ -257,7 +257,7 @@ def baselines(case: Case, constants: Constants, inputs: Inputs, *, compiled: boo
     reason = why_not(case)
     # The count of placeholders is read back to the host, and so is what masked_scatter's backward needs.
     captures = case.kernel == "rotate"
-    plain = None if reason else transformers_path(case, constants)
+    plain = None if reason else transformers_operation(case, constants)
     found = [Baseline("transformers", plain, reason, captures)]
     if plain is None or not compiled:
         found.append(Baseline("transformers_compiled", None, reason or "not asked for (--compile)"))
@@ -274,15 +274,15 @@ def _compiled(plain: Operation, inputs: Inputs, captures: bool) -> Baseline:
     torch._functorch.config.donated_buffer = False
     # transformers' check of the placeholder count breaks the graph, as it does in a model: no news.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    path: Operation = torch.compile(plain, dynamic=False)
+    operation: Operation = torch.compile(plain, dynamic=False)
     try:
         with torch.no_grad():
-            path(inputs.leaves)
-        gradients(path(inputs.leaves), inputs)
+            operation(inputs.leaves)
+        gradients(operation(inputs.leaves), inputs)
     except Exception as fault:
         # Whatever a compiler, a missing C++ compiler or a driver raises: it is this cell's reason.
         return Baseline(name, None, f"failed: {_first_line(fault)}")
-    return Baseline(name, path, captures=captures)
+    return Baseline(name, operation, captures=captures)
 
 
 def _fused(name: str, case: Case, constants: Constants, inputs: Inputs) -> Baseline:
@@ -290,7 +290,7 @@ def _fused(name: str, case: Case, constants: Constants, inputs: Inputs) -> Basel
         return Baseline(name, None, "has no such operation")
     device = inputs.leaves[0].device
     try:
-        path = _liger(constants) if name == "liger" else _flash_attn(case, constants)
+        operation = _liger(constants) if name == "liger" else _flash_attn(case, constants)
     except ImportError:
         return Baseline(name, None, "not installed")
     if device.type != "cuda":
@@ -301,10 +301,10 @@ def _fused(name: str, case: Case, constants: Constants, inputs: Inputs) -> Basel
         # Liger turns its inputs in place: timing bears that, the numbers of a check would not.
         leaves = tuple(leaf.detach().clone().requires_grad_() for leaf in inputs.leaves)
         upstream = tuple(gradient.clone() for gradient in inputs.upstream)
-        gradients(path(leaves), Inputs(leaves, upstream))
+        gradients(operation(leaves), Inputs(leaves, upstream))
     except Exception as fault:
         return Baseline(name, None, f"failed: {_first_line(fault)}")
-    return Baseline(name, path)
+    return Baseline(name, operation)
 
 
 def _liger(constants: Constants) -> Operation:
