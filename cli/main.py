@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -24,32 +25,85 @@ from typer.exceptions import TyperException
 
 import vidllava
 from vidllava import registry
-from vidllava.cli import ask, bench, cache, chat, data, doctor, eval, finetune, frames, models, startup
+from vidllava.cli import startup
 from vidllava.cli.console import Console
 from vidllava.errors import ResourceError, UsageError, VidllavaError, is_allocation_failure
 
-app = typer.Typer(
-    name="vidllava",
-    help="Ask questions of video, fine-tune on mixed images and video, count the frames that fit.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    # --num_frames is --num-frames: half of this field spells options with underscores.
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda token: token.replace("_", "-"),
-    },
-)
-app.command("ask")(ask.ask)
-app.command("chat")(chat.chat)
-app.command("frames")(frames.frames)
-app.command("eval", cls=eval.EvalCommand)(eval.evaluate)
-app.command("finetune")(finetune.finetune)
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
-app.add_typer(models.app, name="models")
-app.add_typer(cache.app, name="cache")
-app.command("doctor")(doctor.doctor)
+
+def _ask(app: typer.Typer) -> None:
+    from vidllava.cli import ask
+
+    app.command("ask")(ask.ask)
+
+
+def _chat(app: typer.Typer) -> None:
+    from vidllava.cli import chat
+
+    app.command("chat")(chat.chat)
+
+
+def _frames(app: typer.Typer) -> None:
+    from vidllava.cli import frames
+
+    app.command("frames")(frames.frames)
+
+
+def _eval(app: typer.Typer) -> None:
+    from vidllava.cli import eval
+
+    app.command("eval", cls=eval.EvalCommand)(eval.evaluate)
+
+
+def _finetune(app: typer.Typer) -> None:
+    from vidllava.cli import finetune
+
+    app.command("finetune")(finetune.finetune)
+
+
+def _group(name: str) -> Callable[[typer.Typer], None]:
+    def add(app: typer.Typer) -> None:
+        app.add_typer(importlib.import_module(f"vidllava.cli.{name}").app, name=name)
+
+    return add
+
+
+def _doctor(app: typer.Typer) -> None:
+    from vidllava.cli import doctor
+
+    app.command("doctor")(doctor.doctor)
+
+
+COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
+    "ask": _ask,
+    "chat": _chat,
+    "frames": _frames,
+    "eval": _eval,
+    "finetune": _finetune,
+    **{name: _group(name) for name in ("bench", "data", "models", "cache")},
+    "doctor": _doctor,
+}
+"""What adds each command, in the order of the help: a command's module is imported when it is added."""
+
+
+def program(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The program with the one command that ``arguments`` name, or with all of them."""
+    app = typer.Typer(
+        name="vidllava",
+        help="Ask questions of video, fine-tune on mixed images and video, count the frames that fit.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        # --num_frames is --num-frames: half of this field spells options with underscores.
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "token_normalize_func": lambda token: token.replace("_", "-"),
+        },
+    )
+    app.callback()(root)
+    first = next((word for word in arguments if not word.startswith("-")), None)
+    for name in [first] if first in COMMANDS else COMMANDS:
+        COMMANDS[name](app)
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,7 +112,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
@@ -87,7 +140,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         _check_working_folder()
         registry.plugins()  # those that cannot be loaded are told before anything is done
-        code = app(list(arguments), prog_name="vidllava", standalone_mode=False)
+        code = program(arguments)(list(arguments), prog_name="vidllava", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -81,14 +81,14 @@ def code_lines(name: str) -> list[str]:
 def test_commands_in_the_readme_exist_with_their_options():
     from typer.main import get_command
 
-    from vidllava.cli.main import app
+    from vidllava.cli.main import program
 
     seen = set()
     for line in code_lines("README.md"):
         if "vidllava " not in line or not line.startswith(("vidllava", "echo")):
             continue
         words = shlex.split(line.rpartition("| ")[2])[1:]
-        command = get_command(app)
+        command = get_command(program())
         while words and hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
         known = {option for parameter in command.params for option in parameter.opts}

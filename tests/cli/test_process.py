@@ -26,8 +26,7 @@ def start_waiting(reason: str) -> subprocess.Popen[str]:
         def command():
             print("ready", flush=True)
             {reason}
-        main.app.registered_commands[:] = [c for c in main.app.registered_commands if c.name != "doctor"]
-        main.app.command("doctor")(command)
+        main.COMMANDS["doctor"] = lambda app: app.command("doctor")(command)
         sys.argv[1:] = ["doctor"]
         main.main()
     """
@@ -221,7 +220,7 @@ def broken(fault: BaseException):
 def test_a_fault_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, fault: Exception, code: int, words: str
 ):
-    monkeypatch.setattr(main, "app", lambda *_, **__: broken(fault)())
+    monkeypatch.setattr(main, "program", lambda *_: lambda *_, **__: broken(fault)())
     result = run("doctor")
     assert result.code == code
     assert words in result.error

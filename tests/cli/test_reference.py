@@ -71,10 +71,10 @@ def test_the_page_says_what_help_says(command: str):
 
 @pytest.mark.no_model
 def test_every_command_has_its_section():
-    from vidllava.cli.main import app
+    from vidllava.cli.main import program
 
-    names = {str(command.name) for command in app.registered_commands}
-    for group in app.registered_groups:
+    names = {str(command.name) for command in program().registered_commands}
+    for group in program().registered_groups:
         assert group.typer_instance is not None
         names |= {f"{group.name} {command.name}" for command in group.typer_instance.registered_commands}
     assert names < set(COMMANDS)

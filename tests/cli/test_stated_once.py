@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import pytest
 import typer
 
-from vidllava.cli.main import app
+from vidllava.cli.main import program
 from vidllava.cli.options import spread
 from vidllava.errors import UsageError
 from vidllava.settings import KEY, check, flag_of, setting, words_of
@@ -17,7 +17,7 @@ from vidllava.visuals.options import AskOptions, GenerateOptions
 
 def options_of(*path: str) -> dict[str, list[str]]:
     """The flags of a command by parameter name."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(program())
     for name in path:
         command = command.commands[name]  # type: ignore[attr-defined]
     return {str(one.name): list(one.opts) for one in command.params}

@@ -238,10 +238,10 @@ def test_every_option_can_stand_in_a_settings_file(config: Path, tmp_path: Path)
     """What a run saves names every option that decides how it goes."""
     import typer
 
-    from vidllava.cli.main import app
+    from vidllava.cli.main import program
 
     assert main.run(["finetune", "--config", str(config), *WORDS]) == 0
-    command = typer.main.get_command(app).commands["finetune"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(program()).commands["finetune"]  # type: ignore[attr-defined]
     names = {parameter.name for parameter in command.params if parameter.param_type_name == "option"}
     of_one_start = {"config", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "allow_changes"}
     saved = set(json.loads((tmp_path / "out" / "settings.json").read_text()))
