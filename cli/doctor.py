@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import vidllava
+from vidllava.bench.rows import version
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import VidllavaError
@@ -48,7 +49,7 @@ def doctor(as_json: options.Json = False) -> None:
         "vidllava": vidllava.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "decisions": _decisions(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
@@ -66,15 +67,6 @@ def doctor(as_json: options.Json = False) -> None:
     rows += [(name, made["choice"], made["reason"]) for name, made in report["decisions"].items()]
     rows += [(name, value, "set in the environment") for name, value in report["environment"].items()]
     Console().table(("what", "value", "why"), rows)
-
-
-def _version(name: str) -> str | None:
-    import importlib.metadata  # a tenth of the start-up time of every other command
-
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _decisions() -> dict[str, dict[str, Any]]:
