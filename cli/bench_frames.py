@@ -1,4 +1,4 @@
-"""``vidllava bench frames``: how many frames, how much pooling, which RoPE factor? The signature.
+"""``vidllava bench frames``: a sweep over frames, pooling and RoPE factors. The signature.
 
 vidllava bench frames --data long.jsonl --num-frames 2,4,8 --pool-stride 1,2 --output-dir out
 """

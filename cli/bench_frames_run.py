@@ -194,7 +194,7 @@ def _open(
     from vidllava.cli import startup
 
     with startup.collector_paused():
-        from vidllava.bench.frames.memory import method
+        from vidllava.evaluation.memory import method
     backbone, told = open_measured(shown, weights, kind)
     return backbone, told | {
         "weights_stamp": _stamp(backbone, kind),

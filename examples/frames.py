@@ -1,4 +1,4 @@
-"""How many frames fit? The budget of a clip at several strides and factors, without weights or torch.
+"""The frames that fit: the budget of a clip at several strides and factors, without weights or torch.
 
 python examples/frames.py
 python examples/frames.py other.mp4 onevision-7b

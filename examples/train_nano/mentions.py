@@ -1,4 +1,4 @@
-"""Which thing does a question speak of? The place of each name in a question, for extra labels.
+"""The things that a question speaks of: the place of each name in it, for extra labels.
 
 At the last token of a name the model should know what it has seen of that thing: its form, its colour, what
 it does, or that it is not there. These labels teach binding: without them nano answered "what colour is the

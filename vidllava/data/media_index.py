@@ -1,4 +1,4 @@
-"""What did the header of this file say? Remembered in SQLite, so that a data set is looked through once.
+"""Headers of media files, remembered in SQLite, so that a data set is looked through once.
 
     with MediaIndex(CacheFolder.of_environment(), print) as index:
         index.find(path)                   # a Header, or None: not looked at, or changed since

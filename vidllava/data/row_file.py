@@ -1,4 +1,4 @@
-"""Where does every row of a file begin? One pass over it, a row in memory at a time, each read again later.
+"""The rows of a file by their offsets: one pass over it, a row in memory at a time, each read again later.
 
     rows = RowFile(Path("train.json"))
     for raw in rows.scan():              # a JSON list or JSON lines, told by the first character

@@ -1,4 +1,4 @@
-"""Which way up? Display matrices of video files, turned into one of the eight upright views.
+"""Display matrices of video files as one of the eight upright views.
 
 The matrix maps a stored pixel (p, q) to x = a p + c q, y = b p + d q (16.16 fixed point, y downwards; ISO
 14496-12, 8.2.2). Phones write it instead of turning the pixels; PyAV hands it over and does not apply it.

@@ -1,4 +1,4 @@
-"""What is in this video file? Size, turn, and the true presentation time of every frame.
+"""Facts of a video file: size, turn, and the true presentation time of every frame.
 
 One pass over the packets and one decoded picture; headers are never trusted, their lies are noted.
 

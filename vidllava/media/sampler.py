@@ -1,4 +1,4 @@
-"""Who looks into files and decodes them? The seam between asking for frames and where the work is done.
+"""Samplers: the seam between asking for frames and where files are looked into and decoded.
 
     IN_PROCESS.probe("clip.mp4")                       # here and now: tests, training workers
     IN_PROCESS.decode(info, plan, size=384).pixels

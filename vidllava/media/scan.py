@@ -1,4 +1,4 @@
-"""Which frames does this stream show, and when? One pass over its packets, headers aside.
+"""The frames that a stream shows, and when: one pass over its packets, headers aside.
 
 Where every shown packet has a stamp of its own, the sorted stamps are the frames. Elsewhere (no stamps,
 repeated ones, those of decoding instead of presentation, AVI, which stores none, and field pictures, two of

@@ -1,4 +1,4 @@
-"""Which instants of a clip, and which frames do they fall on? Pure arithmetic: no decoder, no torch.
+"""The instants wanted of a clip and the frames that they fall on. Pure arithmetic: no decoder, no torch.
 
 A frame is on screen from its own presentation time until the next frame's: half-open, ``[t_i, t_i+1)``. A
 range ``[start, end)`` holds every frame that is on screen in it: the one on screen at ``start``, which may

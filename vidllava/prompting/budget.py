@@ -1,4 +1,4 @@
-"""Does it fit, and which RoPE factor does it need? Token counts, before any weight is touched.
+"""The token budget: whether a prompt fits, and at which RoPE factor, before any weight is touched.
 
 Linear RoPE scaling by a factor f divides every position by f, so a model trained on sequences of C tokens
 reads C x f of them. The reserve is room for the answer. Text is never cut to make room, nor are frames.

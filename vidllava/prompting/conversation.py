@@ -1,4 +1,4 @@
-"""How do a question and its media become a conversation? Placement of the visuals, and the door to the rest.
+"""A question and its media as a conversation: placement of the visuals, and the door to the rest.
 
 turns = build_prompt("What happens?", ["video"])          # user: <video>\\nWhat happens?
 turns = place(turns, 3, "mixed", seed=f"{run}:{epoch}:{sample_id}")

@@ -1,4 +1,4 @@
-"""Which words ask for the form of answer that a data set wants? LLaVA-OneVision's formatting prompts.
+"""LLaVA-OneVision's formatting prompts: words that ask for the form of answer that a data set wants.
 
     found = formatting_prompt("chartqa", "picture")         # by the data set's name
     found = formatting_prompt(5, "picture")                 # or by its number in the paper's table

@@ -1,4 +1,4 @@
-"""Which rows does one visual give the language model? Pure arithmetic on sizes.
+"""The rows that one visual gives the language model. Pure arithmetic on sizes.
 
 A visual goes through the vision tower as `num_grids` square pictures; each gives a grid of side x side
 feature rows. A `VisualLayout` says how those grids become rows: which window of them, shrunk how, with

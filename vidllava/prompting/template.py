@@ -1,4 +1,4 @@
-"""Which token ids does the language model read, and which of them is it trained on? Chat templates.
+"""Chat templates: the token ids that the language model reads, and those that it is trained on.
 
 Control tokens come from the template alone. Whatever a user, a data set or a model wrote is encoded as plain
 text, so a question that spells "<|im_end|>" or "<image>" cannot end its own turn or ask for a picture.

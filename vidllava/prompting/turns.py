@@ -1,4 +1,4 @@
-"""What is said, and where do the visuals stand in it? Turns of a conversation and their checks.
+"""Turns of a conversation: what is said, where the visuals stand in it, and their checks.
 
 A turn is text with placeholders: `<image>` for a picture, `<video>` for a video. In a user's turn every one
 of them stands for a visual, which is how data sets are written, unless `slots` says which ones do: a question

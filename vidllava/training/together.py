@@ -1,4 +1,4 @@
-"""What do the processes of a run know together? Sums, texts, and that all of them go the same way."""
+"""What the processes of a run share: sums, texts, signals, and that all of them go the same way."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How many frames, how much pooling, which RoPE factor does a question need? A sweep and its report."""
+"""A sweep over frames, pooling and RoPE factors that a question needs, and its report."""

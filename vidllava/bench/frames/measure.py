@@ -22,12 +22,12 @@ from vidllava.backbone.memory import OutOfMemory
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.prefill import PromptMemory
 from vidllava.backbone.see import EncodedVisuals, StageClock, see
-from vidllava.bench.frames.memory import PeakMemory
 from vidllava.bench.frames.request import Cell, Failure, FramesRequest, Planned, plan_cell
 from vidllava.bench.frames.sharing import ProbedOnce, Saved, Shared, see_once
 from vidllava.bench.rows import Row
 from vidllava.errors import MediaError, ResourceError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
+from vidllava.evaluation.memory import PeakMemory
 from vidllava.evaluation.scoring import score
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.visuals.options import AskOptions, GenerateOptions

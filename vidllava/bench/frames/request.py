@@ -1,4 +1,4 @@
-"""What was asked of `vidllava bench frames`? Its cells, known before torch is imported.
+"""The request to `vidllava bench frames`: its cells, known before torch is imported.
 
 request = FramesRequest(num_frames=(2, 8), pool_strides=(1, 2), rope_factors=("off", "auto"))
 [cell.name for cell in request.cells]     # "2 frames, stride 1, bilinear, factor off", ...
