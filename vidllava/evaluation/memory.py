@@ -4,7 +4,6 @@
         ...
     memory.peak_bytes      # None where there is no way to tell
 
-The high-water mark of a process never falls by itself: it is set back before each measurement, and what was
 The high-water mark of a process never falls by itself: it is set back before each measurement, and what is
 freed is given back to the system first, or a small answer after a large one would show that one's memory.
 
