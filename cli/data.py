@@ -25,7 +25,7 @@ from vidllava.errors import DatasetError, UsageError
 from vidllava.files.writing import refuse_inputs
 
 if TYPE_CHECKING:
-    from vidllava.data.check import Checker, Summary
+    from vidllava.data.check import Checker, DataSummary
     from vidllava.data.load import Loading, Part
 
 HELP = """Check data sets before training; say what is in them.
@@ -206,11 +206,11 @@ class _Asked:
     reading: bounds.FileBounds
 
 
-def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Summary:
+def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> DataSummary:
     """Look at every row; bad ones go to stdout where they shall be ``listed``."""
     limits, planned = asked.reading.limits(), asked.planning.checked()
     from vidllava.cli.frames import known_settings
-    from vidllava.data.check import Checker, Summary
+    from vidllava.data.check import Checker, DataSummary
     from vidllava.data.load import Loading
     from vidllava.data.media_index import Headers, MediaIndex
     from vidllava.data.own_sampler import SamplerPool
@@ -226,7 +226,7 @@ def _look(asked: _Asked, console: Console, *, as_json: bool, listed: bool) -> Su
     if any(part.strategy != "all" or part.weight != 1.0 for part in parts):
         console.note("files are looked at as a whole: sampling_strategy and weight are for training")
     counter = TokenCounter(*known_settings(asked.model, asked.revision, console), planned)
-    summary = Summary(limit_tokens=counter.max_length)
+    summary = DataSummary(limit_tokens=counter.max_length)
     tell = Lister(console, as_json=as_json) if listed else None
     with (
         MediaIndex(CacheFolder.of_environment(), console.warn) as index,
@@ -252,7 +252,7 @@ def _parts(files: list[str], loading: Loading) -> Iterator[Part]:
 
 
 def _look_at(
-    part: Part, asked: _Asked, checker: Checker, summary: Summary, tell: Lister | None, console: Console
+    part: Part, asked: _Asked, checker: Checker, summary: DataSummary, tell: Lister | None, console: Console
 ) -> None:
     """Look at the rows of one file."""
     from vidllava.data.records import RecordSource

@@ -15,7 +15,7 @@ from vidllava.cli.progress import BatchProgress
 from vidllava.files.writing import replacing
 
 if TYPE_CHECKING:
-    from vidllava.data.check import Summary
+    from vidllava.data.check import DataSummary
 
 _BAR = 40
 _PAUSE_SECONDS = 5.0
@@ -100,7 +100,7 @@ def place_of(file: str, row: int, identity: str | None) -> str:
     return f"{file} row {row}{known_as}"
 
 
-def show_summary(summary: Summary, say: Callable[[str], None]) -> None:
+def show_summary(summary: DataSummary, say: Callable[[str], None]) -> None:
     """Rows, modalities, tokens and what does not fit, line by line."""
     bad = f", {summary.num_bad} cannot be used" if summary.num_bad else ""
     noted = f", {summary.num_noted} with notes" if summary.num_noted else ""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from vidllava.data.source import Modality, Sample, Visual
+from vidllava.data.source import Modality, Sample, Source, Visual
 from vidllava.errors import MediaError
 from vidllava.prompting.conversation import Turn
 
@@ -17,7 +17,7 @@ def frames(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-class World:
+class World(Source):
     """These modalities, `repeats` times over. Samples whose index is in `bad` cannot be read."""
 
     def __init__(

@@ -10,12 +10,13 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.worlds import World
 from vidllava.backbone.tokens import TextCodec
-from vidllava.data.batches import BadSample, Ledger, ReadAhead, Share, StepBatch, StepBatches
+from vidllava.data.batches import BadSample, Ledger, ProcessShare, ReadAhead, StepBatch, StepBatches
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
@@ -24,14 +25,16 @@ from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import DatasetError, ResourceError
 from vidllava.visuals.planner import ModelSettings
 
-WHOLE = Share()
+WHOLE = ProcessShare()
 EVERYTHING = ("text", "picture", "pictures", "video")
 
 
 @pytest.fixture
 def batches_of(model_settings: ModelSettings, codec: TextCodec):
-    def build(world: World, *, batch_size: int = 8, share: Share = WHOLE) -> StepBatches:
-        order = BatchOrder(Mixture((world,)), mix="in-batch", batch_size=batch_size, seed=1)
+    def build(
+        world: World, *, batch_size: int = 8, share: ProcessShare = WHOLE, lengths: np.ndarray | None = None
+    ) -> StepBatches:
+        order = BatchOrder(Mixture((world,), lengths=lengths), mix="in-batch", batch_size=batch_size, seed=1)
         return StepBatches(order, SampleEncoder(model_settings, codec, EncodeOptions()), share)
 
     return build
@@ -45,7 +48,7 @@ def same(left: StepBatch, right: StepBatch) -> bool:
 
 
 def test_a_step_holds_its_draws_sorted_by_length(batches_of):
-    batches = batches_of(World(EVERYTHING, 6), share=Share(micro_batches=4))
+    batches = batches_of(World(EVERYTHING, 6), share=ProcessShare(micro_batches=4))
     step = batches[2]
     world = batches.order.mixture.sources[0]
     assert sorted(step.ids) == sorted(world.sample(int(i)).id for i in batches.order.batch(2))
@@ -58,7 +61,7 @@ def test_a_step_holds_its_draws_sorted_by_length(batches_of):
 
 def test_processes_share_a_global_batch(batches_of):
     whole = batches_of(World(EVERYTHING, 6))[3]
-    parts = [batches_of(World(EVERYTHING, 6), share=Share(rank=r, world_size=2))[3] for r in range(2)]
+    parts = [batches_of(World(EVERYTHING, 6), share=ProcessShare(rank=r, world_size=2))[3] for r in range(2)]
     assert sorted(whole.ids) == sorted(parts[0].ids + parts[1].ids)
     assert whole.num_labels == parts[0].num_labels + parts[1].num_labels
 
@@ -74,19 +77,19 @@ def test_workers_change_nothing(batches_of, workers):
     assert all(same(a, b) and a.bad == b.bad for a, b in zip(ahead, plain, strict=True))
 
 
-class LongWorld(World):
-    def length(self, index: int) -> int:
-        return index * 7919 % 1000
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_neither_processes_nor_workers_change_which_samples_a_step_shows(batches_of, workers: int):
-    world = LongWorld(EVERYTHING, 6, bad={5})
+    world = World(EVERYTHING, 6, bad={5})
+    lengths = np.arange(len(world), dtype=np.int32) * 7919 % 1000
     shown = []
     for size in (1, 2, 4):
-        shares = [Share(rank=rank, world_size=size, micro_batches=2) for rank in range(size)]
+        shares = [ProcessShare(rank=rank, world_size=size, micro_batches=2) for rank in range(size)]
         parts = [
-            list(ReadAhead(batches_of(world, share=share), start=2, stop=6, num_workers=workers))
+            list(
+                ReadAhead(
+                    batches_of(world, share=share, lengths=lengths), start=2, stop=6, num_workers=workers
+                )
+            )
             for share in shares
         ]
         shown.append([sorted(name for part in parts for name in part[step].ids) for step in range(4)])
@@ -104,7 +107,7 @@ def test_every_draw_has_its_own_number_whichever_process_encodes_it(batches_of):
     """The number seeds a mixed placement: two copies of one sample in a batch are placed on their own."""
     numbers: dict[int, list[int]] = {}
     for rank in range(2):
-        batches = batches_of(World(("text",), 6), batch_size=8, share=Share(rank=rank, world_size=2))
+        batches = batches_of(World(("text",), 6), batch_size=8, share=ProcessShare(rank=rank, world_size=2))
         numbers[rank] = []
 
         def encode(sample, *, draw: int, seen=numbers[rank], plain=batches.encoder):

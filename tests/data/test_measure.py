@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from tests.clips import write_clip
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.measure import has_files, measure, with_lengths
+from vidllava.data.measure import measure
 from vidllava.data.media_index import Headers, MediaIndex
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
@@ -120,11 +121,7 @@ def test_what_cannot_be_read_has_no_length_and_keeps_its_place(
     mixture = mixture_of(tmp_path, media, rows)
     found = lengths_of(mixture, TokenCounter(model_settings, codec, EncodeOptions()), workers=1)
     assert (found > 0).tolist() == [True, False, False, False, False, False]
-    measured = with_lengths(mixture, found)
-    source = measured.sources[0]
-    assert [source.length(n) for n in range(3)] == [found[0], None, None]  # type: ignore[attr-defined]
-    assert measured.lengths is not None
-    assert measured.lengths.tolist() == found.tolist()
+    measured = replace(mixture, lengths=found)
     assert sorted(BatchOrder(measured, mix="in-batch", batch_size=2, seed=0).epoch(0)) == list(range(6))
 
 
@@ -140,19 +137,19 @@ def test_batches_are_of_like_length_and_hang_on_the_seed_alone(
     def order(of: Mixture) -> BatchOrder:
         return BatchOrder(of, mix="in-batch", batch_size=8, seed=3)
 
-    grouped, plain = order(with_lengths(mixture, once)), order(mixture)
+    grouped, plain = order(replace(mixture, lengths=once)), order(mixture)
     spread = [np.mean([np.ptp(once[each.batch(step)]) for step in range(25)]) for each in (grouped, plain)]
     assert spread[0] < 0.4 * spread[1]
-    assert np.array_equal(grouped.epoch(1), order(with_lengths(mixture, again)).epoch(1))
+    assert np.array_equal(grouped.epoch(1), order(replace(mixture, lengths=again)).epoch(1))
 
 
 def test_only_rows_of_files_are_measured(tmp_path: Path, media: Path):
     from tests.worlds import World
 
     files = mixture_of(tmp_path, media, ROWS)
-    assert has_files(files)
-    assert not has_files(Mixture((*files.sources, World(("text",)))))
-    assert with_lengths(files, np.ones(len(files), np.int32)).fingerprint() == files.fingerprint()
+    assert files.sources[0].row(0) == 1
+    assert World(("text",)).row(0) is None
+    assert replace(files, lengths=np.ones(len(files), np.int32)).fingerprint() == files.fingerprint()
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])

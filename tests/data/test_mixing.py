@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from vidllava.data.mixing import MIXES, BatchOrder, rank_share, shuffled
 from vidllava.data.mixture import Mixture
-from vidllava.data.source import MODALITIES, Modality, Sample
+from vidllava.data.source import MODALITIES, Modality, Sample, Source
 from vidllava.errors import DatasetError, UsageError
 
 
-class Listed:
-    """A source that is only a list of modalities, with a length for each where asked for."""
+class Listed(Source):
+    """A source that is only a list of modalities."""
 
     def __init__(self, modalities: list[Modality], name: str = "listed") -> None:
         self.name, self.modalities = name, modalities
@@ -32,9 +32,8 @@ class Listed:
         raise AssertionError("the order must not need a sample")
 
 
-class Measured(Listed):
-    def length(self, index: int) -> int:
-        return index * 7919 % 1000
+def measured(modalities: list[Modality]) -> Mixture:
+    return Mixture((Listed(modalities),), lengths=np.arange(len(modalities), dtype=np.int32) * 7919 % 1000)
 
 
 def mixture(**counts: int) -> Mixture:
@@ -159,12 +158,9 @@ def test_every_epoch_is_as_long_as_the_first_also_where_parts_of_a_source_are_dr
 def test_however_a_batch_is_cut_the_row_of_samples_is_the_same(counts, mix, shape, seed):
     """World size x micro-batches x their size: any split of one global batch, with lengths known."""
     world_size, micro, size = shape
-    source = Measured([name for name in MODALITIES for _ in range(counts[name])])
-    whole = BatchOrder(Mixture((source,)), mix=mix, batch_size=world_size * micro * size, seed=seed)
-    own = [
-        BatchOrder(Mixture((source,)), mix=mix, batch_size=whole.batch_size, seed=seed)
-        for _ in range(world_size)
-    ]
+    data = measured([name for name in MODALITIES for _ in range(counts[name])])
+    whole = BatchOrder(data, mix=mix, batch_size=world_size * micro * size, seed=seed)
+    own = [BatchOrder(data, mix=mix, batch_size=whole.batch_size, seed=seed) for _ in range(world_size)]
     for step in (7, 0, 3):
         shares = [rank_share(order.batch(step), rank, world_size) for rank, order in enumerate(own)]
         assert np.array_equal(np.concatenate(shares), whole.batch(step))
@@ -172,7 +168,7 @@ def test_however_a_batch_is_cut_the_row_of_samples_is_the_same(counts, mix, shap
 
 def test_separate_batches_do_not_drift_from_short_to_long():
     modalities: list[Modality] = ["picture", "video"] * 400
-    order = BatchOrder(Mixture((Measured(modalities),)), mix="separate", batch_size=8, seed=4)
+    order = BatchOrder(measured(modalities), mix="separate", batch_size=8, seed=4)
     means = [float(np.mean(order.batch(step) * 7919 % 1000)) for step in range(0, 96, 2)]
     rises = sum(after > before for before, after in itertools.pairwise(means))
     assert 10 < rises < 37, "a drift would rise nearly always"
@@ -180,7 +176,7 @@ def test_separate_batches_do_not_drift_from_short_to_long():
 
 def test_grouping_by_length_matches_lengths_and_loses_nothing():
     modalities: list[Modality] = ["picture", "video"] * 400
-    grouped = BatchOrder(Mixture((Measured(modalities),)), mix="in-batch", batch_size=8, seed=4)
+    grouped = BatchOrder(measured(modalities), mix="in-batch", batch_size=8, seed=4)
     plain = BatchOrder(Mixture((Listed(modalities),)), mix="in-batch", batch_size=8, seed=4)
 
     def spread(order: BatchOrder) -> float:
@@ -195,7 +191,7 @@ def test_grouping_by_length_matches_lengths_and_loses_nothing():
 def test_lengths_are_matched_within_batches_that_straddle_epochs_too(mix):
     """An epoch of 803 draws ends within a batch of 8: the next one's windows begin where a batch does."""
     modalities: list[Modality] = ["picture"] * 803
-    order = BatchOrder(Mixture((Measured(modalities),)), mix=mix, batch_size=8, seed=4)
+    order = BatchOrder(measured(modalities), mix=mix, batch_size=8, seed=4)
     spreads = [float(np.ptp(order.batch(step) * 7919 % 1000)) for step in range(400)]
     for begin in range(0, 400, 100):  # the epochs before and after the first border alike
         assert np.mean(spreads[begin : begin + 100]) < 150
@@ -204,7 +200,7 @@ def test_lengths_are_matched_within_batches_that_straddle_epochs_too(mix):
 @pytest.mark.parametrize("mix", ["in-batch", "separate"])
 def test_batches_of_like_length_come_in_another_order_in_every_window(mix):
     """Else the shortest batch of each window would come at the same place, in every window and epoch."""
-    order = BatchOrder(Mixture((Measured(["picture"] * 256),)), mix=mix, batch_size=8, seed=4)
+    order = BatchOrder(measured(["picture"] * 256), mix=mix, batch_size=8, seed=4)
 
     def places(window: int) -> tuple[int, ...]:
         means = [np.mean(order.batch(window * 16 + step) * 7919 % 1000) for step in range(16)]

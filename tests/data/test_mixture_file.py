@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vidllava.data.load import Loading, Subset, load_mixture, load_source, parse_strategy, subset
+from vidllava.data.load import Loading, Subset, load_mixture, load_sources, parse_strategy, subset
 from vidllava.data.mixing import BatchOrder
+from vidllava.data.source import Modality, Sample, Source
 from vidllava.errors import DatasetError, UsageError
 
 
@@ -57,7 +58,7 @@ def test_sets_parts_and_weights(folder: Path):
     ("strategy", "count"), [("all", 40), ("first:7", 7), ("end:100", 40), ("random:30%", 12), ("first:1%", 1)]
 )
 def test_parts_are_counts_or_percentages_rounded_up(folder: Path, strategy: str, count: int):
-    part = subset(load_source(str(folder / "b")), strategy, seed=1)
+    part = subset(load_sources(str(folder / "b"), Loading())[0][0], strategy, seed=1)
     assert len(part) == count
     assert [part.modality(index) for index in range(count)] == ["text"] * count
 
@@ -74,11 +75,17 @@ def test_a_random_part_is_a_function_of_the_seed(folder: Path):
     assert drawn.chosen.tolist() == PINNED  # type: ignore[attr-defined]
 
 
-class Named:
+class Named(Source):
     name = "some/folder/a fixed name"
 
     def __len__(self) -> int:
         return 100
+
+    def modality(self, index: int) -> Modality:
+        return "text"
+
+    def sample(self, index: int) -> Sample:
+        raise AssertionError("no sample is read")
 
 
 PINNED = [40, 49, 57, 75, 80]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidllava.data.load import load_source
+from vidllava.data.load import Loading, load_sources
 from vidllava.data.records import MAX_SHOWN, RecordSource
 from vidllava.data.source import Source
 from vidllava.errors import DatasetError
@@ -50,7 +50,7 @@ def test_rows_of_every_modality_are_read(tmp_path: Path, root: Path, lines: bool
         row("<image> and <video>", id="both", image="a.png", video="clip.mp4"),
     ]
     # The format is told by the content, whatever the name says.
-    source = load_source(str(write(tmp_path / "rows.txt", rows, lines=lines)), root)
+    source = RecordSource(write(tmp_path / "rows.txt", rows, lines=lines), root)
     assert isinstance(source, Source)
     assert [source.modality(i) for i in range(6)] == [
         "text",
@@ -165,16 +165,16 @@ def test_an_unusable_file_is_told(tmp_path: Path, content: bytes, what: str):
     path = tmp_path / "rows.json"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=what):
-        load_source(str(path))
+        load_sources(str(path), Loading())
 
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path: Path):
     with pytest.raises(DatasetError, match=r"no such file .*nano-world:\.\.\."):
-        load_source("nope.json", schemes={"nano-world": lambda spec: pytest.fail(spec)})
+        load_sources("nope.json", Loading(schemes={"nano-world": lambda spec: pytest.fail(spec)}))
     with pytest.raises(DatasetError, match="is a folder"):
-        load_source(str(tmp_path))
+        load_sources(str(tmp_path), Loading())
     with pytest.raises(DatasetError, match="the media root is no folder"):
-        load_source(str(write(tmp_path / "r.jsonl", [row()])), tmp_path / "nowhere")
+        load_sources(str(write(tmp_path / "r.jsonl", [row()])), Loading(media_root=tmp_path / "nowhere"))
 
 
 def test_a_scheme_opens_its_own_source():
@@ -183,7 +183,7 @@ def test_a_scheme_opens_its_own_source():
     class World:
         name = "w"
 
-    load_source("w:train?n=3", schemes={"w": lambda spec: asked.append(spec) or World()})  # type: ignore[func-returns-value, arg-type, return-value]
+    load_sources("w:train?n=3", Loading(schemes={"w": lambda spec: asked.append(spec) or World()}))  # type: ignore[func-returns-value, arg-type, return-value]
     assert asked == ["w:train?n=3"]
 
 

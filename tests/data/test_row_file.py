@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vidllava.data import row_file
 from vidllava.data.records import RecordSource
 from vidllava.data.row import RowFault
-from vidllava.data.row_file import RowFile
+from vidllava.data.row_file import RecordFile
 from vidllava.errors import DatasetError
 
 VALUES = st.recursive(
@@ -33,7 +33,7 @@ VALUES = st.recursive(
 
 def scanned(path: Path) -> list[Any]:
     """Numbers and values; every value is read a second time at its place."""
-    rows = RowFile(path)
+    rows = RecordFile(path)
     found = list(rows.scan())
     for raw in found:
         if not isinstance(raw.value, RowFault):
@@ -131,7 +131,7 @@ def test_the_fingerprint_is_the_content(tmp_path: Path):
     for content in (b'{"a": 1}\n', b'{"a": 1}\n', b'{"a": 2}\n', b'[{"a": 1}]', b'[{"a": 2}]'):
         path = tmp_path / str(len(marks))
         path.write_bytes(content)
-        rows = RowFile(path)
+        rows = RecordFile(path)
         list(rows.scan())
         marks.append(rows.fingerprint)
     assert marks[0] == marks[1]
@@ -141,7 +141,7 @@ def test_the_fingerprint_is_the_content(tmp_path: Path):
 def test_a_file_that_changes_while_it_is_used_is_told(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n')
-    rows = RowFile(path)
+    rows = RecordFile(path)
     raw = next(iter(list(rows.scan())))
     path.write_text('{"a": 22}\n')
     with pytest.raises(DatasetError, match="changed while it was in use"):

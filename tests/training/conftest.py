@@ -12,7 +12,7 @@ import pytest
 from tests.tiny import tiny_checkpoint
 from tests.worlds import World
 from vidllava.training.job import Job
-from vidllava.training.report import Outcome
+from vidllava.training.report import RunEnd
 from vidllava.training.run import finetune
 from vidllava.training.settings import TrainingSettings
 
@@ -73,14 +73,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"), preset="nano")
 
 
-Run = Callable[..., tuple[Outcome, Heard]]
+Run = Callable[..., tuple[RunEnd, Heard]]
 
 
 @pytest.fixture
 def run(checkpoint: Path) -> Run:
     """`run(output, max_steps=6)`: settings by name; `world`, `resume` and other parts of the Job too."""
 
-    def start(output: Path, *, world: World | None = None, **options: Any) -> tuple[Outcome, Heard]:
+    def start(output: Path, *, world: World | None = None, **options: Any) -> tuple[RunEnd, Heard]:
         source = world or World(EVERYTHING, 6)
         parts = {name: options.pop(name) for name in list(options) if name in Job.__dataclass_fields__}
         job = Job(

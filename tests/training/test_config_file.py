@@ -12,7 +12,7 @@ from tests.tiny import tiny_checkpoint
 from tests.training.conftest import metrics, weights
 from vidllava.cli import main
 from vidllava.training.job import Job, record
-from vidllava.training.report import Outcome
+from vidllava.training.report import RunEnd
 from vidllava.training.settings import TrainingSettings
 
 WORDS = ("--device", "cpu", "--quiet")
@@ -79,13 +79,13 @@ class NoSession:
 
     def finished_before(self) -> None: ...
 
-    def run(self) -> Outcome:
-        return Outcome(0)
+    def run(self) -> RunEnd:
+        return RunEnd(0)
 
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidllava.training.session.Session", NoSession)
+    monkeypatch.setattr("vidllava.training.session.TrainingProcess", NoSession)
 
 
 def settings_after(config: Path, output: Path, *words: str) -> dict[str, Any]:
@@ -186,9 +186,9 @@ def test_the_command_line_wins_over_another_way_to_say_the_same(
     path.write_text(f"model: {checkpoint}\ndata: [{rows}]\n{in_file}\n")
     seen: list[dict[str, Any]] = []
 
-    def instead(job: Job, settings: TrainingSettings, report: object) -> Outcome:
+    def instead(job: Job, settings: TrainingSettings, report: object) -> RunEnd:
         seen.append(record(job, settings.as_given()))
-        return Outcome(1)
+        return RunEnd(1)
 
     monkeypatch.setattr("vidllava.training.run.finetune", instead)
     given = [word.format(rows=rows) for word in words]

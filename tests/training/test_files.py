@@ -13,7 +13,7 @@ from PIL import Image
 from tests.bad_media import make_decoder_faulty, make_media
 from tests.training.conftest import Run
 from vidllava.errors import DatasetError
-from vidllava.training.session import Session
+from vidllava.training.session import TrainingProcess
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_files_are_measured_recorded_and_compared_at_resume(
 ):
     spec, media = files
     measured: list[list[int]] = []
-    save = Session.save
+    save = TrainingProcess.save
 
-    def remember(self: Session, step: int) -> None:
+    def remember(self: TrainingProcess, step: int) -> None:
         lengths = self.trainer.batches.order.mixture.lengths
         measured.append([] if lengths is None else lengths.tolist())
         save(self, step)
 
-    monkeypatch.setattr(Session, "save", remember)
+    monkeypatch.setattr(TrainingProcess, "save", remember)
     options = {"data": (spec,), "max_steps": 4, "save_steps": 2, "max_bad_fraction": 1.0}
     run(tmp_path / "out", **options)
     ledger = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]

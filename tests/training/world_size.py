@@ -18,7 +18,7 @@ from tests.worlds import World
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import ForwardOutput
 from vidllava.backbone.splice import PackedBatch
-from vidllava.data.batches import Ledger, Share, StepBatches
+from vidllava.data.batches import Ledger, ProcessShare, StepBatches
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
@@ -76,7 +76,7 @@ def trained(folder: Path, dtype: torch.dtype, accelerator: Accelerator) -> dict[
     output.mkdir(exist_ok=True)
     trainer = Trainer(
         model=backbone,
-        batches=StepBatches(order, encoder, Share(rank=rank, world_size=world)),
+        batches=StepBatches(order, encoder, ProcessShare(rank=rank, world_size=world)),
         settings=settings.resolved(),
         total_steps=STEPS,
         accelerator=accelerator,
@@ -87,7 +87,7 @@ def trained(folder: Path, dtype: torch.dtype, accelerator: Accelerator) -> dict[
     held_out = Mixture((World(("picture", "text", "video"), 2, bad={4}),))
     validation = Validation(
         model=backbone,
-        batches=ValidationBatches(held_out, encoder, 2, Share(rank=rank, world_size=world)),
+        batches=ValidationBatches(held_out, encoder, 2, ProcessShare(rank=rank, world_size=world)),
         settings=settings.resolved(),
         device=accelerator.device,
         precision=trainer.precision,

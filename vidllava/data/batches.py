@@ -106,7 +106,7 @@ class StepBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class ProcessShare:
     """Which part of every global batch this process takes, and in how many micro-batches."""
 
     rank: int = 0
@@ -120,7 +120,7 @@ class StepBatches(Dataset[StepBatch]):
 
     order: BatchOrder
     encoder: SampleEncoder
-    share: Share = field(default_factory=Share)
+    share: ProcessShare = field(default_factory=ProcessShare)
     pool_first: bool = False
 
     def __getitem__(self, step: int) -> StepBatch:
@@ -176,7 +176,7 @@ def encoded_row(
 ) -> tuple[str, SampleInput] | BadSample:
     """(id, encoded) of the sample at `index`, or why it cannot be used. Raises ResourceError."""
     source, local = mixture.locate(index)
-    row, name = getattr(source, "row", None), None
+    name = None
     try:
         sample = source.sample(local)
         name = sample.id
@@ -188,7 +188,7 @@ def encoded_row(
             step=step,
             source=source.name,
             index=local,
-            row=row(local) if row else None,
+            row=source.row(local),
             id=name,
             reason=str(fault),
         )
@@ -253,7 +253,7 @@ class ReadAhead:
 
     def close(self) -> None:
         """Kill the workers, whatever they decode: torch's own end waits 5 s for each that is busy."""
-        with _deaf_to_children():
+        with _child_signals_ignored():
             for worker in self._workers:
                 worker.kill()
             for worker in self._workers:
@@ -273,7 +273,7 @@ def _killed(how: str) -> ResourceError:
 
 
 @contextmanager
-def _deaf_to_children() -> Iterator[None]:
+def _child_signals_ignored() -> Iterator[None]:
     """torch's handler raises in the main thread when a worker is killed: not when we kill it."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -132,7 +132,7 @@ _SMALLEST_BIN = 64
 
 
 @dataclass
-class Summary:
+class DataSummary:
     """Counts of rows; four bytes are kept for each."""
 
     limit_tokens: int

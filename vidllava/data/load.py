@@ -133,7 +133,7 @@ _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?)(%?)")
 _HINT = "all, first:N, end:N or random:N, where N is a count or a percentage such as 30%"
 
 
-class Subset:
+class Subset(Source):
     """Some samples of a source, in the source's order."""
 
     def __init__(self, source: Source, chosen: np.ndarray, strategy: str) -> None:
@@ -141,7 +141,7 @@ class Subset:
         self.source, self.chosen = source, chosen
         self.name = source.name
         digest = hashlib.blake2b(chosen.tobytes(), digest_size=8).hexdigest()
-        self.fingerprint = f"{getattr(source, 'fingerprint', source.name)} {strategy} {digest}"
+        self.fingerprint = f"{source.fingerprint or source.name} {strategy} {digest}"
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -156,8 +156,7 @@ class Subset:
 
     def row(self, index: int) -> int | None:
         """The row of the file that it came from."""
-        row: Callable[[int], int] | None = getattr(self.source, "row", None)
-        return None if row is None else row(int(self.chosen[index]))
+        return self.source.row(int(self.chosen[index]))
 
 
 def subset(source: Source, strategy: str, *, seed: int) -> Source:
@@ -279,14 +278,6 @@ def spelt_out(spec: str) -> list[str]:
     if match is None or os.path.lexists(spec):
         return [spec]
     return [f"{match[1]}{name}{match[3]}" for name in match[2].split(",")]
-
-
-def load_source(spec: str, media_root: str | Path | None = None, *, schemes: Schemes | None = None) -> Source:
-    """Open one data set that is no mixture. Raises DatasetError or UsageError."""
-    found = load_sources(spec, Loading(media_root=media_root, schemes=schemes))
-    if len(found) > 1:
-        raise UsageError(spec, "is a mixture", "use load_mixture")
-    return found[0][0]
 
 
 def _rows(part: Part, loading: Loading) -> RecordSource:

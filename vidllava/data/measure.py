@@ -1,10 +1,10 @@
 """True token lengths for a mixture whose rows lie in files: what batches of like length are made of.
 
-    mixture = measured(mixture, counter, headers, pool)
+    lengths = measure(mixture, counter, headers, pool)
 
 One header pass for each media file, remembered in the index; nothing is decoded. What is known of the texts
-from an earlier run (`vidllava.data.measure`) is not counted again. A sample that cannot be read
-gets no length (0) and keeps its place: it is dealt with, and written down, when it is drawn.
+from an earlier run (`TextLengths`) is not counted again. A sample that cannot be read gets no length (0) and
+keeps its place: it is dealt with, and written down, when it is drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vidllava.backbone.tokens import TextCodec
 from vidllava.data.media_index import Headers
 from vidllava.data.mixture import MODALITY_CODE, Mixture
 from vidllava.data.own_sampler import OwnSampler, SamplerPool
-from vidllava.data.source import Modality, Sample, Source
+from vidllava.data.source import Source
 from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import VidllavaError
 from vidllava.files.cache_folder import CacheFolder
@@ -68,7 +68,7 @@ class TextLengths:
 
     def _key(self, source: Source) -> str:
         named = Path(source.name).stem if self._counter.options.formatting_prompts else None
-        said = [__version__, getattr(source, "fingerprint", source.name), named, self._rules]
+        said = [__version__, source.fingerprint or source.name, named, self._rules]
         return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
@@ -99,41 +99,6 @@ def _array(data: bytes) -> np.ndarray | None:
 
 UNKNOWN = 0
 _TEXT = MODALITY_CODE["text"]
-
-
-class MeasuredSource:
-    """A source that also tells how many tokens each of its samples has."""
-
-    def __init__(self, source: Source, lengths: np.ndarray) -> None:
-        """`lengths` is int32 [len(source)], 0 where a length is unknown."""
-        self.source, self.lengths, self.name = source, lengths, source.name
-        self.fingerprint = getattr(source, "fingerprint", source.name)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def modality(self, index: int) -> Modality:
-        """Which kind of sample stands at `index`."""
-        return self.source.modality(index)
-
-    def sample(self, index: int) -> Sample:
-        """The sample at `index`."""
-        return self.source.sample(index)
-
-    def row(self, index: int) -> int | None:
-        """The row of the file that it came from, where there is one."""
-        row = getattr(self.source, "row", None)
-        return None if row is None else int(row(index))
-
-    def length(self, index: int) -> int | None:
-        """Tokens of the sample at `index`, or None where they are unknown."""
-        found = int(self.lengths[index])
-        return None if found == UNKNOWN else found
-
-
-def has_files(mixture: Mixture) -> bool:
-    """Whether every source reads rows of a file: then their lengths can be told from headers."""
-    return all(hasattr(source, "row") for source in mixture.sources)
 
 
 @dataclass
@@ -172,10 +137,3 @@ def measure(
         found[index] = length
         measuring.num_done = index + 1
     return found
-
-
-def with_lengths(mixture: Mixture, lengths: np.ndarray) -> Mixture:
-    """The same mixture, with sources that know their lengths."""
-    bounds = zip(mixture.sources, mixture.offsets, mixture.offsets[1:], strict=False)
-    sources = tuple(MeasuredSource(source, lengths[start:stop]) for source, start, stop in bounds)
-    return Mixture(sources, mixture.weights)

@@ -25,6 +25,8 @@ class Mixture:
 
     sources: tuple[Source, ...]
     weights: tuple[float, ...] = ()
+    lengths: np.ndarray | None = None
+    """int32 [len]: each sample's tokens, 0 where they are unknown; None where nobody has looked."""
     offsets: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,30 +55,7 @@ class Mixture:
     @cached_property
     def modalities(self) -> np.ndarray:
         """int8 [len]: the place in `MODALITIES` of every global index."""
-        columns = [getattr(source, "modality_codes", None) for source in self.sources]
-        return np.concatenate(
-            [
-                np.array([MODALITY_CODE[source.modality(i)] for i in range(len(source))], dtype=np.int8)
-                if column is None
-                else column
-                for column, source in zip(columns, self.sources, strict=True)
-            ]
-        )
-
-    @cached_property
-    def lengths(self) -> np.ndarray | None:
-        """int32 [len]: each sample's tokens, 0 where they are unknown; None where a source tells none."""
-        columns = []
-        for source in self.sources:
-            length = getattr(source, "length", None)
-            if length is None:
-                return None
-            known = getattr(source, "lengths", None)
-            if known is not None:
-                columns.append(np.asarray(known, np.int32))
-                continue
-            columns.append(np.fromiter((length(i) for i in range(len(source))), np.int32, len(source)))
-        return np.concatenate(columns)
+        return np.concatenate([source.modality_codes for source in self.sources])
 
     def locate(self, index: int) -> tuple[Source, int]:
         """The source that holds global `index`, and the index within it."""
@@ -100,7 +79,7 @@ class Mixture:
         for which, (source, weight) in enumerate(zip(self.sources, self.weights, strict=True)):
             start, stop = self.offsets[which : which + 2]
             order = hashlib.blake2b(self.modalities[start:stop].tobytes(), digest_size=8).hexdigest()
-            rows.append([weight, len(source), getattr(source, "fingerprint", source.name), order])
+            rows.append([weight, len(source), source.fingerprint or source.name, order])
         return rows
 
     def replacements(self, index: int, limit: int) -> Sequence[int]:

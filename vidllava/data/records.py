@@ -22,8 +22,8 @@ from vidllava.data.formats import own_keys, parse_row
 from vidllava.data.keys import unknown_keys
 from vidllava.data.media_root import MediaRoot
 from vidllava.data.row import RowContext, id_of
-from vidllava.data.row_file import RowFile
-from vidllava.data.source import MODALITIES, Modality, RowFault, Sample, modality_of
+from vidllava.data.row_file import RecordFile
+from vidllava.data.source import MODALITIES, Modality, RowFault, Sample, Source, modality_of
 from vidllava.errors import DatasetError
 
 MAX_KEYS, MAX_KEYS_SHOWN = 1000, 12  # keys without a meaning that are counted, and named
@@ -32,7 +32,7 @@ OnFault = Callable[[int, str | None, str], None]
 """Told the row, its id where it has one, and what is wrong with it."""
 
 
-class RecordSource:
+class RecordSource(Source):
     """The rows of one JSON or JSONL file as a `Source`; see `vidllava.data.formats` for what they may say.
 
     Raises DatasetError naming file and row of every fault (the first five in words), unless `on_fault` hears
@@ -44,7 +44,7 @@ class RecordSource:
     ) -> None:
         self.name = str(path)
         self.root = MediaRoot(media_root if media_root is not None else Path(path).parent)
-        self.file = RowFile(Path(path))
+        self.file = RecordFile(Path(path))
         self.num_faults = self.num_rows = 0
         self._shown: list[str] = []
         self._on_fault = on_fault

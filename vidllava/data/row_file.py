@@ -1,6 +1,6 @@
 """The rows of a file by their offsets: one pass over it, a row in memory at a time, each read again later.
 
-    rows = RowFile(Path("train.json"))
+    rows = RecordFile(Path("train.json"))
     for raw in rows.scan():              # a JSON list or JSON lines, told by the first character
         raw.number, raw.start, raw.size  # bytes; raw.value is decoded JSON, or the fault of this row
     rows.read(raw.start, raw.size)       # from any process, started in any way
@@ -46,7 +46,7 @@ class RawRow(NamedTuple):
     """Decoded JSON, or a ``RowFault``."""
 
 
-class RowFile:
+class RecordFile:
     """The rows of one file. Can be pickled, and used in forked processes."""
 
     def __init__(self, path: Path) -> None:

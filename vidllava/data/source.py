@@ -7,8 +7,9 @@ computed from it for every index before anything is decoded), and `sample` must 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -78,21 +79,32 @@ class Sample:
     dataset: str | None = None
 
 
-@runtime_checkable
-class Source(Protocol):
+class Source(ABC):
     """A set of samples that can be read at any index, in any order, from several processes at once."""
 
     name: str
+    fingerprint: str = ""
+    """What a resumed run compares, to see that the data are the same; empty where the name is enough."""
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def modality(self, index: int) -> Modality:
         """Which kind of sample stands at `index`, without decoding anything."""
-        ...
 
+    @abstractmethod
     def sample(self, index: int) -> Sample:
         """The sample at `index`: the same one every time it is asked for."""
-        ...
+
+    def row(self, index: int) -> int | None:
+        """The row of its file (list entry or line, counted from 1); None where there is no file."""
+        return None
+
+    @property
+    def modality_codes(self) -> np.ndarray:
+        """int8 [len]: the place in `MODALITIES` of every index."""
+        return np.array([MODALITIES.index(self.modality(i)) for i in range(len(self))], dtype=np.int8)
 
 
 def modality_of(visuals: tuple[Visual, ...]) -> Modality:

@@ -6,6 +6,7 @@
 
 The high-water mark of a process never falls by itself: it is set back before each measurement, and what is
 freed is given back to the system first, or a small answer after a large one would show that one's memory.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidllava.data.media_root import MediaRoot
-from vidllava.data.row_file import RowFile
+from vidllava.data.row_file import RecordFile
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, UsageError
 from vidllava.evaluation.benchmarks import tasks
@@ -188,7 +188,7 @@ def records(path: Path) -> Iterator[tuple[int, Record | RowFault]]:
         elif path.suffix == ".json" and _begins_with(path, b"{"):
             yield from _entries(path)
         else:
-            for raw in RowFile(path).scan():
+            for raw in RecordFile(path).scan():
                 value = raw.value
                 if not isinstance(value, RowFault | dict):
                     value = RowFault("must be an object")
@@ -241,7 +241,7 @@ def _entries(path: Path) -> Iterator[tuple[int, Record | RowFault]]:
         if fault.msg != "Extra data":
             what = f"invalid JSON at line {fault.lineno} column {fault.colno}: {fault.msg}"
             raise DatasetError(path, what, "check the file") from None
-        for raw in RowFile(path).scan():  # several objects: one a line
+        for raw in RecordFile(path).scan():  # several objects: one a line
             yield raw.number, raw.value
         return
     except RecursionError:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from vidllava.data.source import Modality, Sample, Visual
+from vidllava.data.source import Modality, Sample, Source, Visual
 from vidllava.errors import UsageError
 from vidllava.nano.draw import draw, to_bytes, weather
 from vidllava.nano.lessons import Exhibit, Setting, make_lesson
@@ -35,7 +35,7 @@ _FRAMES = (4, 5, 6, 7, 8, 12, 16)
 _FRAME_SHARES = (0.25, 0.15, 0.13, 0.1, 0.33, 0.02, 0.02)
 
 
-class WorldSource:
+class WorldSource(Source):
     """Samples made on demand, each a pure function of (split, seed, index)."""
 
     def __init__(

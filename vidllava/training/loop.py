@@ -23,9 +23,9 @@ from vidllava.training import parameters
 from vidllava.training.meter import Meter, sums_by_modality
 from vidllava.training.optimizer import build_optimizers, num_warmup_steps, schedule_factor
 from vidllava.training.precision import Precision, precision_of
-from vidllava.training.report import METRICS_FILE, Outcome, Report, append_row, validations
+from vidllava.training.report import METRICS_FILE, Report, RunEnd, append_row, validations
 from vidllava.training.settings import TrainingSettings
-from vidllava.training.together import StopRequest, Together, told
+from vidllava.training.together import StopRequest, Together, resource_errors
 from vidllava.training.validation import Validation
 
 MAX_IDS = 8  # samples named where a step was not finite
@@ -62,7 +62,7 @@ class Trainer:
         self.together = Together(accelerator)
         self.validation = validation
 
-    def run(self, start: int, save: Callable[[int], None], stop: StopRequest) -> Outcome:
+    def run(self, start: int, save: Callable[[int], None], stop: StopRequest) -> RunEnd:
         """Do steps start + 1 .. total_steps, or up to the one in which `stop` came.
 
         Raises DatasetError if too many samples cannot be used, ResourceError if memory or a data worker is
@@ -81,17 +81,17 @@ class Trainer:
             self._validate(start, stop)  # what a kill has cut off
         with ReadAhead(self.batches, **ahead) as rows:
             for step in range(start, self.total_steps):
-                with told(step + 1, None):
+                with resource_errors(step + 1, None):
                     data = self._next(rows, stop)
                 labels = self._agree(data)
                 if data is None or labels is None:
-                    return Outcome(step, stop.signal or signal.SIGTERM)
-                with told(step + 1, data):
+                    return RunEnd(step, stop.signal or signal.SIGTERM)
+                with resource_errors(step + 1, data):
                     self._do(data, labels, save, stop)
         if self.nonfinite_in_a_row > 1:  # one alone is bad luck, and was not applied
             what = f"the last {self.nonfinite_in_a_row} steps had NaN or Inf gradients"
             raise DivergedError(f"step {self.total_steps}", what, "a lower --learning-rate")
-        return Outcome(self.total_steps)
+        return RunEnd(self.total_steps)
 
     def _next(self, rows: ReadAhead, stop: StopRequest) -> StepBatch | None:
         """The next step's data; None where a signal came, however long the data would have taken."""

@@ -24,7 +24,7 @@ LEDGER_FILE = "ledger.jsonl"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunEnd:
     """How a run ended: after which step, and by which signal if one came.
 
     `was_finished`: an earlier start had finished this run already, and nothing was done.

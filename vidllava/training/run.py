@@ -38,8 +38,8 @@ from vidllava.training.report import (
     LEDGER_FILE,
     METRICS_FILE,
     PLOT_FILE,
-    Outcome,
     Report,
+    RunEnd,
     Silent,
     Tracked,
     check_trackers,
@@ -51,7 +51,7 @@ from vidllava.training.settings import TrainingSettings
 LATEST = "latest"
 
 
-def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
+def finetune(job: Job, settings: TrainingSettings, report: Report) -> RunEnd:
     """Run or resume `job`. The final weights stand in `job.output_dir` itself, unless a signal ended the run.
 
     Raises UsageError, DatasetError, ModelError, ResourceError or DivergedError, each with its own exit code.
@@ -79,10 +79,10 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> Outcome:
             check_same(found, run_state(job, settings, mixture, found), allow_changes=job.allow_changes)
         elif job.resume is not None and first:
             check_own(job, saved, run_state(job, settings, mixture, found))
-        from vidllava.training.session import Session  # imports torch and accelerate
+        from vidllava.training.session import TrainingProcess  # imports torch and accelerate
 
         tracked = Tracked(report, settings.report_to, job.output_dir, record(job, settings.to_json()))
-        session = Session(job, settings, mixture, found, tracked, held_out)
+        session = TrainingProcess(job, settings, mixture, found, tracked, held_out)
         if (before := session.finished_before()) is not None:
             return before
         if first:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from accelerate.utils import broadcast
 from vidllava.backbone.load import check_compiler, choose_device, load_backbone
 from vidllava.backbone.locate import ADAPTER_FILES, WHOLE_FILES, locate
 from vidllava.backbone.model import Backbone
-from vidllava.data.batches import Ledger, Share, StepBatches
+from vidllava.data.batches import Ledger, ProcessShare, StepBatches
 from vidllava.data.encode import SampleEncoder
-from vidllava.data.measure import Measuring, TextLengths, has_files, measure, with_lengths
+from vidllava.data.measure import Measuring, TextLengths, measure
 from vidllava.data.media_index import Headers, MediaIndex
 from vidllava.data.mixing import BatchOrder
 from vidllava.data.mixture import Mixture
@@ -34,7 +35,7 @@ from vidllava.training.job import Job, run_state
 from vidllava.training.loop import Trainer
 from vidllava.training.output import FINISHED_FILE, finished_run
 from vidllava.training.precision import precision_of
-from vidllava.training.report import LEDGER_FILE, Outcome, Report
+from vidllava.training.report import LEDGER_FILE, Report, RunEnd
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.together import StopRequest, Together, check_room
 from vidllava.training.validation import Validation, ValidationBatches
@@ -78,7 +79,7 @@ def with_measured_lengths(
     mixture: Mixture, job: Job, backbone: Backbone, accelerator: Accelerator, report: Report
 ) -> Mixture:
     """The mixture with lengths, where they can be told from headers; else as it is."""
-    if not has_files(mixture):
+    if any(source.row(0) is None for source in mixture.sources):  # not rows of a file
         return mixture
     together, found = Together(accelerator), np.zeros(len(mixture), np.int32)
     if accelerator.is_main_process:
@@ -96,7 +97,7 @@ def with_measured_lengths(
     if failed:
         raise together.fail(error)
     shared = broadcast(torch.from_numpy(found).to(accelerator.device), from_process=0)
-    return with_lengths(mixture, shared.cpu().numpy())
+    return replace(mixture, lengths=shared.cpu().numpy())
 
 
 def _looked_up(
@@ -138,7 +139,7 @@ _SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU")
 _DDP = "use plain data parallelism: accelerate launch --multi_gpu, or torchrun"
 
 
-class Session:
+class TrainingProcess:
     """Everything that one process of a run holds."""
 
     def __init__(
@@ -179,7 +180,7 @@ class Session:
         self.total_steps = settings.max_steps or order.steps(settings.num_train_epochs)
         self.sampler = OwnSampler(job.limits)
         encoder = SampleEncoder(self.backbone.settings, self.backbone.codec, job.encode, self.sampler)
-        share = Share(rank=self.accelerator.process_index, world_size=world, micro_batches=micro)
+        share = ProcessShare(rank=self.accelerator.process_index, world_size=world, micro_batches=micro)
         self.trainer = Trainer(
             model=self.backbone,
             batches=StepBatches(order, encoder, share, settings.pool_first),
@@ -199,7 +200,7 @@ class Session:
         size = self.settings.per_device_eval_batch_size
         assert size is not None  # resolved
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = Share(rank=rank, world_size=world)
+        share = ProcessShare(rank=rank, world_size=world)
         return Validation(
             model=self.backbone,
             batches=ValidationBatches(held_out, encoder, size, share, self.settings.pool_first),
@@ -215,7 +216,7 @@ class Session:
         """Whether this process writes the files."""
         return self.accelerator.is_main_process
 
-    def finished_before(self) -> Outcome | None:
+    def finished_before(self) -> RunEnd | None:
         """How an earlier start has ended this run; None where there is something left to do.
 
         Raises ModelError for a finished run of another length that left no checkpoint to go on from.
@@ -227,13 +228,13 @@ class Session:
             return None
         if step == self.total_steps:
             self._as_one(lambda: self._check_media(before))
-            return Outcome(step, was_finished=True)
+            return RunEnd(step, was_finished=True)
         if self.found is None and not self.job.overwrite:
             what = f"holds a finished run of {step} steps, this one has {self.total_steps}, and no checkpoint"
             raise ModelError(output, what, "--overwrite-output-dir starts from the beginning")
         return None
 
-    def run(self) -> Outcome:
+    def run(self) -> RunEnd:
         """Train from the checkpoint, or from the start, to the end or to a signal; then save."""
         try:
             with StopRequest() as stop:
@@ -241,7 +242,7 @@ class Session:
         finally:
             self.sampler.close()
 
-    def _run(self, stop: StopRequest) -> Outcome:
+    def _run(self, stop: StopRequest) -> RunEnd:
         start = 0
         if self.found is not None:
             start = self.found.step

@@ -124,7 +124,7 @@ _SMALLER = (
 
 
 @contextmanager
-def told(step: int, data: StepBatch | None, *, hint: str = _SMALLER) -> Iterator[None]:
+def resource_errors(step: int, data: StepBatch | None, *, hint: str = _SMALLER) -> Iterator[None]:
     """Turn what torch raises where memory or a worker is gone into a ResourceError about this step."""
     try:
         yield

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vidllava.backbone.splice import collate
-from vidllava.data.batches import BadSample, ReadAhead, Share, StepBatch, encoded_row, modality_of
+from vidllava.data.batches import BadSample, ProcessShare, ReadAhead, StepBatch, encoded_row, modality_of
 from vidllava.data.encode import SampleEncoder
 from vidllava.data.mixture import Mixture
 from vidllava.data.source import MODALITIES
@@ -28,7 +28,7 @@ from vidllava.training.meter import sums_by_modality
 from vidllava.training.precision import Precision
 from vidllava.training.report import Report
 from vidllava.training.settings import TrainingSettings
-from vidllava.training.together import StopRequest, Together, told
+from vidllava.training.together import StopRequest, Together, resource_errors
 
 _SMALLER = "a smaller --per-device-eval-batch-size; the last checkpoint is whole"
 
@@ -40,7 +40,7 @@ class ValidationBatches(torch.utils.data.Dataset[StepBatch]):
     mixture: Mixture
     encoder: SampleEncoder
     batch_size: int
-    share: Share
+    share: ProcessShare
     pool_first: bool = False
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ class Validation:
                 bad += data.bad
                 for prepared in data.micro:
                     micro = prepared.to(self.device, non_blocking=True)
-                    with told(step, data, hint=_SMALLER), self.precision.computing():
+                    with resource_errors(step, data, hint=_SMALLER), self.precision.computing():
                         output = self.model(micro)
                     total += sums_by_modality(output.label_losses, micro, data.modalities).cpu()
                 self.report.validating(number + 1, count)
