@@ -12,8 +12,9 @@ from vidllava.bench.rows import version
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import VidllavaError
+from vidllava.media.decoders import decoders
 
-PACKAGES = (
+BEFORE_DECODERS = (
     "torch",
     "transformers",
     "tokenizers",
@@ -21,9 +22,8 @@ PACKAGES = (
     "accelerate",
     "numpy",
     "pillow",
-    "av",
-    "decord",
-    "torchcodec",
+)
+AFTER_DECODERS = (
     "triton",
     "kernels",
     "flash-attn",
@@ -45,11 +45,12 @@ def doctor(as_json: options.Json = False) -> None:
 
     vidllava doctor --json > report.json
     """
+    readers = (decoder.PACKAGE for decoder in decoders().values())
     report: dict[str, Any] = {
         "vidllava": vidllava.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in (*BEFORE_DECODERS, *readers, *AFTER_DECODERS)},
         "decisions": _decisions(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }

@@ -1,4 +1,4 @@
-"""What a name and a path stand for, before anything is opened: URL or file, type, size, first bytes.
+"""Kind of a medium by its name, type, size and first bytes, before a decoder opens it.
 
 A FIFO or a device blocks every media library for ever, so ``stat`` comes first. The first bytes tell a
 picture from a video and name the usual impostors (an HTML page, a Git LFS pointer) for the error line.

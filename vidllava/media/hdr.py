@@ -1,4 +1,4 @@
-"""HDR pictures for an 8-bit eye: PQ and HLG in BT.2020 to sRGB, by the curves of their standards.
+"""Tone mapping of HDR frames: PQ and HLG in BT.2020 to 8-bit sRGB, by the curves of their standards.
 
 Left as it is, such a picture looks grey and flat, and a model has seen none like it. Light is restored (SMPTE
 ST 2084 or ITU-R BT.2100), what is brighter than diffuse white is rolled off (ITU-R BT.2390-11, 5.4.1, from

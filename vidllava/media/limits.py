@@ -1,4 +1,4 @@
-"""How much of a file is looked at before it is refused: bytes, streams, pixels, frames, seconds.
+"""Bounds beyond which a file is refused: bytes, streams, pixels, frames, seconds.
 
     Limits(decode_seconds=10).check_file("clip.mp4", num_bytes=3 << 40)   # ResourceError: over the limit
 

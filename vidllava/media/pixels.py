@@ -1,4 +1,4 @@
-"""From pictures to what the vision tower eats: resized uint8, tiles of a large picture, normalised floats.
+"""Input pixels of the vision tower: resized uint8, tiles of a large picture, normalised floats.
 
 Shapes: T frames, N pictures, H x W pixels, S the tower's side. Everything stays uint8 until ``normalise``,
 so that 32 frames travel to a GPU as 14 MB and not as 57.

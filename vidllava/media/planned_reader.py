@@ -1,4 +1,4 @@
-"""The planned frames with as little decoding as is certain to be exact: verified seeks, no wasted pictures.
+"""Planned frames by verified seeks: the least decoding that is certain to be exact.
 
 Every packet that is fed is compared with the index that the probe made, the decoder is told to give up at the
 first doubt, and every planned frame must come. Whatever fails raises ``UnverifiedError``, and the caller

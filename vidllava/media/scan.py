@@ -1,4 +1,4 @@
-"""The frames that a stream shows, and when: one pass over its packets, headers aside.
+"""Shown frames of a stream and their times, from its packets or, without usable stamps, its pictures.
 
 Where every shown packet has a stamp of its own, the sorted stamps are the frames. Elsewhere (no stamps,
 repeated ones, those of decoding instead of presentation, AVI, which stores none, and field pictures, two of

@@ -1,4 +1,4 @@
-"""One request to the decoding worker -> what was found, sent back: probe, frames, picture, size, notes."""
+"""Handler of the worker's requests: probe, frames, picture, size, notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structure of JPEG and ISO media files, as far as it says what no library here tells.
+"""Facts read from the structure of JPEG and ISO media files that no library here reports.
 
     list(jpegs(data, 3))                     # a raw motion JPEG stream, or pictures behind a picture
     stream_entry(data, track_id=1)           # of an mp4's track: clean aperture, Dolby Vision

@@ -1,4 +1,4 @@
-"""A medium behind http or https, copied into a file: bounded in bytes and seconds, and led nowhere else.
+"""Download of a medium over http or https: bounded in bytes, seconds and redirects.
 
 Each hop (the URL, and at most ``MAX_REDIRECTS`` more) is resolved once, its addresses are checked, and the
 connection goes to an address that was checked: a name that changes its mind in between changes nothing.

@@ -1,4 +1,4 @@
-"""What passes between a sampler and its worker: lines of JSON, arrays as raw bytes, errors by name.
+"""Messages between a sampler and its worker: lines of JSON, arrays as raw bytes, errors by name.
 
 Nothing unpickles: a worker that a hostile file has taken over can send wrong values, not code.
 

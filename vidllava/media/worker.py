@@ -1,4 +1,4 @@
-"""A sampler that works in a child process: a decoder that hangs is killed, one that crashes is one line.
+"""A sampler in a child process: a decoder that hangs is killed, one that crashes is a one-line error.
 
     with WorkerSampler(Limits(decode_seconds=60)) as sampler:   # returns at once; the child starts meanwhile
         info = sampler.probe("clip.mp4")

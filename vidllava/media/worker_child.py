@@ -1,4 +1,4 @@
-"""The child that looks into files for ``worker.WorkerSampler``: it can be killed, and dies with its parent.
+"""Child process that probes and decodes for ``worker.WorkerSampler``; it dies with its parent.
 
 Requests and acknowledgements come as JSON lines over the socket that is its standard input; pixels go into
 memory whose descriptor came with the request. It reads nothing else and writes nowhere else.
