@@ -241,7 +241,7 @@ def _answer(
 
 def _draw(answer: Answer, path: Path, console: Console) -> None:
     """The contact sheet: the very pixels that the vision tower read."""
-    from vidllava.cli.sheet import Strip, contact_sheet
+    from vidllava.cli.outputs import Strip, contact_sheet
 
     strips = []
     for item, used, visual in zip(answer.question.items, answer.frames, answer.visuals, strict=True):

@@ -24,7 +24,7 @@ from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.progress import BatchProgress
 from vidllava.data.media_root import MediaRoot, OutsideRoot
-from vidllava.data.row_frames import NUMBERS, RATE, TIMES, WORDS, own_frames
+from vidllava.data.row import NUMBERS, RATE, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
 from vidllava.errors import DatasetError, PartialFailure, UsageError, VidllavaError
 from vidllava.evaluation.engine import ANSWERED, SETTINGS_FORMAT, Batch, PlannedRow

@@ -14,9 +14,8 @@ from vidllava.cli import bounds, options
 from vidllava.cli.asking import Seeing, Weights
 from vidllava.cli.console import Console
 from vidllava.cli.intake import Intake, open_media
-from vidllava.cli.lines import Telling, read_lines
 from vidllava.cli.options import spread
-from vidllava.cli.session import Session
+from vidllava.cli.session import Session, Telling, read_lines
 from vidllava.cli.words import named_question, short
 from vidllava.errors import UsageError
 from vidllava.media.files import is_url

@@ -59,8 +59,8 @@ def finetune(
     vidllava finetune --config out/settings.json --output-dir out-2
     vidllava finetune --data train.jsonl --output-dir out --resume-from-checkpoint latest
     """
+    from vidllava.training.checkpoint import SETTINGS_FILE
     from vidllava.training.job import Job
-    from vidllava.training.output import SETTINGS_FILE
     from vidllava.training.report import METRICS_FILE, validations
     from vidllava.training.run import finetune as run
     from vidllava.training.run import is_first_process

@@ -99,7 +99,7 @@ def export(
         raise UsageError("OUT", f"{output} exists", "name a folder that is not there yet")
     outputs.check_folder(output.absolute().parent)
     locate(str(adapter))
-    from vidllava.backbone.export import export as merge
+    from vidllava.backbone.load import export as merge
 
     merge(adapter, output, dtype=dtype)
     Console(quiet=quiet, carries_on=True).write(str(output))

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidllava.kernels.block import MODES, rotary_tables
-from vidllava.kernels.runs import Run
-from vidllava.kernels.work import Work
+from vidllava.kernels.work import Run, Work
 
 _aten = torch.ops.aten
 

@@ -16,9 +16,8 @@ from vidllava.backbone.answer import answer_question
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.backbone.see import StageClock, see
-from vidllava.bench.frames.measure import BLIND, Sweep
+from vidllava.bench.frames.measure import BLIND, ProbedOnce, Sweep, see_once
 from vidllava.bench.frames.request import FramesRequest
-from vidllava.bench.frames.sharing import ProbedOnce, see_once
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory, method
 from vidllava.media.frames import FrameBatch

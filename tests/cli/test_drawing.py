@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidllava.cli.console import Console, printable
-from vidllava.cli.sheet import CELL_PIXELS, SHEET_PIXELS, Strip, contact_sheet
+from vidllava.cli.outputs import CELL_PIXELS, SHEET_PIXELS, Strip, contact_sheet
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
 

@@ -20,6 +20,7 @@ from torch import nn
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.training import checkpoint
 from vidllava.training.checkpoint import (
+    claimed,
     find_checkpoint,
     publish,
     read_checkpoint,
@@ -27,7 +28,6 @@ from vidllava.training.checkpoint import (
     write_checkpoint,
 )
 from vidllava.training.optimizer import Optimizers, build_optimizers
-from vidllava.training.output import claimed
 from vidllava.training.report import keep_until
 from vidllava.training.settings import TrainingSettings
 

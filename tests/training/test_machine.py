@@ -14,8 +14,8 @@ from tests.training.conftest import Run, metrics, weights
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
 from vidllava.errors import DivergedError, UsageError
-from vidllava.training import precision
-from vidllava.training.precision import Precision, precision_of
+from vidllava.training import optimizer as precision
+from vidllava.training.optimizer import Precision, precision_of
 from vidllava.training.settings import TrainingSettings
 
 

@@ -18,8 +18,7 @@ from vidllava.data.mixture import Mixture
 from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import DatasetError, ModelError, VidllavaError
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
-from vidllava.training.checkpoint import Checkpoint
-from vidllava.training.output import finished_run, make_room, results, settings_there
+from vidllava.training.checkpoint import Checkpoint, finished_run, make_room, results, settings_there
 from vidllava.training.settings import FIXED, TrainingSettings
 
 OF_EVAL_DATA = ("eval_steps", "per_device_eval_batch_size")

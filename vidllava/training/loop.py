@@ -21,8 +21,13 @@ from vidllava.data.batches import Ledger, ReadAhead, StepBatch, StepBatches
 from vidllava.errors import DatasetError, DivergedError
 from vidllava.training import parameters
 from vidllava.training.meter import Meter, sums_by_modality
-from vidllava.training.optimizer import build_optimizers, num_warmup_steps, schedule_factor
-from vidllava.training.precision import Precision, precision_of
+from vidllava.training.optimizer import (
+    Precision,
+    build_optimizers,
+    num_warmup_steps,
+    precision_of,
+    schedule_factor,
+)
 from vidllava.training.report import METRICS_FILE, Report, RunEnd, append_row, validations
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.together import StopRequest, Together, resource_errors

@@ -8,12 +8,15 @@ nano does; a released checkpoint was trained with AdamW and is best fine-tuned w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from vidllava.errors import UsageError
 from vidllava.training import parameters
 from vidllava.training.settings import Scheduler, TrainingSettings
 
@@ -152,3 +155,66 @@ def schedule_factor(step: int, *, total_steps: int, warmup_steps: int, kind: Sch
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     return 1.0 - progress if kind == "linear" else 1.0
+
+
+Kind = Literal["no", "bf16", "fp16"]
+FIRST_SCALE = 2.0**16
+
+
+def precision_of(settings: TrainingSettings) -> Kind:
+    """What the settings ask for, or else `accelerate launch --mixed_precision`. Raises UsageError for fp8."""
+    if settings.bf16 or settings.fp16:
+        return "bf16" if settings.bf16 else "fp16"
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16", "fp16"):
+        raise UsageError("accelerate launch", f"mixed precision {asked} is not supported", "bf16 or fp16")
+    return asked  # type: ignore[return-value]
+
+
+class Precision:
+    """How one process computes its steps; accelerate itself sees to bfloat16."""
+
+    def __init__(self, kind: Kind, device: torch.device) -> None:
+        self.device = device
+        self.scaler: Any = torch.amp.GradScaler(device.type, FIRST_SCALE) if kind == "fp16" else None
+        self.scale_was_too_large = False
+        """Whether the last step was not applied for no other reason."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The forward pass runs in here."""
+        if self.scaler is None:
+            yield
+            return
+        with torch.autocast(self.device.type, torch.float16):
+            yield
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss to go backward from."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def unscale(self, optimizer: Optimizers) -> None:
+        """Give the gradients their true size."""
+        if self.scaler is not None:
+            for part in optimizer.parts:
+                self.scaler.unscale_(part)
+
+    def done(self, *, loss: float, applied: bool) -> None:
+        """After a step, applied or not, with this mean loss of all processes: find the next scale."""
+        if self.scaler is None:
+            return
+        self.scale_was_too_large = not applied and math.isfinite(loss) and self.scaler.get_scale() > 1
+        self.scaler.update()
+
+    def row(self) -> dict[str, float]:
+        """What metrics say of it."""
+        return {} if self.scaler is None else {"loss_scale": float(self.scaler.get_scale())}
+
+    def state(self) -> dict[str, Any] | None:
+        """What a resumed run needs: JSON values."""
+        return None if self.scaler is None else self.scaler.state_dict()
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Undo ``state``."""
+        if self.scaler is not None and state is not None:
+            self.scaler.load_state_dict(state)

@@ -21,18 +21,16 @@ from vidllava.data.load import Loading, Part, load_mixture, parts_of
 from vidllava.errors import ModelError, ResourceError, UsageError, VidllavaError
 from vidllava.files.writing import refuse_inputs, write_json
 from vidllava.training.checkpoint import (
+    FINISHED_FILE,
+    SETTINGS_FILE,
     Checkpoint,
+    claimed,
     find_checkpoint,
     read_checkpoint,
+    results,
     set_aside_after,
 )
 from vidllava.training.job import OF_EVAL_DATA, Job, check_own, check_same, record, run_state, with_origins
-from vidllava.training.output import (
-    FINISHED_FILE,
-    SETTINGS_FILE,
-    claimed,
-    results,
-)
 from vidllava.training.recipe import resolve
 from vidllava.training.report import (
     LEDGER_FILE,

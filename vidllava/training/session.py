@@ -30,11 +30,18 @@ from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.writing import write_json
 from vidllava.training import checkpoint, parameters
-from vidllava.training.checkpoint import FORMAT, STATE_FILE, Checkpoint, publish, write_checkpoint
+from vidllava.training.checkpoint import (
+    FINISHED_FILE,
+    FORMAT,
+    STATE_FILE,
+    Checkpoint,
+    finished_run,
+    publish,
+    write_checkpoint,
+)
 from vidllava.training.job import Job, run_state
 from vidllava.training.loop import Trainer
-from vidllava.training.output import FINISHED_FILE, finished_run
-from vidllava.training.precision import precision_of
+from vidllava.training.optimizer import precision_of
 from vidllava.training.report import LEDGER_FILE, Report, RunEnd
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.together import StopRequest, Together, check_room

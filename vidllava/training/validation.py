@@ -25,7 +25,7 @@ from vidllava.data.source import MODALITIES
 from vidllava.errors import VidllavaError
 from vidllava.training import checkpoint
 from vidllava.training.meter import sums_by_modality
-from vidllava.training.precision import Precision
+from vidllava.training.optimizer import Precision
 from vidllava.training.report import Report
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.together import StopRequest, Together, resource_errors

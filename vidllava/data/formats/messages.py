@@ -18,10 +18,11 @@ from vidllava.data.row import (
     media_of,
     picture_visuals,
     pictures_named,
+    refuse_frame_keys,
     sample_of,
     turns_of,
+    wanted_frames,
 )
-from vidllava.data.row_frames import refuse_frame_keys, wanted_frames
 from vidllava.data.source import RowFault, Sample, Visual
 from vidllava.prompting.turns import Placeholder, Role, Turn
 

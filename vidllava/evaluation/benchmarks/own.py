@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidllava.data.row_frames import NUMBERS, TIMES, WORDS, own_frames
+from vidllava.data.row import NUMBERS, TIMES, WORDS, own_frames
 from vidllava.data.source import RowFault
 from vidllava.evaluation.item import (
     OPTION_LETTER,
