@@ -12,7 +12,6 @@ from vidllava.bench.rows import version
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import VidllavaError
-from vidllava.media.decoders import decoders
 
 BEFORE_DECODERS = (
     "torch",
@@ -45,6 +44,8 @@ def doctor(as_json: options.Json = False) -> None:
 
     vidllava doctor --json > report.json
     """
+    from vidllava.media.decoders import decoders
+
     readers = (decoder.PACKAGE for decoder in decoders().values())
     report: dict[str, Any] = {
         "vidllava": vidllava.__version__,
