@@ -59,7 +59,7 @@ class Weights:
         from vidllava.backbone.locate import locate
 
         if self.pool_first and asked.pool_mode == "max":
-            what = "does not go with --pool-mode max, which is no mean"
+            what = "does not go with --pool-mode max, which is not a mean"
             raise UsageError("--pool-first", what, "bilinear or average")
 
         return locate(self.model, download=self.download, revision=self.revision)

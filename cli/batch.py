@@ -138,7 +138,7 @@ def _path(name: str, root: MediaRoot) -> str:
     if "://" in name:
         raise RowFault(f"{name[:_NAME_CHARACTERS]!r}: only local files are read in a batch")
     if not name or "\0" in name:
-        raise RowFault(f"{name[:_NAME_CHARACTERS]!r} is no file name")
+        raise RowFault(f"{name[:_NAME_CHARACTERS]!r} is not a file name")
     if not is_file_name(name):  # half a surrogate pair: the look-up says so in this row's answer
         return os.path.join(root.path, name)
     return root.place(name)

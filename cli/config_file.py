@@ -6,7 +6,7 @@
 
 What the command line or the environment says wins, also over another way to say the same (`--fps` over
 `num-frames`). Of a run's own settings.json what was derived (a rate, the length) is derived anew. A name
-that is no option is an error: a slip of the pen must not be a run with another setting.
+that is not an option is an error: a slip of the pen must not be a run with another setting.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def take_config(context: typer.Context, path: Path | None) -> Path | None:
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
             hint = f"did you mean {near[0].replace('_', '-')}?" if near else "see vidllava finetune --help"
-            raise UsageError(f"{path}: {key}", "is no option of this command", hint)
+            raise UsageError(f"{path}: {key}", "is not an option of this command", hint)
         if name in values:
             raise UsageError(f"{path}: {key}", "is given twice, with - and with _", "leave out one of them")
         if value is not None:
@@ -114,7 +114,9 @@ def _read(path: Path) -> dict[Any, Any]:
         ) from None
     except (yaml.YAMLError, RecursionError) as fault:
         raise UsageError(
-            "--config", f"{path} is no YAML: {' '.join(str(fault).split())}", "lines such as `max-steps: 200`"
+            "--config",
+            f"{path} is not YAML: {' '.join(str(fault).split())}",
+            "lines such as `max-steps: 200`",
         ) from None
     if not isinstance(content, dict):
         raise UsageError("--config", f"{path} holds no options", "lines such as `max-steps: 200`")

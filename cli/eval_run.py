@@ -245,7 +245,7 @@ def beside(output: Path) -> dict[Path, Callable[[Path], bool]]:
 
 def _are_requests(path: Path) -> bool:
     def check(record: Record) -> str | None:
-        return None if {"request", "messages"} <= set(record) and "pred" not in record else "is no request"
+        return None if {"request", "messages"} <= set(record) and "pred" not in record else "is not a request"
 
     try:
         return read_log(path, check).end == "whole"

@@ -94,7 +94,7 @@ def export(
     if not adapter.is_dir():
         raise ModelError(adapter, "no such folder", "what finetune --lora left")
     if not is_adapter(adapter):
-        raise UsageError(adapter, "is no adapter's folder", "a whole model needs no export")
+        raise UsageError(adapter, "is not an adapter's folder", "a whole model needs no export")
     if output.exists():
         raise UsageError("OUT", f"{output} exists", "name a folder that is not there yet")
     outputs.check_folder(output.absolute().parent)

@@ -43,7 +43,7 @@ class Packed:
     mask             float32 [B, 1, L - P, L], added to the scores of the text rows
     visuals          where each visual's rows start in the prefix, and their layout
     targets          int64 [N, 4]: row among the B * (L - P) text rows, wanted id, number of the question, id
-                     that is no choice here (-1: none; see ``unseen``)
+                     that is not a choice here (-1: none; see ``unseen``)
     kinds            the kind of every question, in the order of the targets' numbers
     mentions         int64 [M, 3]: text row, lesson, thing (-1: not there) of each name in question or answer,
                      where a lesson shows one scene

@@ -1,4 +1,4 @@
-"""A key names all that can change a feature, and an entry that is not whole is no entry."""
+"""A key names all that can change a feature, and an entry that is not whole is not an entry."""
 
 from __future__ import annotations
 

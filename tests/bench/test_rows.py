@@ -141,7 +141,7 @@ def test_a_file_goes_on_where_it_was_cut_off(tmp_path: Path):
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, text: str):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    with pytest.raises(UsageError, match="line 1 is no row"):
+    with pytest.raises(UsageError, match="line 1 is not a row"):
         RowLog(path, overwrite=False)
     assert path.read_text() == text
 

@@ -101,7 +101,7 @@ def bad_files(tmp_path: Path, clip: Path) -> dict[str, Path]:
         name: tmp_path / f"{name}.mp4" for name in ("missing", "empty", "text", "truncated", "folder", "fifo")
     }
     files["empty"].touch()
-    files["text"].write_text("This is no video, whatever its name says.\n" * 40, encoding="utf-8")
+    files["text"].write_text("This is not a video, whatever its name says.\n" * 40, encoding="utf-8")
     files["truncated"].write_bytes(clip.read_bytes()[:1000])
     files["folder"].mkdir()
     os.mkfifo(files["fifo"])

@@ -200,7 +200,7 @@ def test_other_settings_or_files_are_refused_unless_overwritten(run: Run, folder
     assert run(*flags, "--max-new-tokens", 5, "--overwrite").code == 0
     assert len(answers(folder)) == 1
     (folder / "answers.jsonl").write_text("my notes\n")
-    assert "line 1 is no answer of a batch" in run(*flags, *SHORT).error
+    assert "line 1 is not an answer of a batch" in run(*flags, *SHORT).error
 
 
 def test_bad_rows_are_named_before_the_model_is_looked_for(run: Run, folder: Path, write: Write):

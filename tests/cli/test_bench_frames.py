@@ -177,5 +177,5 @@ def test_a_folder_with_other_rows_is_left_alone(run: Run, data: Path) -> None:
     (out / "rows.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
     done = run("bench", "frames", "--data", data, *CELLS, "--output-dir", out, "--quiet")
     assert done.code == 2
-    assert "line 1 is no row of this benchmark" in done.error
+    assert "line 1 is not a row of this benchmark" in done.error
     assert (out / "rows.jsonl").read_text(encoding="utf-8") == '{"a": 1}\n'

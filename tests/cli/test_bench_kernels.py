@@ -162,7 +162,7 @@ def test_a_file_of_something_else_is_one_line_and_2(run: Run, tmp_path: Path):
     path.write_text("hello\n")
     result = run(*QUICK, "-o", path)
     assert result.code == 2
-    assert "no row of this benchmark" in result.error
+    assert "not a row of this benchmark" in result.error
     assert run(*QUICK, "-o", tmp_path).code == 2
     assert run(*QUICK, "-o", tmp_path / "nowhere" / "rows").code == 2
 

@@ -234,7 +234,7 @@ def test_planning_flags_change_the_count(run: Run, tmp_path: Path, media: Path):
     [
         (("gone.json",), 4, "gone.json: no such file"),
         ((".",), 4, "is a folder"),
-        (("rows.jsonl", "--media-root", "nowhere"), 4, "the media root is no folder"),
+        (("rows.jsonl", "--media-root", "nowhere"), 4, "the media root is not a folder"),
         (("rows.jsonl", "--fps", 0), 2, "--fps"),
         (("rows.jsonl", "--fps", 1, "--num-frames", 2), 2, "excludes --num-frames"),
         (("rows.jsonl", "--workers", 0), 2, "workers"),

@@ -49,7 +49,7 @@ def test_an_output_that_is_no_file_is_refused_at_once(run: Run, write: Write, ou
     data = write({"id": "a", "video": "clip.mp4", "question": "what?", "answer": "x"})
     refused = run("eval", "--data", data, "-o", output, *SHORT)
     assert refused.code == 2
-    assert "is no regular file" in refused.err
+    assert "is not a regular file" in refused.err
     assert not Path("-").exists()
 
 

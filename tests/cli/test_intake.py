@@ -80,7 +80,9 @@ def test_an_open_file_is_read_under_its_own_name(clip: Path):
 def test_an_open_pipe_is_refused_and_the_way_is_told():
     process = start("frames", "/dev/stdin", stdin=-1)
     _, err = process.communicate("", timeout=60)
-    told = "error: /dev/stdin: is no regular file with a name (give the file, or - to read standard input)\n"
+    told = (
+        "error: /dev/stdin: is not a regular file with a name (give the file, or - to read standard input)\n"
+    )
     assert (process.returncode, err) == (3, told)
 
 

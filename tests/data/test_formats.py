@@ -245,8 +245,8 @@ FAULTY: dict[str, tuple[Any, str]] = {
     "fps 0": (llava("<video>", video="frames", fps=0), "fps"),
     "fps of words": (llava("<video>", video="clip.mp4", fps="fast"), "`fps`: 'fast' is not a rate"),
     "a start beyond floats": (llava("<video>", video="clip.mp4", start=10**400), "must be 0 s or later"),
-    "a name with half a surrogate": (llava("<video>", video="clip\ud800.mp4"), "is no file name"),
-    "fps nan": (llava("<video>", video="clip.mp4", fps=float("nan")), "NaN is no number"),
+    "a name with half a surrogate": (llava("<video>", video="clip\ud800.mp4"), "is not a file name"),
+    "fps nan": (llava("<video>", video="clip.mp4", fps=float("nan")), "NaN is not a number"),
     "end before start": (llava("<video>", video="clip.mp4", video_start=3, video_end=2), "must be after"),
     "frames 0": (llava("<video>", video="clip.mp4", num_frames=0), "`num_frames`: must be a whole number"),
     "frames is a truth value": (

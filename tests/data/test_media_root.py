@@ -126,7 +126,7 @@ def test_what_is_missing_within_the_root_is_told_as_missing(root: Path):
             MediaRoot(root).file(name)
     with pytest.raises(RowFault, match="is not a regular file"):
         MediaRoot(root).file("sub")
-    with pytest.raises(DatasetError, match="the media root is no folder"):
+    with pytest.raises(DatasetError, match="the media root is not a folder"):
         MediaRoot(root / "1.png")
 
 

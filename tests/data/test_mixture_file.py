@@ -118,10 +118,10 @@ def test_media_roots_are_relative_to_the_file(tmp_path: Path):
         ("datasets:\n- {json_path: a, sampling_strategy: 'first:0'}\n", "takes no possible part"),
         ("datasets:\n- {json_path: a, sampling_strategy: 'first:2.5'}\n", "takes no possible part"),
         ("datasets:\n- {json_path: a}\nseed: 3\n", "has unknown keys: seed"),
-        ("datasets:\n- {json_path: a\n", "is no YAML"),
+        ("datasets:\n- {json_path: a\n", "is not YAML"),
         ("datasets:\n- {json_path: nowhere}\n", "no such file"),
         ("datasets:\n- {json_path: mix.txt}\n", "is a mixture within the mixture"),
-        ("datasets: !!python/object/apply:os.system ['true']\n", "is no YAML"),
+        ("datasets: !!python/object/apply:os.system ['true']\n", "is not YAML"),
     ],
 )
 def test_a_slip_is_refused(folder: Path, text: str, what: str):

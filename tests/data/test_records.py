@@ -156,8 +156,8 @@ def test_an_id_used_twice_is_refused(tmp_path: Path):
         (b'[{"a": 1},\n nope]', "invalid JSON at line 2 column 2"),
         (b"\xff{}", "is not UTF-8"),
         (b"\xff\xfe{\0}\0", r"is UTF-16 text \(save it as UTF-8"),
-        ("{}".encode("utf-16-be"), "is no text: it holds zero bytes"),
-        (b"PAR1\x15\x04\0", "is no text: it holds zero bytes"),
+        ("{}".encode("utf-16-be"), "is not text: it holds zero bytes"),
+        (b"PAR1\x15\x04\0", "is not text: it holds zero bytes"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path):
         load_sources("nope.json", Loading(schemes={"nano-world": lambda spec: pytest.fail(spec)}))
     with pytest.raises(DatasetError, match="is a folder"):
         load_sources(str(tmp_path), Loading())
-    with pytest.raises(DatasetError, match="the media root is no folder"):
+    with pytest.raises(DatasetError, match="the media root is not a folder"):
         load_sources(str(write(tmp_path / "r.jsonl", [row()])), Loading(media_root=tmp_path / "nowhere"))
 
 

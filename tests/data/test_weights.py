@@ -128,5 +128,5 @@ def test_what_is_no_number_is_no_json(tmp_path: Path, word: str, form: str):
     row = json.dumps(clip_row(note=0)).replace('"note": 0', f'"note": {word}')
     path = tmp_path / "rows.json"
     path.write_text(f"[{row}]" if form == "list" else row)
-    with pytest.raises(DatasetError, match=f"row 1: invalid JSON: {word} is no number"):
+    with pytest.raises(DatasetError, match=f"row 1: invalid JSON: {word} is not a number"):
         RecordSource(path, tmp_path)

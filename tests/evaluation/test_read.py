@@ -24,7 +24,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "activitynetqa": ({"video_name": "a", "question_id": "1", "question": " "}, "`question`"),
     "mlvu": (
         {"video": "a", "question_type": "x", "question": "q", "candidates": ["a"], "answer": "b"},
-        "no cand",
+        "neither a cand",
     ),
     "longvideobench": ({**LVB, "candidates": ["a"], "correct_choice": 4}, "`correct_choice` is 4"),
     "interleave-bench": (

@@ -1,4 +1,4 @@
-"""Damaged files: keep what can be kept, say what was lost, refuse what is no fair picture, never crash."""
+"""Damaged files: keep what can be kept, say what was lost, refuse what is not a fair picture, never crash."""
 
 from __future__ import annotations
 

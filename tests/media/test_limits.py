@@ -89,5 +89,5 @@ def test_a_limit_of_nothing_is_wrong_usage(field):
 
 def test_sizes_are_read():
     assert [parse_size(text) for text in ("1000", "2K", "1.5 GiB", "3mb")] == [1000, 2048, 3 << 29, 3 << 20]
-    with pytest.raises(UsageError, match=r"--max-file-size: 'much' is no size \(for example"):
+    with pytest.raises(UsageError, match=r"--max-file-size: 'much' is not a size \(for example"):
         parse_size("much")

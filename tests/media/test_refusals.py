@@ -1,4 +1,4 @@
-"""One line for everything that is no video, before anything could hang on it or follow it elsewhere."""
+"""One line for everything that is not a video, before anything could hang on it or follow it elsewhere."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ IMPOSTORS = {
     "is an SDP session description": b"v=0\no=- 0 0 IN IP4 127.0.0.1\n",
     "is a zip archive": b"PK\x03\x04" + bytes(range(200)),
     "is nothing but zero bytes": bytes(5000),
-    "is a plain text": b"hello, this is no video\n",
+    "is a plain text": b"hello, this is not a video\n",
     "is a PLS playlist": b"[playlist]\nFile1=http://127.0.0.1/a.mp4\n",
     "is an ASX playlist": b"<ASX version='3'><Entry/></ASX>",
     "is a RAR archive": b"Rar!\x1a\x07\x01\x00" + bytes(50),

@@ -63,7 +63,7 @@ def test_the_tower_too_where_it_is_asked_for(run: Run, tmp_path: Path, checkpoin
     ("options", "message"),
     [
         ({"lora_modules": ()}, "--lora-modules: is empty"),
-        ({"lora_modules": ("head",)}, "--lora-modules: 'head' is no module"),
+        ({"lora_modules": ("head",)}, "--lora-modules: 'head' is not a module"),
         ({"lora_modules": ("vision",), "freeze": ()}, "--lora-modules: would leave the language model"),
         ({"optim": "muon"}, "--optim muon: does not go with --lora"),
         ({"lora_rank": 0}, "--lora-rank: must be at least 1"),
@@ -103,7 +103,7 @@ def test_ask_answers_with_the_folder_and_export_makes_it_whole(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("{base}", "{new}"), 2, "is no adapter's folder"),
+        (("{base}", "{new}"), 2, "is not an adapter's folder"),
         (("{nothing}", "{new}"), 5, "no such folder"),
         (("{adapter}", "{base}"), 2, "exists"),
     ],

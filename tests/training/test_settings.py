@@ -34,7 +34,7 @@ from vidllava.training.settings import FIXED, TrainingSettings
         ({"max_grad_norm": 0.0}, "--max-grad-norm"),
         ({"lr_scheduler_type": "poly"}, "--lr-scheduler-type: 'poly' is unknown"),
         ({"mix": "stir"}, "--mix: 'stir' is unknown"),
-        ({"freeze": ("tower",)}, "--freeze: 'tower' is no module"),
+        ({"freeze": ("tower",)}, "--freeze: 'tower' is not a module"),
         ({"freeze": ("llm", "vision", "projector")}, "--freeze: leaves nothing to train"),
         ({"save_total_limit": 0}, "--save-total-limit"),
         ({"logging_steps": 0}, "--logging-steps"),

@@ -196,7 +196,7 @@ def _of_containers(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # "max" is no limit
+    except (OSError, ValueError):  # "max" is not a limit
         return None
 
 

@@ -290,7 +290,7 @@ def write_clip(folder: Path, name: str, *, num_frames: int = NUM_FRAMES) -> Path
     """The clip called ``name`` in ``folder``, 60 seconds, made if it is not there yet: up to minutes.
 
     Moving texture with a little noise, so that the encoders work as they do on film; a bar code across the
-    top says which frame it is, so that no two frames are alike and a fast wrong answer is no answer.
+    top says which frame it is, so that no two frames are alike and a fast wrong answer is not an answer.
     """
     import av
     from av.video.stream import VideoStream

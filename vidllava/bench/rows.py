@@ -38,7 +38,7 @@ def _is_timed(row: Row) -> bool:
 class RowLog(JsonLog):
     """Rows that stand in the file stay; a last line that was cut off goes. Raises UsageError, ResourceError.
 
-    ``fields`` are those without which a line is no row; ``stands`` says which rows are not measured again.
+    ``fields`` are those without which a line is not a row; ``stands`` says which rows are not measured again.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RowLog(JsonLog):
     ) -> None:
         def check(row: Row) -> str | None:
             is_row = all(name in row for name in fields)
-            return None if is_row else "is no row of this benchmark"
+            return None if is_row else "is not a row of this benchmark"
 
         super().__init__(path, check=check, begins=begins, overwrite=overwrite, hint=hint)
         try:
@@ -71,13 +71,13 @@ class RowLog(JsonLog):
         return self.records
 
     def append(self, row: Row) -> None:
-        """One more row, on disk when this returns. Raises ValueError for NaN, which is no figure."""
+        """One more row, on disk when this returns. Raises ValueError for NaN, which is not a figure."""
         encoded(row)
         super().append(row)
 
 
 def encoded(row: Row) -> str:
-    """One line. NaN is refused: it is no JSON, and no figure."""
+    """One line. NaN is refused: it is not JSON, and no figure."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 

@@ -39,7 +39,7 @@ class Part:
 
 
 def is_mixture(path: Path) -> bool:
-    """Whether a file is no JSON and is named .yaml or has `datasets:` at the start of a line.
+    """Whether a file is not JSON and is named .yaml or has `datasets:` at the start of a line.
 
     Raises DatasetError.
     """
@@ -63,7 +63,7 @@ def read_mixture(path: Path) -> list[Part]:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(
-            path, f"is no YAML: {' '.join(str(error).split())}", "see vidllava data --help"
+            path, f"is not YAML: {' '.join(str(error).split())}", "see vidllava data --help"
         ) from None
     except OSError as error:
         raise DatasetError(

@@ -161,7 +161,7 @@ class MediaIndex:
                 self._database.executemany(_WRITE, rows)
             if os.path.getsize(self.path) > self._limit_bytes:
                 _forget_older_half(self._database)
-        except (UnicodeEncodeError, OSError):  # a file name that is no text, or the folder was deleted
+        except (UnicodeEncodeError, OSError):  # a file name that is not text, or the folder was deleted
             pass
         except sqlite3.Error as error:
             self._recover(error)

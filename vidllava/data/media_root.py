@@ -37,7 +37,7 @@ class MediaRoot:
         """Raises DatasetError where there is no such folder."""
         if not os.path.isdir(folder):
             raise DatasetError(
-                folder, "the media root is no folder", "give an existing folder as --media-root"
+                folder, "the media root is not a folder", "give an existing folder as --media-root"
             )
         self.path = os.path.realpath(folder)
         self._real_folders: dict[str, str] = {}
@@ -83,7 +83,7 @@ class MediaRoot:
         Where there is nothing, the path at which it was looked for first. Raises RowFault.
         """
         if "://" in name or not is_file_name(name):
-            raise RowFault(f"{_ending(name)} is no local file name")
+            raise RowFault(f"{_ending(name)} is not a local file name")
         places = [os.path.join(self.path, folder, name) for folder in (*folders, "")]
         files = (place + ending for place in places for ending in ("", *endings))
         path = next(filter(os.path.isfile, files), None)
@@ -153,7 +153,7 @@ def _local(name: str) -> str:
     if "://" in name or name.startswith(_SCHEMES):
         raise RowFault(f"{_short(name)}: remote media are not supported; download the file first")
     if not is_file_name(name):
-        raise RowFault(f"{_short(name)} is no file name")
+        raise RowFault(f"{_short(name)} is not a file name")
     return name
 
 

@@ -119,7 +119,7 @@ def decode(data: bytes) -> Any:
 
 def _no_number(word: str) -> Any:
     """Python's reader takes NaN and Infinity, which are no JSON and no length of time either."""
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a number")
 
 
 def _other_fault(error: Exception) -> str:
@@ -133,7 +133,7 @@ def _check_text(path: Path, head: bytes) -> None:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DatasetError(path, "is UTF-16 text", "save it as UTF-8")
     if b"\0" in head:
-        raise DatasetError(path, "is no text: it holds zero bytes", "rows are JSON in UTF-8")
+        raise DatasetError(path, "is not text: it holds zero bytes", "rows are JSON in UTF-8")
 
 
 def _first_character(file: BinaryIO, begin: int) -> bytes:

@@ -125,7 +125,7 @@ CONFIRMED = re.compile(
     r"(?:correct|right|best|answer|choice|true|accurate|likely|appropriate)\b",
     re.IGNORECASE,
 )
-# A second option right after the first: "B or C" is no choice.
+# A second option right after the first: "B or C" is not a choice.
 ALSO = re.compile(
     r"[\s)\]\"']*(?P<word>,?\s*\b(?:and/or|or|and|oder|ou|und|et|o|y|vs\.?)\b|[/,;&+])\s*"
     r"(?:(?:also|either|maybe|perhaps|possibly|even)\s+)?",

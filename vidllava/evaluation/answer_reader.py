@@ -109,7 +109,7 @@ class Reader:
         return named if follows or is_other_script(rest[:1]) else None
 
     def unclear_at(self, start: int) -> Named | None:
-        """A letter that is no article, before words that do not tell what it is: "B shows red"."""
+        """A letter that is not an article, before words that do not tell what it is: "B shows red"."""
         match = re.compile(r"\s*([B-HJ-Z])(?=\s+\w)").match(self.text, start)
         if match is None or match[1] not in self.allowed:
             return None

@@ -116,7 +116,7 @@ def answer_check(stamp: Mapping[str, str] | None) -> Check:
 
     def check(record: Record) -> str | None:
         if not all(isinstance(record.get(name), str) for name in ("key", "status", "model", "settings")):
-            return "is no answer of a batch"
+            return "is not an answer of a batch"
         if stamp is None or all(record[name] == value for name, value in stamp.items()):
             return None
         if record["model"] != stamp["model"]:
@@ -231,7 +231,7 @@ class Batch(Generic[Row]):
     def answered(self, asker: Asker[Row], ranks: Ranks, says: Says) -> Iterator[Answers | None]:
         """Answer what has no answer yet; the file is locked within. None in every process but the first.
 
-        Raises what is no fault of a single row.
+        Raises what is not a fault of a single row.
         """
         asked = dict(zip(self.keys, self.ids, strict=True))
         if not ranks.is_first:
@@ -325,7 +325,7 @@ class Batch(Generic[Row]):
                         asker.done(records[number])
 
     def _records(self, asker: Asker[Row], found: Mapping[int, Prepared | Exception]) -> dict[int, Record]:
-        """The lines of rows that are asked together. Raises what is no fault of a single row."""
+        """The lines of rows that are asked together. Raises what is not a fault of a single row."""
         asked = [
             PlannedRow(number, self.rows[number], one)
             for number, one in found.items()

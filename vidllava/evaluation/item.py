@@ -243,7 +243,9 @@ def label_of(value: Any, options: Sequence[str], written: Sequence[str]) -> str:
     else:
         named |= _by_letter(said, options)
     if len(named) != 1:
-        raise RowFault(f"`answer` {value!r} is " + (f"one option's {what}{hint}" if named else "no option"))
+        raise RowFault(
+            f"`answer` {value!r} is " + (f"one option's {what}{hint}" if named else "not an option")
+        )
     return LETTERS[named.pop()]
 
 
@@ -277,7 +279,7 @@ def _by_letter(said: str, options: Sequence[str]) -> set[int]:
 
 
 def scalar(value: Any) -> str | None:
-    """How a group's value is shown; None for what is no scalar."""
+    """How a group's value is shown; None for what is not a scalar."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -6,7 +6,7 @@ chosen("I cannot tell", ("red", "blue"))                # None, and never a gues
 
 A reasoning block is removed first (``texts.spoken``), then widths, markup and look-alike letters are put
 right (``CLEANERS``). The kinds of evidence are asked in the order of ``EVIDENCE``; the first that says
-anything decides, also where it says two things or a letter that is no option:
+anything decides, also where it says two things or a letter that is not an option:
 
 1. whole      the answer is one letter, or an option's text word for word
 2. contained  <answer>, \\boxed{} and JSON

@@ -116,7 +116,7 @@ def _resembling(path: Path) -> Task | None:
     number, fault = head[0]
     said = str(fault)
     mark = "invalid JSON"
-    what = f" is no JSON: {said.removeprefix(mark).lstrip(': ')}" if said.startswith(mark) else f": {said}"
+    what = f" is not JSON: {said.removeprefix(mark).lstrip(': ')}" if said.startswith(mark) else f": {said}"
     raise DatasetError(path, f"row {number}{what}", hint)
 
 
@@ -211,7 +211,7 @@ def _table(path: Path) -> Iterator[tuple[int, Record]]:
             for number, row in enumerate(rows, 1):
                 yield number, {key: value for key, value in row.items() if isinstance(key, str)}
         except csv.Error as fault:
-            raise DatasetError(path, f"is no table: {fault}", "check the file") from None
+            raise DatasetError(path, f"is not a table: {fault}", "check the file") from None
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Record]]:

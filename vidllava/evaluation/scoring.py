@@ -97,7 +97,7 @@ class Scored(NamedTuple):
 def score(item: EvalItem, answer: str) -> Scored:
     """Score ``answer``; one that says nothing that can be read is worth 0, and is counted apart.
 
-    A reasoning block is no part of an answer, whatever the rule of scoring.
+    A reasoning block is not a part of an answer, whatever the rule of scoring.
     """
     free = said(answer)
     read = chosen(answer, item.options) if item.scoring == "choice" else normalised(free)

@@ -90,7 +90,7 @@ def _decoded(path: str, data: bytes) -> str:
                 path, "is in an encoding that cannot be told", f"convert it to UTF-8; {_HINT}"
             ) from None
     if "\0" in text:
-        raise MediaError(path, "holds zero bytes, and is no text", _HINT)
+        raise MediaError(path, "holds zero bytes, and is not text", _HINT)
     return text
 
 

@@ -53,7 +53,7 @@ class CacheFolder:
     @classmethod
     def of_environment(cls) -> CacheFolder:
         """VIDLLAVA_CACHE, else ``vidllava`` in XDG_CACHE_HOME or ~/.cache. Raises UsageError for a limit
-        that is no size."""
+        that is not a size."""
         own = os.environ.get(FOLDER_VARIABLE)
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         return cls(Path(own).expanduser() if own else Path(home) / "vidllava", limit_of_environment())
@@ -78,7 +78,7 @@ class CacheFolder:
         path = self.path / name
         for folder in (self.path, path.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Not flushed to the disk: an entry that a power cut leaves torn is no entry.
+        # Not flushed to the disk: an entry that a power cut leaves torn is not an entry.
         with unconverted_replacing(path, durable=False, mode=0o600) as file:
             file.write(data)
         self._make_room()

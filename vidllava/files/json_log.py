@@ -118,7 +118,7 @@ class JsonLog:
         if path.is_dir():
             raise UsageError(f"{flag} {path}", "is a folder", "give a file name")
         if str(path) == "-" or (path.exists() and not path.is_file()):
-            raise UsageError(f"{flag} {path}", "is no regular file", "give a file name: its rows are kept")
+            raise UsageError(f"{flag} {path}", "is not a regular file", "give a file name: its rows are kept")
         self._files = [self._open()]
         try:
             self._found = Found([], 0) if overwrite else self._read()
@@ -221,7 +221,7 @@ class JsonLog:
             try:
                 descriptor = os.open(self.path, flags, 0o666)
             except (FileNotFoundError, NotADirectoryError):
-                what = f"{self.path.parent} is no folder"
+                what = f"{self.path.parent} is not a folder"
                 raise UsageError(f"{self._flag} {self.path}", what, "make it, or give another name") from None
             except OSError as fault:
                 what = f"cannot be written: {fault.strerror}"

@@ -140,7 +140,7 @@ def refuse_inputs(
     """
     try:
         found = os.stat(output)
-    except OSError:  # not there yet: it is no file that is read
+    except OSError:  # not there yet: it is not a file that is read
         return
     for name in inputs:
         try:

@@ -138,7 +138,7 @@ def is_hidden(codec: str, data: memoryview) -> bool:
     """True for a VP8 or VP9 packet that only updates references (an alt-ref) and shows nothing.
 
     RFC 6386, 9.1 (``show_frame`` is bit 4) and VP9 bitstream 6.2; a VP9 superframe always shows one frame.
-    A packet that is no valid start of a frame is not hidden but damaged.
+    A packet that is not a valid start of a frame is not hidden but damaged.
     """
     first = data[0]
     if codec == "vp8":

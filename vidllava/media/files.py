@@ -264,7 +264,7 @@ def media_kind(path: str | Path) -> Literal["video", "picture"]:
 
     An animated GIF or PNG is a video, and so are JPEGs in a row (raw motion JPEG); one with a single frame is
     a picture. A folder of pictures counts as a video; so does a file of unknown kind, for ``probe`` to judge.
-    Raises MediaError for a path that is no readable file, and where the first bytes prove that the file is
+    Raises MediaError for a path that is not a readable file, and where the first bytes prove that the file is
     something else (a web page, an archive, a playlist).
     """
     if os.path.isdir(path):

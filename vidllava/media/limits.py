@@ -72,7 +72,7 @@ class Limits:
 
 
 def check_seconds(flag: str, value: float) -> None:
-    """Raises UsageError for a wait that is no time or more than a clock of the system can count."""
+    """Raises UsageError for a wait that is not a time or more than a clock of the system can count."""
     if not 0 < value <= MOST_SECONDS:
         what = f"must be more than 0 seconds and at most {MOST_SECONDS:,}, got {value:g}"
         raise UsageError(flag, what, "for example 60")
@@ -85,7 +85,7 @@ def parse_size(text: str, flag: str = "--max-file-size") -> int:
     """Bytes of ``"500M"``, ``"1.5 GiB"`` or ``"1000"``; units are powers of 1024. Raises UsageError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(flag, f"{text!r} is no size", "for example 500M or 64G")
+        raise UsageError(flag, f"{text!r} is not a size", "for example 500M or 64G")
     number = float(match[1])
     if number == math.inf:
         raise UsageError(flag, "is more bytes than can be counted", "for example 500M or 64G")

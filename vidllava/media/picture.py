@@ -47,7 +47,7 @@ def load_picture(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArr
     Grey of 16 bits is divided by 65535; grey of 32 bits (whole numbers or floats), whose range no file says,
     goes from its smallest value (or 0) to its largest. HDR in HEIC is brought to SDR as video is.
 
-    Raises MediaError for a path that is no readable file, an unknown or refused format, and truncated or
+    Raises MediaError for a path that is not a readable file, an unknown or refused format, and truncated or
     damaged data; ResourceError for a picture over the ``limits`` (and over 178 million pixels, whatever they
     say: Pillow's own bound).
     """

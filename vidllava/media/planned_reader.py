@@ -110,7 +110,7 @@ class _Share:
         """Whether the decoder should refuse what it would have to patch up.
 
         Not at an H.264 recovery point: the pictures that lead it refer to ones that were not decoded, which
-        is no damage, and those after it come out right.
+        is not damage, and those after it come out right.
         """
         starts = self.info.packets.starts
         opens = any(starts[run.start] == OPEN_START for run in self.todo)

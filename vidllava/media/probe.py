@@ -103,7 +103,7 @@ class VideoInfo:
 def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
     """Look into a video file. Results are kept in memory until the file's size or time changes.
 
-    Raises MediaError, in one line, for a path that is no regular file, a file that is no video, has no
+    Raises MediaError, in one line, for a path that is not a regular file, a file that is not a video, has no
     video stream, or holds no frame that can be decoded; ResourceError for one over the ``limits``.
     """
     status = check_file(path)

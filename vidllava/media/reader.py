@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from vidllava.errors import MediaError
 from vidllava.media.container import decoder_of, num_threads, open_container
 
-# Above this share of undecodable packets the rest is no fair picture of the clip.
+# Above this share of undecodable packets the rest is not a fair picture of the clip.
 MAX_LOST_SHARE = 0.1
 
 # An empty packet of these says that the last picture is shown again (Theora specification, 7.1).
@@ -104,7 +104,7 @@ def is_empty(packet: Packet) -> bool:
 def decode_packet(packet: Packet, damage: Damage, codec: VideoCodecContext) -> list[VideoFrame]:
     """The frames that come out once ``packet`` is in; none, and the damage counted, where it is refused.
 
-    An empty packet is no damage and gives none: to a decoder it would be the end of the stream.
+    An empty packet is not damage and gives none: to a decoder it would be the end of the stream.
     """
     if is_empty(packet):
         return []

@@ -44,7 +44,7 @@ def real_file(name: str) -> str:
             return real
     except OSError:
         pass
-    raise MediaError(name, "is no regular file with a name", "give the file, or - to read standard input")
+    raise MediaError(name, "is not a regular file with a name", "give the file, or - to read standard input")
 
 
 class Spool:

@@ -96,7 +96,7 @@ def _split(url: str, name: str) -> SplitResult:
         parts = urlsplit(url)
         known = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise MediaError(name, "is no valid address", "for example https://example.org/clip.mp4") from None
+        raise MediaError(name, "is not a valid address", "for example https://example.org/clip.mp4") from None
     if not known:
         what = f"leads to {shown_url(url)!r}: only http and https are followed"
         raise MediaError(name, what, "download it first")

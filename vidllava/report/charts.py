@@ -14,7 +14,7 @@ from typing import Literal
 
 Shape = Literal["circle", "square", "triangle", "diamond", "plus", "wedge"]
 SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "diamond", "plus", "wedge")
-GREY = -1  # the number of a series' colour that is no colour
+GREY = -1  # the number of a series' colour that is not a colour
 Ticks = tuple[tuple[float, str], ...]
 _ROOM = 0.04  # of the axis, left free at either end
 _MOST_OWN_TICKS = 10

@@ -16,7 +16,7 @@ from vidllava.report.charts import Chart
 from vidllava.report.drawing import LIGHT, svg
 
 _WIDTHS = (("wide", 590), ("narrow", 354))
-# A line that breaks within a flag is no line to copy.
+# A line that breaks within a flag is not a line to copy.
 _FLAG = re.compile(r"--[a-z-]+ \S+")
 
 

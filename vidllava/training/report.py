@@ -183,7 +183,7 @@ class Tracked:
         self.report.stepped(step)
 
     def logged(self, row: Mapping[str, Any]) -> None:
-        """The numbers of the row; a loss that is none (null) is no number."""
+        """The numbers of the row; a loss that is none (null) is not a number."""
         self._log(row)
         self.report.logged(row)
 

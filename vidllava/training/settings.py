@@ -270,8 +270,8 @@ class TrainingSettings:
 
 
 def _modules(flag: str, names: tuple[str, ...]) -> tuple[Module, ...]:
-    """The named modules in their usual order. Raises UsageError for a name that is no module's."""
+    """The named modules in their usual order. Raises UsageError for a name that is not a module's."""
     for name in names:
         if name not in MODULES:
-            raise UsageError(flag, f"{name!r} is no module", "of " + ", ".join(MODULES))
+            raise UsageError(flag, f"{name!r} is not a module", "of " + ", ".join(MODULES))
     return tuple(module for module in MODULES if module in names)

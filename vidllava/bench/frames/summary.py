@@ -5,7 +5,7 @@
 
 Without labels the measure is agreement: the share of answers that are those of the richest cell (most frames,
 smallest stride, within the trained context where any is). With random weights answers mean nothing, and there
-is no measure.
+is not a measure.
 """
 
 from __future__ import annotations

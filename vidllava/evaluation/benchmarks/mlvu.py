@@ -58,7 +58,7 @@ def _letter(answer: object, options: tuple[str, ...]) -> str | None:
             return LETTERS[options.index(answer.strip())]
         if (bare := answer.strip().strip("()")) in LETTERS[: len(options)]:
             return bare
-    raise RowFault("`answer` is no candidate and no letter of one")
+    raise RowFault("`answer` is neither a candidate nor the letter of one")
 
 
 TASKS = (Task("mlvu", recognises, read, average_over="task"),)
