@@ -5,7 +5,7 @@
 Writes pictures and clips (.png, .mp4) of scenes with a pink thing, and of scenes without one (replay), as
 LLaVA JSONL; fine-tunes with `vidllava finetune --mix in-batch`; asks about unseen scenes before and after.
 `pink` is not one of nano's words: its tokenizer spells it in three pieces. Skill: questions whose answer
-or whose wording names the new colour. Old skills: `vidllava.nano.score`, `test` split, the same lessons both times.
+or wording names the new colour. Old skills: `vidllava.nano.score`, `test` split, the same lessons both times.
 """
 
 from __future__ import annotations

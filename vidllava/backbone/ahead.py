@@ -79,16 +79,16 @@ class Latch:
     """Set once, waited for by many; unlike ``threading.Event`` it may be cut off while it is set."""
 
     def __init__(self) -> None:
-        self._baton: SimpleQueue[None] = SimpleQueue()
+        self._token: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
         """Let everyone through, now and later. May be called again."""
-        self._baton.put(None)
+        self._token.put(None)
 
     def wait(self) -> None:
         """Block until it is set."""
-        self._baton.get()
-        self._baton.put(None)
+        self._token.get()
+        self._token.put(None)
 
 
 class Ahead(Generic[Row]):
