@@ -19,7 +19,7 @@ MAPPED = {
     "vidllava.cli": ROOT / "cli",
     "vidllava.kernels": ROOT / "kernels" / "ops",
 }
-HEAVY = ("torch", "transformers", "av", "decord", "accelerate", "numpy")
+HEAVY = ("torch", "transformers", "av", "decord", "accelerate", "numpy", "peft", "matplotlib")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -67,6 +67,11 @@ def test_version_is_one():
 )
 def test_help_imports_no_heavy_library(arguments: list[str]):
     assert loaded_by(f"from vidllava.cli.main import run\nassert run({arguments!r}) == 0") == set()
+
+
+def test_an_answer_imports_nothing_of_training_or_drawing():
+    found = loaded_by("import vidllava.backbone.load, vidllava.backbone.answer")
+    assert not found & {"peft", "accelerate", "matplotlib", "decord"}
 
 
 def test_a_heavy_import_would_be_seen():

@@ -18,7 +18,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils import logging as transformers_logging
 
-from vidllava.backbone.adapter import merge_adapter
 from vidllava.backbone.familiarity import read_world
 from vidllava.backbone.folders import config_path, is_adapter
 from vidllava.backbone.locate import bases, locate
@@ -265,6 +264,8 @@ def export(adapter: Path, output: Path, *, dtype: str = "auto") -> None:
     The sum is made in float32 whatever the format. Raises ModelError for an adapter or base that cannot be
     used, ResourceError if `output` cannot be written: then nothing is left there.
     """
+    from vidllava.backbone.adapter import merge_adapter  # peft, for adapters alone
+
     found = _type_of(bases(adapter)[-1]) if dtype == "auto" else dtype
     backbone = load_backbone(str(adapter), device="cpu", dtype="float32", merge=False)
     merge_adapter(backbone)

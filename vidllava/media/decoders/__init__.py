@@ -14,7 +14,6 @@ PyAV decodes it then, and the batch says so.
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from typing import Protocol
 
@@ -57,6 +56,8 @@ def decoders() -> dict[str, Decoder]:
 
 def decoder_version(name: str) -> str:
     """What may change a decoder's pixels: its package's version, and of a plug-in the hash of its file."""
+    import importlib.metadata  # 20 ms that only the cache's keys need
+
     decoder = decoders().get(name)
     try:
         version = importlib.metadata.version(name if decoder is None else decoder.PACKAGE)
