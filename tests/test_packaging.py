@@ -71,7 +71,7 @@ def test_help_imports_no_heavy_library(arguments: list[str]):
 
 def test_an_answer_imports_nothing_of_training_or_drawing():
     found = loaded_by("import vidllava.backbone.load, vidllava.backbone.answer")
-    assert not found & {"peft", "accelerate", "matplotlib", "decord"}
+    assert not found & {"peft", "matplotlib", "decord"}
 
 
 def test_a_heavy_import_would_be_seen():
