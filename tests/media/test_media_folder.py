@@ -75,7 +75,8 @@ def read(path: Path):
     info = probe(path)
     if info.num_frames * info.width * info.height > MAX_PIXELS:
         return info, None
-    size = 64 if info.width * info.height > 10e6 else None
+    compared = info.num_frames * info.width * info.height <= MAX_COMPARED_PIXELS
+    size = 64 if info.width * info.height > 10e6 and not compared else None
     plan = plan_frames(info.frame_times, SamplingRequest(num_frames=8), source=str(path))
     return info, decode(info, plan, size=size)
 
