@@ -6,8 +6,8 @@
 
 Prints one JSON object. A file or function counts as entered when a call of it is seen (`sys.setprofile`, in
 every thread and process of the command); modules' own bodies, comprehensions and lambdas do not count. The
-body of a class counts in `files` and `functions` (it runs while its module is imported), and not in the figures
-`without_class_bodies`.
+body of a class runs while its module is imported: it counts in `files` and `functions`, and not in the
+figures `without_class_bodies`.
 """
 
 from __future__ import annotations
