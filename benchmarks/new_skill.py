@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidllava.nano.lessons import Exhibit, write_exhibit
-from vidllava.nano.questions import KINDS_OF, Question, question, styled
+from vidllava.nano.questions import KINDS_OF, WorldQuestion, question, styled
 from vidllava.nano.scene import Scene, clip_scene, still_scene
 from vidllava.nano.score import same_answer
 
@@ -48,7 +48,7 @@ class Shown:
 
     exhibit: Exhibit
     is_new: bool
-    questions: tuple[Question, ...]
+    questions: tuple[WorldQuestion, ...]
 
 
 def recoloured(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -77,7 +77,7 @@ def shown(stream: int, index: int, *, is_new: bool) -> Shown:
             scene = recoloured(make(rng, split, things), rng)  # type: ignore[arg-type]
     medium = "video" if index % 2 else "picture"
     times = np.linspace(0.0, 1.0, 8) if index % 2 else np.zeros(1)
-    asked: dict[str, Question] = {}
+    asked: dict[str, WorldQuestion] = {}
     for kind in (FREE[medium], *rng.choice(KINDS, 40)):
         if len(asked) == TURNS or str(kind) not in KINDS_OF[medium]:
             continue

@@ -153,7 +153,9 @@ def frames(
             num_timed=timing_clips,
             blind=blind,
         ),
-        bench_frames_run.Source(data, task, media_root, tuple(media or ()), named_question(question), limit),
+        bench_frames_run.SweepSource(
+            data, task, media_root, tuple(media or ()), named_question(question), limit
+        ),
         bench_frames_run.Planning(preset, newline_mode, context_limit, sampling),
         weights,
         kind,

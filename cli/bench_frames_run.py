@@ -32,7 +32,7 @@ _STANDING = ("ok", "unparsed", "over_budget")  # a file that could not be read i
 
 
 @dataclass(frozen=True)
-class Source:
+class SweepSource:
     """Where the questions come from."""
 
     data: Path | None
@@ -108,7 +108,7 @@ class Planning:
 
 def run(
     request: FramesRequest,
-    source: Source,
+    source: SweepSource,
     planning: Planning,
     weights: Weights,
     kind: Literal["checkpoint", "random"],
@@ -171,7 +171,7 @@ def _checked(request: FramesRequest, settings: ModelSettings, base: AskOptions) 
     return request
 
 
-def _check_outputs(source: Source, items: Sequence[EvalItem], folder: Path, *, overwrite: bool) -> None:
+def _check_outputs(source: SweepSource, items: Sequence[EvalItem], folder: Path, *, overwrite: bool) -> None:
     """Raises UsageError where a file would replace an input, or, without rows of a sweep, somebody else's."""
     from vidllava.bench.frames.output import CELLS, REPORT, TABLE
 

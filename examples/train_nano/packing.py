@@ -25,7 +25,7 @@ from examples.train_nano.model import SIDE
 from examples.train_nano.tokenizer import IM_END, IM_START, build_tokenizer
 from examples.train_nano.unseen import unseen_tokens
 from vidllava.nano.lessons import Lesson
-from vidllava.nano.questions import FREE_KINDS, Question
+from vidllava.nano.questions import FREE_KINDS, WorldQuestion
 from vidllava.nano.scene import Scene, Thing
 from vidllava.prompting.conversation import CHATML
 from vidllava.prompting.layout import VisualLayout, picture_layout, square_layout, video_layout
@@ -116,7 +116,7 @@ def _turn(question: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _extra_labels(
-    made: Question, lesson: Lesson, row: int, start: int, first: int
+    made: WorldQuestion, lesson: Lesson, row: int, start: int, first: int
 ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int, int, int, int]]]:
     """Labels beside the answer's own: named, asked_of and claims of ``Packed`` for one question."""
     scene = lesson.exhibits[made.about].scene
@@ -201,7 +201,7 @@ def _ends(question: str) -> dict[int, int]:
     return {end - 1: token for token, (_, end) in enumerate(offsets)}
 
 
-def _claimed(made: Question) -> list[int]:
+def _claimed(made: WorldQuestion) -> list[int]:
     """The token that ends the question's claim, if it makes one."""
     at = made.text.rfind(made.claim) if made.claim else -1
     token = _ends(made.text).get(at + len(made.claim)) if at >= 0 else None
@@ -225,7 +225,7 @@ def _next(answer: str, scene: Scene) -> list[tuple[int, int]]:
     return steps
 
 
-def _fitting(lesson: Lesson, budget: int) -> list[tuple[Question, tuple[int, ...], tuple[int, ...]]]:
+def _fitting(lesson: Lesson, budget: int) -> list[tuple[WorldQuestion, tuple[int, ...], tuple[int, ...]]]:
     found, used = [], 0
     for made in lesson.questions:
         asked, answer = _turn(made.text, made.answer)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from vidllava.nano.questions import Question
+from vidllava.nano.questions import WorldQuestion
 from vidllava.nano.scene import COLOURS, FORMS, HELD_OUT, SHAPES, Scene
 
 _PARTNER = {colour: form for colour, form in HELD_OUT} | {form: colour for colour, form in HELD_OUT}
@@ -59,7 +59,7 @@ def _meanings(tokenizer: Tokenizer) -> tuple[dict[int, str], dict[tuple[str, int
     return words, tokens
 
 
-def unseen_tokens(tokenizer: Tokenizer, made: Question, answer: tuple[int, ...]) -> list[int]:
+def unseen_tokens(tokenizer: Tokenizer, made: WorldQuestion, answer: tuple[int, ...]) -> list[int]:
     """For each token of ``answer``, the token that would make it a combination never shown, or -1.
 
     A form follows its colour ("the green ..."), a new colour follows "becomes"; in an answer of one word the

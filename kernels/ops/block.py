@@ -10,7 +10,7 @@ from torch import Tensor
 MODES = {"copy": 0, "bilinear": 1, "average": 2, "max": 3}
 
 
-class Block(NamedTuple):
+class PlanBlock(NamedTuple):
     """One row of `SplicePlan.blocks`.
 
     A block sees ``tiles_x`` tiles side by side, and as many below each other as its window needs, as one
@@ -35,7 +35,7 @@ class Block(NamedTuple):
     dst_stride: int
 
 
-BLOCK_FIELDS = Block._fields
+BLOCK_FIELDS = PlanBlock._fields
 
 
 def axis_taps(size_in: int, size_out: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vidllava.kernels.block import MODES, Block, axis_matrix, rotary_tables
+from vidllava.kernels.block import MODES, PlanBlock, axis_matrix, rotary_tables
 from vidllava.kernels.plan import SplicePlan
 
 
@@ -32,7 +32,7 @@ def splice_reference(
     if len(plan.newlines):
         rows = rows.index_copy(0, plan.newlines.long(), newline.to(rows.dtype).expand(len(plan.newlines), -1))
     for fields in plan.blocks.tolist():
-        block = Block(*fields)
+        block = PlanBlock(*fields)
         pooled = pool_block(window(features, block), block).to(rows.dtype)
         y, x = torch.arange(block.out_h)[:, None], torch.arange(block.out_w)[None]
         rows = rows.index_copy(0, (block.dst_row + y * block.dst_stride + x).flatten(), pooled.flatten(0, 1))
@@ -43,7 +43,7 @@ def splice_reference(
     return rows, cos.index_fill(0, padding, 0.0), sin.index_fill(0, padding, 0.0)
 
 
-def window(features: Tensor, block: Block) -> Tensor:
+def window(features: Tensor, block: PlanBlock) -> Tensor:
     """[in_h, in_w, D]: the cells that a block reads, out of the map that its tiles form."""
     y = block.crop_y + torch.arange(block.in_h)[:, None]
     x = block.crop_x + torch.arange(block.in_w)[None]
@@ -52,7 +52,7 @@ def window(features: Tensor, block: Block) -> Tensor:
     return features[block.src_row + tile * block.tile_h * block.tile_w + cell]
 
 
-def pool_block(cells: Tensor, block: Block) -> Tensor:
+def pool_block(cells: Tensor, block: PlanBlock) -> Tensor:
     """[in_h, in_w, D] -> [out_h, out_w, D]: bilinear, average or max; a copy where the stride is 1."""
     if block.mode == MODES["copy"]:
         return cells

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidllava.kernels.block import MODES, rotary_tables
-from vidllava.kernels.work import Run, Work
+from vidllava.kernels.work import BlockRun, Work
 
 _aten = torch.ops.aten
 
@@ -90,7 +90,7 @@ def _embed(rows: Tensor, embedding: Tensor, work: Work) -> None:
         torch.index_select(embedding, 0, ids, out=rows.narrow(0, span.row, span.length))
 
 
-def _output(rows: Tensor, run: Run) -> Tensor:
+def _output(rows: Tensor, run: BlockRun) -> Tensor:
     """[count, out_h, out_w, D] view of the rows that a run writes."""
     b, (row, channel) = run.block, rows.stride()
     shape = (run.count, b.out_h, b.out_w, rows.shape[1])
@@ -98,7 +98,7 @@ def _output(rows: Tensor, run: Run) -> Tensor:
     return rows.as_strided(shape, strides, rows.storage_offset() + b.dst_row * row)
 
 
-def _tile(features: Tensor, run: Run, tile: int) -> Tensor:
+def _tile(features: Tensor, run: BlockRun, tile: int) -> Tensor:
     """[count, tile_h, tile_w, D] view of one tile of each block of a run."""
     b, (row, channel) = run.block, features.stride()
     shape = (run.count, b.tile_h, b.tile_w, features.shape[1])
@@ -107,7 +107,7 @@ def _tile(features: Tensor, run: Run, tile: int) -> Tensor:
     return features.as_strided(shape, strides, features.storage_offset() + start * row)
 
 
-def _places(features: Tensor, run: Run) -> Iterator[tuple[Tensor, tuple[slice, ...]]]:
+def _places(features: Tensor, run: BlockRun) -> Iterator[tuple[Tensor, tuple[slice, ...]]]:
     """For each tile that a run's window meets: the view of the cells, and where they lie in the window."""
     b = run.block
     for ty in range(b.crop_y // b.tile_h, (b.crop_y + b.in_h - 1) // b.tile_h + 1):
@@ -121,7 +121,7 @@ def _places(features: Tensor, run: Run) -> Iterator[tuple[Tensor, tuple[slice, .
             yield cells, (slice(None), rows, cols)
 
 
-def _window(features: Tensor, run: Run) -> Tensor:
+def _window(features: Tensor, run: BlockRun) -> Tensor:
     """[count, in_h, in_w, D]: the cells that a run reads; a view where they lie in single tiles."""
     if run.in_one_tile:
         return next(_places(features, run))[0]
@@ -137,7 +137,7 @@ def _channels(view: Tensor) -> Tensor:
     return view.permute(0, 3, 1, 2)
 
 
-def _pool(run: Run, features: Tensor, rows: Tensor, dtype: torch.dtype) -> None:
+def _pool(run: BlockRun, features: Tensor, rows: Tensor, dtype: torch.dtype) -> None:
     """Write a run's pooled cells to their rows, computing in `dtype`."""
     b, output = run.block, _output(rows, run)
     if b.mode == MODES["copy"]:
@@ -157,7 +157,7 @@ def _pool(run: Run, features: Tensor, rows: Tensor, dtype: torch.dtype) -> None:
         output.copy_(pooled)
 
 
-def _unpool(run: Run, upstream: Tensor, features: Tensor | None, gradient: Tensor, adds: bool) -> None:
+def _unpool(run: BlockRun, upstream: Tensor, features: Tensor | None, gradient: Tensor, adds: bool) -> None:
     """Give a run's source cells, in `gradient`, the gradient of the outputs that read them."""
     b = run.block
     shape = (run.count, b.in_h, b.in_w, gradient.shape[1])

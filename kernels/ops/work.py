@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from vidllava.kernels.block import BLOCK_FIELDS, Block
+from vidllava.kernels.block import BLOCK_FIELDS, PlanBlock
 
 _SRC, _DST, _TILE_H, _TILE_W = map(BLOCK_FIELDS.index, ("src_row", "dst_row", "tile_h", "tile_w"))
 
@@ -23,10 +23,10 @@ ROWS_PER_SPAN, FEW_SPANS = 16, 4
 
 
 @dataclass(frozen=True)
-class Run:
+class BlockRun:
     """`count` blocks that differ in their place only; each is `src_step` features and `dst_step` rows on."""
 
-    block: Block
+    block: PlanBlock
     count: int = 1
     src_step: int = 0
     dst_step: int = 0
@@ -94,14 +94,14 @@ def find_places(rows: Tensor) -> Places:
     return Places(index, tuple(Span(entry, row, stop - entry) for entry, row, stop in spans))
 
 
-def find_runs(blocks: Tensor) -> Iterator[Run]:
+def find_runs(blocks: Tensor) -> Iterator[BlockRun]:
     """Consecutive blocks that one strided view can hold."""
     rows: list[list[int]] = blocks.tolist()
     start = 0
     while start < len(rows):
-        first = Run(Block(*rows[start]))
+        first = BlockRun(PlanBlock(*rows[start]))
         count, src_step, dst_step = _evenly_spaced(rows, start) if first.in_one_tile else (1, 0, 0)
-        yield Run(first.block, count, src_step, dst_step)
+        yield BlockRun(first.block, count, src_step, dst_step)
         start += count
 
 
@@ -150,7 +150,7 @@ class Work:
     uses_max: bool
 
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[BlockRun, ...]:
         return tuple(find_runs(self.operands.blocks))
 
     @cached_property

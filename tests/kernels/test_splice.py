@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.kernels.plans import CASES, DTYPES, Case, Visual, case
 from tests.tolerance import assert_as_good_as
 from vidllava.kernels import MODES, reference, splice
-from vidllava.kernels.block import Block
+from vidllava.kernels.block import PlanBlock
 from vidllava.kernels.reference import splice_reference
 
 SCALING = {"factor": 2.5, "attention_scaling": 0.75}
@@ -42,7 +42,7 @@ def defined(one: Case, dtype: torch.dtype, compute: torch.dtype) -> tuple[Tensor
     return *outputs, *torch.autograd.grad(outputs[0], inputs, grad, allow_unused=True, materialize_grads=True)
 
 
-def pool_eagerly(cells: Tensor, block: Block) -> Tensor:
+def pool_eagerly(cells: Tensor, block: PlanBlock) -> Tensor:
     """Pooling as the peers write it, in the dtype that it is given."""
     x = cells.permute(2, 0, 1)[None]
     if block.mode == MODES["bilinear"]:

@@ -15,7 +15,7 @@ from examples.train_nano.unseen import (
     without_unseen_colours,
     without_unseen_forms,
 )
-from vidllava.nano.questions import Question
+from vidllava.nano.questions import WorldQuestion
 from vidllava.nano.scene import COLOURS, FORMS, HELD_OUT, generator, still_scene
 
 TOKENIZER = build_tokenizer()
@@ -50,7 +50,7 @@ def test_nothing_is_taken_out_where_there_is_nothing_or_a_shade_without_a_name()
 )
 def test_the_word_that_would_make_a_combination_never_shown_is_no_choice(kind, asked, answer, taken):
     ids = tuple(TOKENIZER.encode(answer).ids)
-    barred = unseen_tokens(TOKENIZER, Question(kind, asked, answer), ids)
+    barred = unseen_tokens(TOKENIZER, WorldQuestion(kind, asked, answer), ids)
     found = {
         TOKENIZER.decode([token]).strip(): TOKENIZER.decode([bar])
         for token, bar in zip(ids, barred, strict=True)
@@ -61,7 +61,7 @@ def test_the_word_that_would_make_a_combination_never_shown_is_no_choice(kind, a
 
 def test_the_true_answer_is_always_a_choice_even_for_a_held_out_thing():
     ids = tuple(TOKENIZER.encode("The green star grows.").ids)
-    barred = unseen_tokens(TOKENIZER, Question("happens", "what happens", "The green star grows."), ids)
+    barred = unseen_tokens(TOKENIZER, WorldQuestion("happens", "what happens", "The green star grows."), ids)
     assert all(token != bar for token, bar in zip(ids, barred, strict=True))
 
 

@@ -21,7 +21,7 @@ from vidllava.nano.questions import (
     ORDINALS,
     WEIGHTS,
     Medium,
-    Question,
+    WorldQuestion,
     question,
     styled,
 )
@@ -55,7 +55,7 @@ class Lesson:
 
     setting: Setting
     exhibits: tuple[Exhibit, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[WorldQuestion, ...]
 
     @property
     def one_scene(self) -> bool:
@@ -109,7 +109,7 @@ class _Maker:
 
     def ask(
         self,
-        asked: list[Question],
+        asked: list[WorldQuestion],
         kind: str,
         scene: Scene,
         medium: Medium,
@@ -134,9 +134,9 @@ class _Maker:
         share = np.array([1.0 if self.even else weights[kind] for kind in wanted])
         return str(self.rng.choice(wanted, p=share / share.sum()))
 
-    def ask_all(self, scene: Scene, medium: Medium, skip: tuple[str, ...] = ()) -> list[Question]:
+    def ask_all(self, scene: Scene, medium: Medium, skip: tuple[str, ...] = ()) -> list[WorldQuestion]:
         """One free question and single facts up to the number wanted."""
-        asked: list[Question] = []
+        asked: list[WorldQuestion] = []
         self.ask(asked, _FREE[medium], scene, medium)
         for _ in range(2 * self.num_questions):
             kind = self.any_kind(medium)
@@ -145,7 +145,7 @@ class _Maker:
         return asked
 
 
-_Made = tuple[tuple[Exhibit, ...], list[Question]]
+_Made = tuple[tuple[Exhibit, ...], list[WorldQuestion]]
 
 
 def _one(medium: Literal["video", "picture"]) -> Callable[[_Maker], _Made]:
@@ -158,7 +158,7 @@ def _one(medium: Literal["video", "picture"]) -> Callable[[_Maker], _Made]:
 
 def _different(maker: _Maker) -> _Made:
     scene = changed_scene(maker.rng, maker.split, maker.num_things())
-    asked: list[Question] = []
+    asked: list[WorldQuestion] = []
     for _ in range(2):
         maker.ask(asked, "different", scene, "changed")
     shown = tuple(Exhibit("picture", scene, np.array([moment])) for moment in (0.0, 1.0))
@@ -177,7 +177,7 @@ def _views(maker: _Maker) -> _Made:
 def _several(*media: Literal["video", "picture"]) -> Callable[[_Maker], _Made]:
     def make(maker: _Maker) -> _Made:
         shown = tuple(maker.show(medium) for medium in media)
-        asked: list[Question] = []
+        asked: list[WorldQuestion] = []
         for turn in range(3 * maker.num_questions):
             if len(asked) == maker.num_questions:
                 break

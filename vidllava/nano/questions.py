@@ -300,7 +300,7 @@ _CLAIMS = {"does_it": ("do", "phrase"), "is_colour": ("colour",)}
 
 
 @dataclass(frozen=True)
-class Question:
+class WorldQuestion:
     """A question and its true answer. ``text`` is lower case and without a question mark: see ``styled``.
 
     ``claim``: what a yes-or-no question says of its thing ("moves left", "red"), as it stands in the text.
@@ -316,7 +316,7 @@ class Question:
 
 def question(
     kind: str, scene: Scene, medium: Medium, rng: np.random.Generator, locator: str = ""
-) -> Question | None:
+) -> WorldQuestion | None:
     """One question of this kind about the scene, or None if the scene has none.
 
     ``locator`` (`` in the second clip``) ends the question and needs a wording that does not name the clip
@@ -332,7 +332,7 @@ def question(
     ]
     template = pick(rng, templates)
     claim = next((slots[slot] for slot in _CLAIMS.get(kind, ()) if f"{{{slot}}}" in template), "")
-    return Question(kind, template.format(clip=clip, **slots) + locator, answer, claim)
+    return WorldQuestion(kind, template.format(clip=clip, **slots) + locator, answer, claim)
 
 
 def styled(text: str, rng: np.random.Generator) -> str:

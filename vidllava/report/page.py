@@ -21,7 +21,7 @@ _FLAG = re.compile(r"--[a-z-]+ \S+")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """``kind``: classes of the row, ``best`` or ``group`` (the first of one)."""
 
     cells: tuple[str, ...]
@@ -34,7 +34,7 @@ class Table:
 
     title: str
     heads: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     legend: tuple[str, ...] = ()
 
 

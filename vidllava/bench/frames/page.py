@@ -21,7 +21,7 @@ from vidllava.bench.frames.words import (
 )
 from vidllava.report.charts import GREY, SHAPES, Chart
 from vidllava.report.drawing import key
-from vidllava.report.page import Page, Row, Table, render
+from vidllava.report.page import Page, Table, TableRow, render
 
 _MOST_MEMBERS = 12  # of a group that is shown as a table
 
@@ -61,14 +61,14 @@ def _cells(found: SweepSummary) -> Table:
     best, cheapest = choose(found)
     front = pareto(found.cells) if found.measure else []
     shown = columns(found)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     before = None
     for one, same in merged(found):
         setting = one.cell.frames if one.cell is not None else ""
         chosen = any(each is best or each is cheapest for each in (one, *same))
         kinds = ["best"] * chosen + ["group"] * (before not in (None, setting))
         first, *others = (value(one, same) for _, value in shown)
-        rows.append(Row((first + " ●" * (one in front), *others), " ".join(kinds)))
+        rows.append(TableRow((first + " ●" * (one in front), *others), " ".join(kinds)))
         before = setting
     legend = ["Milliseconds: median / 90th percentile; for a token the median.", *cell_legend(found)]
     if front:
@@ -100,8 +100,8 @@ def _groups(found: SweepSummary) -> Iterator[Table]:
 
 def _group_row(
     one: CellSummary, same: Sequence[CellSummary], found: SweepSummary, group: str, values: Sequence[str]
-) -> Row:
+) -> TableRow:
     cells = one.summary.groups.get(group, {})
     shown = [cells[value].answered.mean if value in cells else None for value in values]
     words = ("-" if mean is None else f"{100 * mean:.0f} %" for mean in shown)
-    return Row((short_name(one, found), factor_words(one, same), *words))
+    return TableRow((short_name(one, found), factor_words(one, same), *words))
