@@ -42,6 +42,13 @@ def test_it_learns_and_only_additions_and_projector_change(run: Run, tmp_path: P
     assert 0 < rows["llm"]["trainable"] < 0.5 * rows["llm"]["parameters"]
 
 
+def test_without_peft_it_is_refused_before_anything_is_written(run: Run, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None)
+    with pytest.raises(UsageError, match=r"--lora: needs peft, which is not installed \(pip install"):
+        run(tmp_path / "out", max_steps=1, lora=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_it_goes_on_bit_for_bit(run: Run, tmp_path: Path):
     run(tmp_path / "whole", max_steps=4, save_steps=2, **LORA)
     shutil.copytree(tmp_path / "whole", tmp_path / "kept")

@@ -9,6 +9,7 @@ checked before torch is even imported.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -60,6 +61,8 @@ def finetune(job: Job, settings: TrainingSettings, report: Report) -> RunEnd:
         if getattr(settings, name) is not None and not job.eval_data:
             raise UsageError("--" + name.replace("_", "-"), "is for --eval-data", "name rows to measure on")
     check_trackers(settings.report_to)
+    if settings.lora and importlib.util.find_spec("peft") is None:
+        raise UsageError("--lora", "needs peft, which is not installed", "pip install 'vidllava[lora]'")
     first = is_first_process()
     report = report if first else Silent()
     _refuse_inputs(job, lora=settings.lora)
