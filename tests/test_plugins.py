@@ -53,6 +53,33 @@ def test_a_decoder_from_outside_decodes_is_listed_and_says_why_not(tmp_path: Pat
     assert "grey" in wrong.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on addresses")
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_limit_on_memory_is_lifted_for_a_decoder_that_says_it_loads_torch(
+    tmp_path: Path, clip: Path, declared: bool
+):
+    told = (
+        f"LOADS_TORCH = {declared}\nNAME = 'wide'\nfrom vidllava.media.decoders.pyav import PACKAGE, INSTALL"
+    )
+    body = """
+def decode(info, plan, size, pixels, on_ready):
+    import mmap
+    from vidllava.media.decoders import pyav
+    try:
+        mmap.mmap(-1, 16 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()  # addresses alone
+    except OSError:
+        raise MemoryError from None
+    return pyav.decode(info, plan, size, pixels, on_ready)
+"""
+    (tmp_path / "wide.py").write_text(told + "\n" + body, encoding="utf-8")
+    ended = run(
+        *("frames", clip, "--num-frames", 2, "--video-backend", "wide", "--save", tmp_path / "out"),
+        plugins=str(tmp_path / "wide.py"),
+    )
+    assert ended.returncode == (0 if declared else 6), ended.stderr
+    assert declared or "memory" in ended.stderr
+
+
 def test_a_data_format_from_outside_is_read_counted_and_shown(tmp_path: Path):
     (tmp_path / "photo_qa.py").write_text(example("A data format"), encoding="utf-8")
     plugins = str(tmp_path / "photo_qa.py")

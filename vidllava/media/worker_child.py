@@ -37,14 +37,15 @@ def main() -> None:
     line = _Line(socket.socket(fileno=os.dup(0)))
     threading.Thread(target=line.listen, daemon=True).start()
     # Ready for the first request when it comes: this is most of the child's start.
+    from vidllava.media.decoders import loads_torch
     from vidllava.media.serve import serve
 
     while True:
         request, descriptor = line.requests.get()
         os.chdir(request["cwd"])
         num_bytes = 0 if descriptor is None else os.fstat(descriptor).st_size
-        # torchcodec loads torch, which reserves more addresses than any limit that would mean something.
-        free = request.get("backend") == "torchcodec"
+        # torch reserves more addresses than any limit that would mean something.
+        free = loads_torch(request.get("backend"))
         _limit(request["limits"]["decode_seconds"], None if free else MEMORY_BYTES + num_bytes)
         try:
             serve(request, descriptor, line)

@@ -7,6 +7,8 @@ A decoder module defines
     INSTALL     what to do where that package is missing
     decode(info, plan, size, pixels, on_ready) -> FrameBatch
 
+and may define LOADS_TORCH = True: the worker's limit on memory is lifted for it then.
+
 ``decode`` writes the planned frames into ``pixels`` uint8 [T, H, W, 3] (resized to ``size`` where that is
 given), calls ``on_ready`` as each is final, and raises ``NotReliable`` where it cannot vouch for this file:
 PyAV decodes it then, and the batch says so.
@@ -52,6 +54,11 @@ def decoders() -> dict[str, Decoder]:
     """Every decoder by its name, PyAV first. Raises UsageError for a plug-in that cannot be loaded."""
     found = registry.members(__name__, "NAME", "PACKAGE", "INSTALL", "decode")
     return {each.NAME: each for each in sorted(found, key=lambda each: each.NAME != "pyav")}
+
+
+def loads_torch(name: str | None) -> bool:
+    """Whether a decoder loads torch, which reserves more addresses than a limit on memory could allow."""
+    return name is not None and bool(getattr(decoders().get(name), "LOADS_TORCH", False))
 
 
 def decoder_version(name: str) -> str:

@@ -20,6 +20,7 @@ from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.probe import VideoInfo
 
 NAME, PACKAGE = "torchcodec", "torchcodec"
+LOADS_TORCH = True
 INSTALL = "pip install torchcodec, in the build for the torch that is here; or --video-backend pyav"
 _PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 _TIME_TOLERANCE_SECONDS = 1e-3
