@@ -66,7 +66,7 @@ def decode(info, plan, size, pixels, on_ready):
     import mmap
     from vidllava.media.decoders import pyav
     try:
-        mmap.mmap(-1, 16 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()  # addresses alone
+        mmap.mmap(-1, 16 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
     except OSError:
         raise MemoryError from None
     return pyav.decode(info, plan, size, pixels, on_ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.training.conftest import Run, metrics
 from vidllava.backbone.load import load_backbone
 from vidllava.cli import main
 from vidllava.errors import UsageError
+from vidllava.training import checkpoint
 from vidllava.training.settings import TrainingSettings
 
 LORA = {"lora": True, "lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 5e-3}
@@ -57,6 +59,25 @@ def test_it_goes_on_bit_for_bit(run: Run, tmp_path: Path):
     assert heard.done_steps == 2
     files = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "kept")]
     assert files[0] == files[1]
+
+
+def test_another_number_of_threads_is_told(run: Run, tmp_path: Path):
+    run(tmp_path / "out", max_steps=4, save_steps=2, **LORA)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    state = tmp_path / "out" / "checkpoint-2" / "trainer_state.json"
+    content = json.loads(state.read_text(encoding="utf-8"))
+    threads = content["num_threads"]
+    for before, told in ((threads, 0), (None, 0), (threads + 3, 1)):
+        shutil.copytree(tmp_path / "out", tmp_path / f"of-{before}")
+        folder = tmp_path / f"of-{before}" / "checkpoint-2"
+        text = json.dumps(content | {"num_threads": before})
+        (folder / "trainer_state.json").write_text(text, encoding="utf-8")
+        (folder / "COMPLETE").unlink()
+        checkpoint._seal(folder)
+        _, heard = run(tmp_path / f"of-{before}", max_steps=4, save_steps=2, resume="latest", **LORA)
+        lines = [line for line in heard.lines if "CPU threads" in line]
+        assert len(lines) == told
+        assert not told or f"goes on with {threads} CPU threads, not {threads + 3}" in lines[0]
 
 
 def test_the_tower_too_where_it_is_asked_for(run: Run, tmp_path: Path, checkpoint: Path):

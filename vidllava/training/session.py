@@ -332,6 +332,7 @@ class TrainingProcess:
             "step": step,
             "total_steps": self.total_steps,
             "world_size": self.accelerator.num_processes,
+            "num_threads": torch.get_num_threads(),
             "pending_losses": self.trainer.meter.losses,
             "pending_by_modality": self.trainer.meter.by_modality,
             "nonfinite_steps": [self.trainer.meter.nonfinite_steps, self.trainer.nonfinite_in_a_row],
@@ -355,6 +356,10 @@ class TrainingProcess:
                 "use as many, or --allow-changes",
             )
         self._check_media(found)
+        before, now = found.state.get("num_threads"), torch.get_num_threads()
+        if self.is_main and self.backbone.device.type == "cpu" and before not in (None, now):
+            what = "sums are cut differently, so the last bits of the weights may differ (OMP_NUM_THREADS)"
+            self.report.said(f"the run goes on with {now} CPU threads, not {before}: {what}")
         checkpoint.load_optimizer(self.trainer.optimizer, self.trainer.named, found.folder)
         self.trainer.precision.restore(found.state.get("loss_scale"))
         self.trainer.pending_losses = [float(loss) for loss in found.state["pending_losses"]]
