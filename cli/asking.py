@@ -1,4 +1,4 @@
-"""The options of a question, in groups: which frames, which model, how the answer is made.
+"""The model of a question, in groups of options: which weights, on which machine, what is kept; its loading.
 
 Each group turns itself into what the package takes; see ``groups.spread`` for how commands take them.
 """

@@ -1,4 +1,4 @@
-"""``vidllava ask --batch``: many questions, one model, several clips in flight, and nothing lost.
+"""``vidllava ask --batch``: rows of a file asked of one model, several clips in flight, and nothing lost.
 
     vidllava ask --batch questions.jsonl -o answers.jsonl
 

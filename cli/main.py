@@ -1,4 +1,4 @@
-"""The command ``vidllava``: one file per command, and one place where a fault becomes a line and a code.
+"""The command ``vidllava``: its commands, and the one place where a fault becomes a line and a code.
 
     vidllava ask clip.mp4 "what happens"
 

@@ -1,4 +1,4 @@
-"""The options that several commands share, spelt and explained once.
+"""Options that several commands share, explained once; and how a dataclass becomes options of a command.
 
 Values are checked where they are used, by the module that knows their bounds; here stand only names and help.
 """

@@ -1,4 +1,4 @@
-"""Where results are written: checked before the work, and written whole or not at all."""
+"""Files that a command writes: checked before the work, written whole or not at all; the contact sheet."""
 
 from __future__ import annotations
 

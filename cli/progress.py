@@ -1,4 +1,4 @@
-"""A training run on stderr: one line that is rewritten on a terminal, one line per log row elsewhere."""
+"""A training run or a batch on stderr: one line rewritten on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

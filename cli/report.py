@@ -1,4 +1,4 @@
-"""What `--json` says about media and answers: the same keys in every command.
+"""What `--json` says about media and answers, the same keys in every command; what is told beside an answer.
 
 A picture is a clip of one frame at 0 s, so that a program needs no second case.
 """

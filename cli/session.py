@@ -1,4 +1,4 @@
-"""What may be said in a `chat`: a question is answered, a word after a slash is a command.
+"""What may be said in a `chat`, line by line: a question is answered, a word after a slash is a command.
 
 Nothing but /exit and the end of the lines ends a session; Ctrl-C stops an answer at a terminal.
 """

@@ -1,4 +1,4 @@
-"""A block: one rectangle of source cells that becomes one rectangle of rows; its fields and modes."""
+"""A block: a rectangle of source cells that becomes one of rows; its fields, modes and weights; the rotation."""
 
 from __future__ import annotations
 

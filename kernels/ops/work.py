@@ -1,4 +1,4 @@
-"""What the operators read of a plan, computed once for each plan.
+"""What the operators read of a plan, computed once for each plan: places, and runs of like blocks.
 
 A `SplicePlan` hands the same `Work` to every call. In a traced graph, where only tensors and numbers may
 cross, the operators build one again from its parts.

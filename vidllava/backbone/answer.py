@@ -1,4 +1,4 @@
-"""One answer from a planned question: pixels, features, prefill, text, and a record of what was used.
+"""Answers: one from a planned question with a record of what was used, and conversations that go on.
 
 backbone = load_backbone("nano")
 question = plan_question(["clip.mp4"], "what happens", backbone.settings, backbone.codec)

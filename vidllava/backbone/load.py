@@ -1,4 +1,4 @@
-"""Loading of a model, by name or folder, onto a device; every missing or unexpected weight is reported.
+"""Loading of a model, by name or folder, onto a device, every odd weight reported; export of an adapter.
 
 backbone = load_backbone("nano")
 backbone = load_backbone("checkpoints/mine", device="cuda", dtype="bfloat16")

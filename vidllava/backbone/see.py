@@ -1,4 +1,4 @@
-"""Encoding of planned media: decoded in a thread while the tower reads; repeated and known frames are reused.
+"""Encoding of planned media while they are decoded: chunks, repeated and known frames, wall times.
 
     encoded = see(backbone, question.items, clock)
     encoded.features, encoded.visuals[0].frames

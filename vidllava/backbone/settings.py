@@ -1,4 +1,4 @@
-"""The settings that a checkpoint folder states, read from its JSON files: no weights, no torch.
+"""The settings that a checkpoint folder states in its JSON files, and their changes by a run: no torch.
 
     settings = read_settings(Path("checkpoint"), name="mine")
     settings.side, settings.trained_context      # 27, 32768

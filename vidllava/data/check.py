@@ -1,4 +1,4 @@
-"""The rows that can be trained on: each looked at as training will see it, in parallel, with deadlines.
+"""The rows that can be trained on: each looked at as training will see it, with a summary of all.
 
     for row in Checker(counter, headers, pool).rows(source):
         row.number, row.num_tokens, row.reason         # reason None: the row is good

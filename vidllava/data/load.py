@@ -1,4 +1,4 @@
-"""From what `--data` says to a `Source`: rows in a file, a mixture, or a generated world `scheme:rest`."""
+"""From what `--data` says to a `Source`: rows in a file or a subset, a mixture file, a generated world."""
 
 from __future__ import annotations
 

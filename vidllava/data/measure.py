@@ -1,4 +1,4 @@
-"""True token lengths for a mixture whose rows lie in files: what batches of like length are made of.
+"""True token lengths for a mixture whose rows lie in files, texts counted ahead: for batches of like length.
 
     lengths = measure(mixture, counter, headers, pool)
 

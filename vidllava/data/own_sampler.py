@@ -1,4 +1,4 @@
-"""A sampler of one's own for every process that decodes: started when first needed, killed at its deadline.
+"""Samplers that start a child of their own when needed, killed at its deadline; and a pool of them.
 
     encoder = SampleEncoder(settings, codec, options, sampler=OwnSampler(Limits(decode_seconds=30)))
 

@@ -1,4 +1,4 @@
-"""The length of a sample before it is decoded: its prompt, and the rows of its visuals from headers.
+"""How samples become tokens, and the length of one before it is decoded: prompt, and visuals from headers.
 
     counter = TokenCounter(settings, codec, EncodeOptions())
     counter.count(sample, headers, sampler)            # 1523 tokens, exactly what encoding it will give

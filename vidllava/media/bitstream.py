@@ -1,4 +1,4 @@
-"""Facts that a compressed packet states itself: whether it is shown, whether decoding may start at it."""
+"""Packets of a stream: what each states itself, where decoding may start, which ones a frame needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture file as upright RGB pixels, and notes on what else the file holds.
+"""Pictures: a file as upright RGB pixels with notes on what else it holds, and a folder of them as a clip.
 
 Named formats only, so that no exotic parser is reached; a picture that is too large, cut or damaged is
 refused. Transparent parts are laid over white, as a page would show them. Of several pages or pictures the

@@ -1,4 +1,4 @@
-"""Messages between a sampler and its worker: lines of JSON, arrays as raw bytes, errors by name.
+"""The worker as its parent sees it, and the messages between them: lines of JSON, arrays as raw bytes.
 
 Nothing unpickles: a worker that a hostile file has taken over can send wrong values, not code.
 

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision's formatting prompts: words that ask for the form of answer that a data set wants.
+"""Formatting prompts of LLaVA-OneVision, and the plain format of its first stage: visual and caption alone.
 
     found = formatting_prompt("chartqa", "picture")         # by the data set's name
     found = formatting_prompt(5, "picture")                 # or by its number in the paper's table

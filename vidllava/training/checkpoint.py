@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there.
+"""Checkpoints that are either whole or not there, what stands in one, and the folder of a run.
 
     output/checkpoint-500/
         model.safetensors, config.json, tokenizer.json ...   loads with plain `from_pretrained`

@@ -1,4 +1,4 @@
-"""The optimizers: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest.
+"""Optimizers (AdamW, or Muon for hidden matrices), the schedule of their rates, and number formats.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the
 nearest orthogonal matrix. It learns from far fewer samples where a model starts from random weights, as

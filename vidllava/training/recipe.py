@@ -1,4 +1,4 @@
-"""What a run is set to, with the reason for each value: given, of the stage, or of the model.
+"""Figures of the stages, and what a run is set to with the reason for each value: given, stage, or model.
 
     resolved = resolve(settings, encode, model)          # before torch, from the checkpoint's JSON files
     resolved.settings, resolved.encode                   # nothing is left open

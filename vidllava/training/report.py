@@ -1,4 +1,4 @@
-"""What a run tells: rows of figures on disk, and the same rows to whoever shows them."""
+"""What a run tells: rows of figures on disk and to whoever shows them, trackers, the plot of the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checked job on real processes: model, optimizer, data and checkpoints put together."""
+"""A checked job on real processes: model, lengths, optimizer, data and checkpoints put together."""
 
 from __future__ import annotations
 

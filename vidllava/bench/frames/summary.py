@@ -1,4 +1,4 @@
-"""The rows of a sweep -> one line per cell: how many are right, how sure that is, and what it costs.
+"""The rows of a sweep -> one line per cell and the series of its charts: how many are right, at what cost.
 
     found = summarise_cells(rows, request.cells)
     found.cells[0].quality.mean, found.cells[0].seconds["prefill"].median, found.measure
