@@ -1,4 +1,4 @@
-"""A block: a rectangle of source cells that becomes one of rows; its fields, modes and weights; the rotation."""
+"""A block: a rectangle of source cells that becomes one of rows; its fields, modes, weights; and rotation."""
 
 from __future__ import annotations
 
