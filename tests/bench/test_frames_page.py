@@ -140,7 +140,9 @@ def test_all_files_are_written(tmp_path: Path) -> None:
     pngs = {f"{key}.png" for key in ("quality", "latency", "tokens", "memory")}
     assert {path.name for path in tmp_path.iterdir()} == {"cells.jsonl", "rows.csv", "report.html"} | pngs
     for picture in pngs:
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        head = (tmp_path / picture).read_bytes()[:24]
+        assert head.startswith(b"\x89PNG")
+        assert int.from_bytes(head[16:20], "big") == 1152  # pixels across, sharp on a dense screen
     lines = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(REQUEST.cells) + 1
     assert len((tmp_path / "cells.jsonl").read_text(encoding="utf-8").splitlines()) == len(lines) - 1

@@ -65,7 +65,8 @@ def save(chart: Chart, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with replacing(path) as file:
-        FigureCanvasAgg(figure_of(chart)).print_figure(file, format="png")
+        # matplotlib would save at the dots per inch that the figure was made with.
+        FigureCanvasAgg(figure_of(chart)).print_figure(file, format="png", dpi=72 * _PNG_SCALE)
 
 
 def figure_of(chart: Chart) -> Figure:
@@ -73,7 +74,6 @@ def figure_of(chart: Chart) -> Figure:
     note = textwrap.wrap(chart.note, _NOTE_LETTERS)
     above, below = 34 if any(one.has_line for one in chart.series) else 58, 14 * len(note) + 8
     figure, _ = _figure(chart, _PNG_WIDTH, 400 + above + below, above=above, below=below)
-    figure.set_dpi(72 * _PNG_SCALE)
     height = 400 + above + below
     figure.text(0.012, 1 - 20 / height, chart.title, fontsize=14, fontweight="bold", color=LIGHT["--ink"])
     figure.text(0.012, 8 / height, "\n".join(note), fontsize=9, color=LIGHT["--soft"], va="bottom")
