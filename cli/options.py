@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -123,9 +123,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(
-                **{field.name: _value(field, given.pop(field.name)) for field in fields(group)}
-            )
+            given[name] = group(**_values(group, given))
         command(**given)
 
     # Resolved: typer would look their names up in this file.
@@ -136,6 +134,15 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     )
     del run.__wrapped__  # or its signature would be read
     return run
+
+
+def _values(group: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a group for what the command line gave, taken out of ``given``."""
+    found, hints = {}, hints_of(group)
+    for field in fields(group):
+        value, facts = given.pop(field.name), field.metadata.get(KEY)
+        found[field.name] = value if facts is None else _value(hints[field.name], facts, field.name, value)
+    return found
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
@@ -156,12 +163,16 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 
 def _option(name: str, hint: Any, facts: dict[str, Any]) -> Any:
     """What typer is told of a setting. A list of words is one text with commas; a switch has no opposite."""
-    many = tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
+    many = _is_list(hint)
     if facts["choices"]:
         hint = Literal[facts["choices"]] | None
     if facts["parse"] is not None and type(None) not in get_args(hint):
         hint = str  # what the parser is given; typer takes no other union
     return Annotated[str | None if many else hint, _told(name, hint, facts)]
+
+
+def _is_list(hint: Any) -> bool:
+    return tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
 
 
 def _told(name: str, hint: Any, facts: dict[str, Any]) -> Any:
@@ -180,19 +191,16 @@ def option_of(settings: Any, name: str) -> Any:
     return _told(name, hints_of(settings)[name], dict(field.metadata[KEY]))
 
 
-def _value(field: Field[Any], given: Any) -> Any:
-    """A setting's value for what the command line gave."""
-    facts = field.metadata.get(KEY)
-    if facts is None or given is None:
-        return () if facts is not None and isinstance(field.default, tuple) else given
-    flag = (facts["flags"] or (flag_of(field.name),))[0]
+def _value(hint: Any, facts: Mapping[str, Any], name: str, given: Any) -> Any:
+    """A setting's value for what the command line gave; a list that must be one is empty for nothing."""
+    flag = (facts["flags"] or (flag_of(name),))[0]
+    if given is None:
+        return () if get_origin(hint) is tuple else None
     if facts["metavar"] == TEXT:
         return text_option(flag, given)
-    if facts["none"] is not None and str(given).strip() in (facts["none"], f"{facts['none']}.0"):
-        return () if isinstance(given, str) else None
-    if isinstance(given, str) and "tuple" in str(field.type):
-        return split_words(flag, given)
-    return given
+    if _is_list(hint) and facts["parse"] is None:
+        return () if given.strip() == facts["none"] else split_words(flag, given)
+    return None if facts["none"] is not None and given == type(given)(facts["none"]) else given
 
 
 def split_words(flag: str, text: str | None) -> tuple[str, ...]:

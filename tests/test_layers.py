@@ -34,7 +34,7 @@ LAYERS = {
     "vidllava.media": 2,
     "vidllava.media.decode": 3,
     "vidllava.media.pixels": 3,
-    "vidllava.media.picture": 3,
+    "vidllava.media.picture_folder": 3,
     "vidllava.media.decoders": 3,
     "vidllava.registry": 0,
     "vidllava.settings": 0,

@@ -19,7 +19,7 @@ MAPPED = {
     "vidllava.cli": ROOT / "cli",
     "vidllava.kernels": ROOT / "kernels" / "ops",
 }
-HEAVY = ("torch", "transformers", "av", "decord", "accelerate", "numpy", "peft", "matplotlib")
+HEAVY = ("torch", "transformers", "av", "decord", "accelerate", "numpy", "peft", "matplotlib", "PIL")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -72,6 +72,10 @@ def test_help_imports_no_heavy_library(arguments: list[str]):
 def test_an_answer_imports_nothing_of_training_or_drawing():
     found = loaded_by("import vidllava.backbone.load, vidllava.backbone.answer")
     assert not found & {"peft", "matplotlib", "decord"}
+
+
+def test_a_clip_is_planned_without_a_library_of_pictures():
+    assert not loaded_by("import vidllava.visuals.question, vidllava.data.check") & {"PIL", "torch", "decord"}
 
 
 def test_a_heavy_import_would_be_seen():

@@ -27,9 +27,17 @@ VARIABLE = "VIDLLAVA_PLUGINS"
 def members(package: str, *names: str) -> tuple[ModuleType, ...]:
     """The modules of ``package`` in the order of their names, then the plug-ins that define all ``names``.
 
+    Looked up once in a process, since it is asked for every row and clip.
     Raises UsageError for a plug-in that cannot be loaded.
     """
-    return (*_built_in(package), *(each for each in plugins() if all(hasattr(each, name) for name in names)))
+    return _members(package, names, os.environ.get(VARIABLE, ""))
+
+
+@lru_cache(maxsize=64)
+def _members(package: str, names: tuple[str, ...], _plugins: str) -> tuple[ModuleType, ...]:
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    built_in = (importlib.import_module(f"{package}.{one.name}") for one in found)
+    return (*built_in, *(each for each in plugins() if all(hasattr(each, name) for name in names)))
 
 
 def names(package: str, *defined: str) -> tuple[str, ...]:
@@ -71,12 +79,6 @@ def plugins() -> tuple[ModuleType, ...]:
         else:
             found.append(str(path))
     return tuple(_plugin(name) for name in found)
-
-
-@lru_cache(maxsize=64)
-def _built_in(package: str) -> tuple[ModuleType, ...]:
-    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return tuple(importlib.import_module(f"{package}.{one.name}") for one in found)
 
 
 @lru_cache(maxsize=64)

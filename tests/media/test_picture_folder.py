@@ -12,7 +12,7 @@ from PIL import Image
 from vidllava.errors import MediaError, ResourceError, UsageError
 from vidllava.media.files import media_kind
 from vidllava.media.limits import Limits
-from vidllava.media.picture import folder_info
+from vidllava.media.picture_folder import folder_info
 from vidllava.media.sampler import IN_PROCESS, InProcess, Sampler
 from vidllava.media.timeline import SamplingRequest, plan_frames
 from vidllava.media.worker import WorkerSampler

@@ -19,13 +19,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import Limits
 from vidllava.media.probe import VideoInfo
-from vidllava.media.sampler import Sampler
+from vidllava.media.sampler import HandingOn, Sampler
 from vidllava.media.worker import WorkerSampler
 from vidllava.visuals.question import MediaItem, Question
 
@@ -34,7 +31,7 @@ Plan = Callable[[Row, Sampler], Question]
 
 
 @dataclass
-class Prepared:
+class Prepared(HandingOn):
     """A planned question with the frames of its clips; it is the ``Sampler`` of its answer, too."""
 
     question: Question
@@ -43,18 +40,6 @@ class Prepared:
     others: Sampler
     """Decodes what was not decoded ahead."""
     frames: list[tuple[MediaItem, FrameBatch]] = field(default_factory=list)
-
-    def probe(self, path: str) -> VideoInfo:
-        """See ``probe.probe``."""
-        return self.others.probe(path)
-
-    def picture(self, path: str) -> npt.NDArray[np.uint8]:
-        """See ``picture.load_picture``."""
-        return self.others.picture(path)
-
-    def picture_notes(self, path: str) -> tuple[str, ...]:
-        """See ``picture.picture_notes``."""
-        return self.others.picture_notes(path)
 
     def decode(
         self,
@@ -72,7 +57,7 @@ class Prepared:
                     for place in range(len(batch)):
                         on_ready(place, batch.pixels)
                 return batch
-        return self.others.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
+        return super().decode(info, plan, backend=backend, size=size, on_ready=on_ready)
 
 
 class Latch:

@@ -31,7 +31,7 @@ from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.identity import FileStamp, content_hash, media_identity
 from vidllava.media.container import decoder_versions
 from vidllava.media.decoders import decoder_version
-from vidllava.media.picture import CONTAINER
+from vidllava.media.picture_folder import CONTAINER
 from vidllava.visuals.question import MediaItem
 
 # Raise it with every change of ours to what the tower sees or does.

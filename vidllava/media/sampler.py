@@ -17,7 +17,7 @@ from vidllava.media import decode as decoding
 from vidllava.media import probe as probing
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
-from vidllava.media.picture import CONTAINER, decode_folder
+from vidllava.media.picture_folder import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
 
 
@@ -50,6 +50,36 @@ class HeaderSampler(Sampler, Protocol):
 
     def picture_size(self, path: str) -> tuple[int, int]:
         """See ``picture.picture_size``."""
+
+
+class HandingOn:
+    """A sampler that hands every request to ``others``; a subclass answers some of them itself."""
+
+    others: Sampler
+
+    def probe(self, path: str) -> VideoInfo:
+        """See ``probe.probe``."""
+        return self.others.probe(path)
+
+    def picture(self, path: str) -> npt.NDArray[np.uint8]:
+        """See ``picture.load_picture``."""
+        return self.others.picture(path)
+
+    def picture_notes(self, path: str) -> tuple[str, ...]:
+        """See ``picture.picture_notes``."""
+        return self.others.picture_notes(path)
+
+    def decode(
+        self,
+        info: VideoInfo,
+        plan: FramePlan,
+        *,
+        backend: str = "pyav",
+        size: int | None = None,
+        on_ready: OnReady | None = None,
+    ) -> FrameBatch:
+        """See ``decode.decode``."""
+        return self.others.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
 
 
 class InProcess:

@@ -29,7 +29,7 @@ from vidllava.errors import MediaError, ResourceError, VidllavaError
 from vidllava.media.decode import check_plan
 from vidllava.media.frames import FrameBatch, FramePlan, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
-from vidllava.media.picture import CONTAINER, decode_folder
+from vidllava.media.picture_folder import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
 from vidllava.media.wire import Array, WorkerProcess, new_region, unpack, unpack_error
 

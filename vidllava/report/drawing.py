@@ -294,15 +294,11 @@ def _in_page_colours(text: str) -> str:
     )
     text = re.sub(r"<defs>.*?</defs>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="(?!mark-)[^"]*"| transform="rotate\(-0[^"]*"', "", text)
-    text = re.sub(r"font(-family)?: ([^;\"]*?)'[^;\"]*(?=[;\"])", _font, text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for name, colour in LIGHT.items():
         text = text.replace(colour, f"var({name})")
     text = re.sub(r"<g>\s*</g>", "", re.sub(r"\s*\n\s*", " ", text))
     return re.sub(r"> <", "><", text).strip()
-
-
-def _font(found: re.Match[str]) -> str:
-    return "" if found[1] else f"font: {found[2]}var(--letters)"
 
 
 def apart(wanted: Sequence[float], gap: float, top: float, bottom: float) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 from vidllava.backbone.folders import config_path, read_json
 from vidllava.backbone.settings import Tuning
@@ -167,8 +167,6 @@ DEFAULT_STAGE: dict[RecipeName, StageName] = {
     "interleave": "2-ov",
     "ablations": "2-si",
 }
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-RECIPE_NAMES: tuple[RecipeName, ...] = get_args(RecipeName)
 
 # LLaVA-1.5's finetune_lora.sh: 2e-4 for the adapters, 2e-5 for the projector beside them.
 LORA_RATE = 2e-4

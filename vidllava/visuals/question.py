@@ -19,7 +19,7 @@ import numpy.typing as npt
 from vidllava.errors import UsageError
 from vidllava.media.decode import choose_backend
 from vidllava.media.frames import FramePlan
-from vidllava.media.picture import CONTAINER, folder_info
+from vidllava.media.picture_folder import CONTAINER, folder_info
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.media.timeline import SamplingRequest

@@ -34,9 +34,9 @@ from vidllava.errors import MediaError, ResourceError, is_allocation_failure
 from vidllava.evaluation.item import EvalItem
 from vidllava.evaluation.memory import PeakMemory
 from vidllava.evaluation.scoring import score
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FramePlan
 from vidllava.media.probe import VideoInfo
-from vidllava.media.sampler import IN_PROCESS, Sampler
+from vidllava.media.sampler import IN_PROCESS, HandingOn, Sampler
 from vidllava.visuals.options import AskOptions, GenerateOptions
 from vidllava.visuals.planner import VisualPlanner
 from vidllava.visuals.question import MediaItem, visual_planner
@@ -45,11 +45,11 @@ Media = tuple[MediaItem, ...]
 """What one cell shows the model."""
 
 
-class ProbedOnce:
+class ProbedOnce(HandingOn):
     """A sampler whose looks into files are remembered, for the many plans of one question."""
 
     def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+        self.others = sampler
         self._infos: dict[str, VideoInfo] = {}
         self._pictures: dict[str, npt.NDArray[np.uint8]] = {}
 
@@ -60,30 +60,14 @@ class ProbedOnce:
     def probe(self, path: str) -> VideoInfo:
         """See ``Sampler``."""
         if path not in self._infos:
-            self._infos[path] = self._sampler.probe(path)
+            self._infos[path] = self.others.probe(path)
         return self._infos[path]
 
     def picture(self, path: str) -> npt.NDArray[np.uint8]:
         """See ``Sampler``."""
         if path not in self._pictures:
-            self._pictures[path] = self._sampler.picture(path)
+            self._pictures[path] = self.others.picture(path)
         return self._pictures[path]
-
-    def picture_notes(self, path: str) -> tuple[str, ...]:
-        """See ``Sampler``."""
-        return self._sampler.picture_notes(path)
-
-    def decode(
-        self,
-        info: VideoInfo,
-        plan: FramePlan,
-        *,
-        backend: str = "pyav",
-        size: int | None = None,
-        on_ready: OnReady | None = None,
-    ) -> FrameBatch:
-        """See ``Sampler``. Nothing of it is remembered."""
-        return self._sampler.decode(info, plan, backend=backend, size=size, on_ready=on_ready)
 
 
 @dataclass

@@ -23,7 +23,6 @@ from vidllava.evaluation.summary import ANSWERED, Outcome, Share, Summary, summa
 from vidllava.evaluation.texts import same
 from vidllava.report.charts import SHAPES, Mark, Series
 
-MEASURES = ("accuracy", "agreement")
 SECONDS = ("decode", "vision", "media", "prefill", "first_token", "per_token")
 
 
