@@ -48,6 +48,7 @@ LAYERS = {
     "vidllava.media.serve": 3,
     "vidllava.media.worker": 3,
     "vidllava.media.wire": 3,
+    "vidllava.models": 2,
     "vidllava.visuals.presets": 2,
     "vidllava.visuals.options": 2,
     "vidllava.backbone.folders": 3,
@@ -91,6 +92,7 @@ PURE = (
     "vidllava.prompting",
     "vidllava.media.timeline",
     "vidllava.media.frames",
+    "vidllava.models",
     "vidllava.visuals.presets",
     "vidllava.backbone.settings",
 )
