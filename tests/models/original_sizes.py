@@ -1,6 +1,7 @@
-"""Published checkpoints in lmms-lab's layout, at their true sizes: configurations, names and shapes, no weights.
+"""Published checkpoints in lmms-lab's layout at their true sizes: configurations, names, shapes, no weights.
 
-Sizes are those of the config.json files on the hub (lmms-lab's, lmsys', NousResearch's, mistralai's and Qwen's).
+The language models are Vicuna 7B v1.5, Nous-Hermes-2-Yi-34B, Mistral-7B-Instruct-v0.2, Qwen1.5 and Qwen2;
+the keys beside theirs are those of lmms-lab's config.json files.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ GRID = SIGLIP | {"mm_newline_position": "grid", "add_time_instruction": True, "f
 def text(
     kind: str, hidden: int, inner: int, layers: int, heads: int, keys: int, rows: int, **more: Any
 ) -> Any:
-    """lmms-lab's keys of a language model: sizes as its own config.json on the hub gives them."""
+    """A language model as lmms-lab's config.json has it."""
     return {
         "architectures": [f"Llava{kind}ForCausalLM"],
         "model_type": "llava_mistral" if kind == "Mistral" else "llava",
