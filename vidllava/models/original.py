@@ -345,7 +345,7 @@ def _vision_config(tower: Tower, shapes: Shapes) -> dict[str, Any]:
 
 def _check_joints(model_type: str, hidden: int, seen: int, stride: int | None, shapes: Shapes) -> None:
     """The parts fit each other: projector, newline, and pooling by a convolution of this stride, or None."""
-    wanted_shapes = {
+    wanted_shapes: dict[str, tuple[int, ...]] = {
         f"{PROJECTOR}linear_1.weight": (hidden, seen),
         f"{PROJECTOR}linear_2.weight": (hidden, hidden),
     }

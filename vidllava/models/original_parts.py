@@ -93,7 +93,8 @@ def rope_parameters(config: Mapping[str, Any], source: object) -> dict[str, Any]
     theta = config.get("rope_theta") or scale.get("rope_theta") or 10_000.0
     if not _is_from_1(theta):
         raise unread(source, {"rope_theta": theta}, "rope_theta", "a number from 1 on")
-    kind, factor = scale.get("rope_type") or scale.get("type") or "default", scale.get("factor")
+    kind = scale.get("rope_type") or scale.get("type") or "default"
+    factor: Any = scale.get("factor")
     if kind == "default":
         return {"rope_type": "default", "rope_theta": float(theta)}
     if kind != "linear" or not _is_from_1(factor):
@@ -120,7 +121,7 @@ def pinpoints(config: Mapping[str, Any], side: int, source: object) -> list[list
             given = ast.literal_eval(given)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             given = None
-    pairs = given if isinstance(given, list | tuple) else [given]
+    pairs: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if all(isinstance(one, list | tuple) and len(one) == 2 and all(map(_is_count, one)) for one in pairs):
         return [list(one) for one in pairs]
     raise unread(source, config, "image_grid_pinpoints", "a list of [height, width], or (1x1),...,(6x6)")
