@@ -184,7 +184,7 @@ def _plan(
     question = plan_question(
         intake.paths, text, settings, read_codec(checkpoint), asked, sampler=intake.sampler
     )
-    intake.begin(question, settings.image_size, folder)
+    intake.begin(question, settings.frame_size, folder)
     for note in question.notes:
         console.warn(note)
     for item in question.items:

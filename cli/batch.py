@@ -204,7 +204,7 @@ class ManyAsker(Generic[Item]):
             overwrite=self.flags.overwrite,
             workers=self.flags.workers,
             limits=self.flags.reading.limits(default_seconds=DECODE_SECONDS),
-            image_size=self.settings.image_size,
+            frame_size=self.settings.frame_size,
             repeats=self.flags.seeing.folder() is None,
             **engine,
         )

@@ -152,9 +152,9 @@ def _settings(weights: Weights, kind: str, base: AskOptions, console: Console) -
         shown, folder = weights.locate(base)
         weights.tell_stand_in(shown, console)
     except ModelError:
-        from vidllava.visuals.presets import MODELS
+        from vidllava.models import named_models
 
-        if kind == "random" and weights.model in MODELS:
+        if kind == "random" and weights.model in named_models():
             return weights.model, named_settings(weights.model)
         raise
     return shown, read_settings(folder, shown)

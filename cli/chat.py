@@ -127,5 +127,5 @@ def _plan(
     question = plan_question(
         intake.paths, "?", settings, read_codec(checkpoint), asked, sampler=intake.sampler
     )
-    intake.begin(question, settings.image_size, folder)
+    intake.begin(question, settings.frame_size, folder)
     return shown, settings, question.items

@@ -23,6 +23,7 @@ from vidllava.visuals.options import AskOptions
 if TYPE_CHECKING:
     from vidllava.media.sampler import Sampler
     from vidllava.prompting.conversation import Encoder
+    from vidllava.prompting.template import After
     from vidllava.visuals.planner import ModelSettings
     from vidllava.visuals.question import MediaItem, Question
 
@@ -100,12 +101,12 @@ def known_settings(name: str, revision: str | None, console: Console) -> tuple[M
     from vidllava.backbone.locate import locate
     from vidllava.backbone.settings import named_settings, read_settings
     from vidllava.backbone.tokens import read_codec
-    from vidllava.visuals.presets import MODELS
+    from vidllava.models import named_models
 
     try:
         shown, folder = locate(name, revision=revision)
     except ModelError:
-        if name not in MODELS or MODELS[name].hub_id is None:
+        if name not in named_models() or named_models()[name].hub_id is None:
             raise
         console.note(f"{name} is not on this machine: text tokens are counted as bytes, an upper bound")
         return named_settings(name), _ByteCounter()
@@ -115,8 +116,14 @@ def known_settings(name: str, revision: str | None, console: Console) -> tuple[M
 class _ByteCounter:
     """A byte-level tokenizer never makes more tokens of a text than it has bytes."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, after: After = "nothing") -> list[int]:
         return list(text.encode())
+
+    def bos(self) -> tuple[int, ...]:
+        return (0,)
+
+    def eos(self) -> int:
+        return 0
 
     def special(self, name: str) -> int:
         return 0

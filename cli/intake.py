@@ -18,6 +18,7 @@ from vidllava.media.sources import URL_SECONDS, Spool
 
 if TYPE_CHECKING:
     from vidllava.files.cache_folder import CacheFolder
+    from vidllava.media.frames import FrameSize
     from vidllava.media.worker import WorkerSampler
     from vidllava.visuals.question import Question
 
@@ -36,7 +37,7 @@ class Intake:
         items = tuple(replace(item, path=self.shown(item.path)) for item in question.items)
         return replace(question, items=items)
 
-    def begin(self, question: Question, size: int, folder: CacheFolder | None) -> None:
+    def begin(self, question: Question, size: FrameSize, folder: CacheFolder | None) -> None:
         """Let the worker decode from now on, while this process loads torch and the model."""
         from vidllava.files.identity import FileStamp
 

@@ -10,7 +10,8 @@ import typer
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import ModelError, UsageError
-from vidllava.visuals.presets import MODELS, NamedModel
+from vidllava.models import named_models
+from vidllava.models.family import NamedModel
 
 app = typer.Typer()
 
@@ -37,7 +38,7 @@ def list_models(as_json: options.Json = False) -> None:
 
     vidllava models list
     """
-    rows = [_row(model) for model in MODELS.values()]
+    rows = [_row(model) for model in named_models().values()]
     if as_json:
         Console().json(rows, indent=2)
         return

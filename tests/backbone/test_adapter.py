@@ -142,7 +142,7 @@ def test_what_it_changes_of_the_model_besides_weights_comes_back(base: Path, tmp
     backbone.save(tmp_path)
     again = load_backbone(str(tmp_path), device="cpu", merge=False)
     assert again.settings.preset.pool_stride == 3
-    assert again.settings.trained_context == 2 * 512
+    assert (again.settings.trained_context, again.settings.least_factor) == (512, 2.0)
     assert torch.equal(logits(again), wanted)
 
 

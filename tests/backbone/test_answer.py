@@ -121,7 +121,7 @@ def test_pooling_and_newline_options_reach_the_rows(backbone: Backbone, media: d
     grid = plan(backbone, [media["clip"]], num_frames=2, newline_mode="grid")
     assert grid.items[0].layout.num_newline_tokens == 6
     other = plan(backbone, [media["clip"]], preset="interleave", context_limit=4096)
-    assert other.items[0].layout.num_tokens == 16 * 26
+    assert other.items[0].layout.num_tokens == 16 * 25
 
 
 def test_a_time_instruction_names_the_frames_times(backbone: Backbone, media: dict[str, str]) -> None:

@@ -24,6 +24,7 @@ from vidllava.backbone.load import load_backbone
 from vidllava.backbone.locate import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weights_files, weights_identity
 from vidllava.backbone.model import Backbone
 from vidllava.files.cache_folder import CacheFolder
+from vidllava.prompting.template import Template
 from vidllava.visuals.options import AskOptions
 from vidllava.visuals.planner import ModelSettings
 from vidllava.visuals.question import MediaItem, plan_media, visual_planner
@@ -332,8 +333,12 @@ def changed(value: object) -> object:
         return value + 1
     if isinstance(value, str):
         return value + "x"
+    if value is None or value == ():
+        return 2
     if isinstance(value, tuple):
         return (*value[:-1], changed(value[-1]))
+    if isinstance(value, Template):
+        return replace(value, answer_lead=" ")
     return replace(value, pool_stride=value.pool_stride + 1)  # type: ignore[type-var, attr-defined]
 
 

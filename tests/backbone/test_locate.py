@@ -129,7 +129,7 @@ def edit(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("config.json", {"model_type": "llava"}, "model_type is 'llava'"),
+        ("config.json", {"model_type": "blip"}, "model_type 'blip' is of no family"),
         ("config.json", {"auto_map": {"AutoModel": "evil.py"}}, "remote code"),
         ("config.json", {"vision_config": {"auto_map": {}}}, "remote code"),
         ("config.json", {"image_grid_pinpoints": []}, "no image_grid_pinpoints"),
@@ -148,11 +148,12 @@ def test_settings_that_we_cannot_honour_are_refused(
         read_settings(copy, "copy")
 
 
-def test_a_factor_trained_in_widens_the_trained_context(copy: Path) -> None:
+def test_a_factor_trained_in_is_the_least(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["rope_parameters"] = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
     (copy / "config.json").write_text(json.dumps(config))
-    assert read_settings(copy, "copy").trained_context == 1024
+    settings = read_settings(copy, "copy")
+    assert (settings.trained_context, settings.least_factor) == (512, 2.0)
 
 
 def test_missing_weights_are_never_left_random(copy: Path) -> None:

@@ -108,4 +108,4 @@ def test_a_batch_of_the_other_order_is_refused(usual: Backbone, early: Backbone,
 
 def test_a_plan_without_blocks_stays_as_it_is() -> None:
     plan = collate([sample(5, 6)]).plan
-    assert split(plan) == (None, plan)
+    assert split(plan) == (None, plan, None)

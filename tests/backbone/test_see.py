@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tests.clips import write_clip
 from tests.tiny import IMAGE_SIZE
-from vidllava.backbone import model as model_module
+from vidllava.backbone import tower as tower_module
 from vidllava.backbone.feature_cache import FeatureCache
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.model import Backbone
@@ -38,7 +39,7 @@ def backbone(checkpoint: Path) -> Backbone:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "CELLS_PER_CHUNK", CHUNK * 25)
+    monkeypatch.setattr(tower_module, "CELLS_PER_CHUNK", CHUNK * 25)
 
 
 @pytest.fixture
@@ -47,10 +48,10 @@ def tower_calls(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> list[int
     calls: list[int] = []
     encode = backbone.encode
 
-    def counted(pixels: torch.Tensor) -> torch.Tensor:
+    def counted(pixels: torch.Tensor, **where: Any) -> torch.Tensor:
         if len(pixels):
             calls.append(len(pixels))
-        return encode(pixels)
+        return encode(pixels, **where)
 
     monkeypatch.setattr(backbone, "encode", counted)
     return calls
@@ -154,8 +155,8 @@ def test_a_whole_chunk_is_encoded_while_later_frames_are_decoded(
     encoded = threading.Event()
     encode = backbone.encode
 
-    def told(pixels: torch.Tensor) -> torch.Tensor:
-        features = encode(pixels)
+    def told(pixels: torch.Tensor, **where: Any) -> torch.Tensor:
+        features = encode(pixels, **where)
         if len(pixels):
             encoded.set()
         return features
@@ -236,7 +237,7 @@ def test_a_decoder_that_nobody_waits_for_ends(
         finally:
             ended.set()
 
-    def interrupted(pixels: torch.Tensor) -> torch.Tensor:
+    def interrupted(pixels: torch.Tensor, **where: Any) -> torch.Tensor:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(backbone, "encode", interrupted)

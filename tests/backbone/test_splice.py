@@ -73,7 +73,7 @@ def test_features_and_newlines_that_nobody_reads_leave_the_loss_alone(
     sound = backbone(batch).loss
     assert sound.isfinite()
     encode = backbone.encode
-    monkeypatch.setattr(backbone, "encode", lambda pixels: encode(pixels) + wrong)
+    monkeypatch.setattr(backbone, "encode", lambda pixels, at: encode(pixels, at=at) + wrong)
     torch.nn.init.constant_(backbone.hf.model.image_newline, wrong)
     assert torch.equal(backbone(batch).loss, sound)
 
@@ -83,7 +83,7 @@ def test_the_tower_gives_the_same_in_chunks(checkpoint: Path, monkeypatch: pytes
     pixels = frames(7, 0)
     with torch.inference_mode():
         whole = backbone.encode(pixels)
-        monkeypatch.setattr("vidllava.backbone.model.CELLS_PER_CHUNK", 3 * 25)
+        monkeypatch.setattr("vidllava.backbone.tower.CELLS_PER_CHUNK", 3 * 25)
         torch.testing.assert_close(backbone.encode(pixels), whole, atol=1e-5, rtol=1e-5)
 
 

@@ -70,19 +70,20 @@ def test_the_rope_factor_is_saved_where_transformers_reads_it(base: Path, tmp_pa
     before = AutoConfig.from_pretrained(base).text_config.rope_parameters
     assert config.rope_parameters["rope_theta"] == before["rope_theta"]
     assert torch.equal(logits(load_backbone(str(tmp_path), device="cpu")), wanted)
-    assert read_settings(tmp_path, "saved").trained_context == int(4096 * factor)
+    saved = read_settings(tmp_path, "saved")
+    assert (saved.trained_context, saved.least_factor) == (4096, factor)
     hf = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path)
-    assert torch.equal(hf.model.language_model.rotary_emb.inv_freq, backbone.rotary.inv_freq)
+    assert torch.equal(hf.model.language_model.rotary_emb.inv_freq, backbone.rotary.inv_freq / factor)
 
 
-def test_a_second_factor_multiplies_the_first(base: Path, tmp_path: Path):
+def test_a_second_factor_takes_the_place_of_the_first(base: Path, tmp_path: Path):
     backbone = load_backbone(str(base), device="cpu")
     backbone.tune(Tuning(rope_factor=2.0))
     backbone.save(tmp_path)
     again = load_backbone(str(tmp_path), device="cpu")
     again.tune(Tuning(rope_factor=3.0))
-    assert again.hf.config.text_config.rope_parameters["factor"] == 6.0
-    assert again.settings.trained_context == 6 * 4096
+    assert again.hf.config.text_config.rope_parameters["factor"] == 3.0
+    assert (again.settings.trained_context, again.settings.least_factor) == (4096, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ import pytest
 
 import vidllava
 from tests.cli.conftest import Run
-from vidllava.visuals.presets import MODELS
+from vidllava.models import named_models
 
 
 def cache_model(name: str, model: Path) -> Path:
     """Lay ``model`` out in the hub cache as if it had been pulled."""
     repository = (
-        Path(os.environ["HF_HOME"]) / "hub" / ("models--" + str(MODELS[name].hub_id).replace("/", "--"))
+        Path(os.environ["HF_HOME"])
+        / "hub"
+        / ("models--" + str(named_models()[name].hub_id).replace("/", "--"))
     )
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs" / "main").write_text("abc", encoding="utf-8")
@@ -29,7 +31,7 @@ def cache_model(name: str, model: Path) -> Path:
 def test_list_names_every_model_and_says_what_it_is(run: Run):
     result = run("models", "list")
     assert (result.code, result.err) == (0, "")
-    for model in MODELS.values():
+    for model in named_models().values():
         (line,) = [line for line in result.out.splitlines() if line.split()[0] == model.name]
         assert model.about in line
 

@@ -97,7 +97,7 @@ def batch(tmp_path: Path, checkpoint: Path) -> Batch[str]:
         size=2,
         workers=1,
         limits=DEFAULT_LIMITS,
-        image_size=read_settings(checkpoint, "tiny").image_size,
+        frame_size=read_settings(checkpoint, "tiny").frame_size,
         repeats=True,
     )
 

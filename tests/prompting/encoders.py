@@ -6,6 +6,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from vidllava.errors import ModelError
 from vidllava.prompting.conversation import SLOT, Turn
+from vidllava.prompting.template import After
 
 CONTROLS = ["<|im_start|>", "<|im_end|>", "<image>", "<video>", "<s>", "</s>"]
 # Qwen2's own rule: line ends that meet become one word, as in "user\\n" + "\\nWhat".
@@ -39,7 +40,7 @@ class Bpe:
             trainer,
         )
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, after: After = "nothing") -> list[int]:
         self.tokenizer.encode_special_tokens = True
         return self.tokenizer.encode(text).ids
 
@@ -48,6 +49,12 @@ class Bpe:
         if id_ is None:
             raise ModelError("tokenizer", f"has no token {name}")
         return id_
+
+    def bos(self) -> tuple[int, ...]:
+        return ()
+
+    def eos(self) -> int:
+        return self.special("</s>")
 
     def controls(self) -> frozenset[str]:
         return frozenset(CONTROLS)
@@ -65,8 +72,14 @@ class Bpe:
 class Letters:
     """The plainest encoder: one id per byte."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, after: After = "nothing") -> list[int]:
         return list(text.encode())
+
+    def bos(self) -> tuple[int, ...]:
+        return ()
+
+    def eos(self) -> int:
+        return self.special("</s>")
 
     def special(self, name: str) -> int:
         return 1000 + CONTROLS.index(name)

@@ -80,6 +80,7 @@ def test_json_has_the_documented_keys():
         "total_tokens": 7313,
         "context_limit": 4096,
         "rope_factor": 2,
+        "least_factor": 1,
         "fits": True,
         "frames_at_factor": {"1": 15, "2": 36, "3": 57, "4": 78},
     }

@@ -13,9 +13,11 @@ from vidllava.errors import ModelError
 from vidllava.prompting.conversation import (
     CHATML,
     IGNORE,
+    MISTRAL,
     SLOT,
     TEMPLATES,
     VICUNA,
+    Control,
     Turn,
     build_prompt,
     tokenize,
@@ -56,10 +58,26 @@ def test_vicuna_ids_are_those_of_the_prompt_written_out(bpe):
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
-    asked = f"<s>{system} USER: <image>\nWhat is this? ASSISTANT:"
+    asked = f"{system} USER: <image>\nWhat is this? ASSISTANT:"
     assert ids_of(DIALOGUE[:1], bpe, VICUNA, generate=True) == bpe.read_spelt(asked)
     spelt = f"{asked} A cat.</s>USER: \nAnd in <video>?\n ASSISTANT: Two cats.</s>"
     assert ids_of(DIALOGUE, bpe, VICUNA) == bpe.read_spelt(spelt)
+
+
+def test_what_the_tokenizer_puts_before_a_text_stands_there_once(bpe, monkeypatch):
+    plain = ids_of(DIALOGUE, bpe, VICUNA)
+    start = bpe.special("<s>")
+    monkeypatch.setattr(bpe, "bos", lambda: (start,))
+    assert ids_of(DIALOGUE, bpe, VICUNA) == [start, *plain]
+    spelt_out = replace(VICUNA, begin=(Control("<s>"),))
+    assert ids_of(DIALOGUE, bpe, spelt_out) == [start, *plain]
+
+
+def test_a_template_without_a_place_for_a_system_line_has_it_before_the_first_question(bpe):
+    turns = [Turn("system", "Be brief."), Turn("user", "<image>\nHi"), Turn("assistant", "Yes")]
+    spelt = "[INST] Be brief.\n\n<image>\nHi [/INST] Yes</s>"
+    assert ids_of(turns, bpe, MISTRAL) == bpe.read_spelt(spelt)
+    assert ids_of([Turn("system", ""), *turns[1:]], bpe, MISTRAL) == ids_of(turns[1:], bpe, MISTRAL)
 
 
 def test_a_system_turn_replaces_the_line_and_an_empty_one_leaves_it_out(bpe):

@@ -37,7 +37,7 @@ def test_upstream_labels_of_vicuna_are_the_answers(bpe):
 
 def test_upstream_labels_need_a_line_end_of_one_token():
     class TwoByteLineEnd(Letters):
-        def encode(self, text: str) -> list[int]:
+        def encode(self, text: str, after: str = "nothing") -> list[int]:
             return list(text.replace("\n", "\r\n").encode())
 
     with pytest.raises(ModelError, match="is 2 tokens"):

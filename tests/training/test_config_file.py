@@ -110,7 +110,7 @@ def test_what_was_derived_follows_what_it_hangs_on_and_what_was_given_stays(conf
     assert (again["newline_mode"], again["num_frames"]) == ("no_token", 32)
     assert (again["stage"], again["freeze"]) == ("1.5", "none")
     last = settings_after(tmp_path / "b" / "settings.json", tmp_path / "c", "--recipe", "interleave")
-    assert (last["pool_stride"], last["placement"], last["newline_mode"]) == (1, "mixed", "frame")
+    assert (last["pool_stride"], last["placement"], last["newline_mode"]) == (1, "mixed", "no_token")
     given = settings_after(config, tmp_path / "d", "--vision-lr", "3e-4", "--data-seed", "5")
     kept = settings_after(
         tmp_path / "d" / "settings.json", tmp_path / "e", "--learning-rate", "5e-6", "--seed", "1"

@@ -90,7 +90,7 @@ def test_what_is_given_wins_and_keeps_the_proportions():
     [
         ("onevision", 32, 2, "bilinear", "one_token", "in-place"),
         ("next-video", 32, 2, "average", "no_token", "in-place"),
-        ("interleave", 16, 1, "bilinear", "frame", "mixed"),
+        ("interleave", 16, 1, "bilinear", "no_token", "mixed"),
     ],
 )
 def test_a_recipe_reads_clips_as_its_system_does(recipe, frames, stride, mode, newline, placement):
@@ -194,7 +194,7 @@ def test_a_recipe_goes_through_training_into_the_folder(run: Run, tmp_path: Path
     saved = read_settings(tmp_path, "saved")
     preset = saved.preset
     assert (preset.name, preset.pool_mode, preset.newline_mode) == ("nano", "average", "no_token")
-    assert (preset.num_frames, saved.trained_context) == (32, 1024)
+    assert (preset.num_frames, saved.trained_context, saved.least_factor) == (32, 512, 2.0)
     assert len(saved.pinpoints) == 5
     assert isinstance(heard, Heard)
     assert ("recipe", "next-video", "given") in heard.resolved_rows

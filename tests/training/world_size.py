@@ -55,9 +55,9 @@ def trained(folder: Path, dtype: torch.dtype, accelerator: Accelerator) -> dict[
     labels: list[int] = []
     encode, forward = backbone.encode, backbone.forward
 
-    def counted(pixels: torch.Tensor) -> torch.Tensor:
+    def counted(pixels: torch.Tensor, **where: str) -> torch.Tensor:
         calls.append(len(pixels))
-        return encode(pixels)
+        return encode(pixels, **where)
 
     def seen(batch: PackedBatch) -> ForwardOutput:
         labels.append(batch.label_ids.numel())

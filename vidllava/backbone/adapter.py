@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vidllava.backbone.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from vidllava.backbone.model import Backbone, freeze_unused
+from vidllava.backbone.model import Backbone
+from vidllava.backbone.tower import freeze_unused
 from vidllava.errors import ModelError
 
 _PREFIX = "base_model.model."  # peft's names for the parameters of a wrapped model
@@ -174,7 +175,7 @@ def _check_embeddings(backbone: Backbone, folder: Path, saved: dict[str, torch.T
         layer = names[0].removeprefix(_PREFIX).partition(".lora_")[0]
         raise ModelError(folder, f"adds LoRA to the embeddings ({layer}), which is not supported", merge)
     head = _PREFIX + "lm_head.weight"
-    embeddings: torch.Tensor = backbone.hf.get_input_embeddings().weight  # type: ignore[assignment]
+    embeddings: torch.Tensor = backbone.hf.get_input_embeddings().weight
     if head not in saved or backbone.hf.get_output_embeddings().weight is not embeddings:
         return
     beside = saved.get(_PREFIX + "model.language_model.embed_tokens.weight", embeddings)

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady, side_of
 from vidllava.media.limits import Limits
 from vidllava.media.probe import VideoInfo
 from vidllava.media.sampler import HandingOn, Sampler
@@ -47,12 +47,17 @@ class Prepared(HandingOn):
         plan: FramePlan,
         *,
         backend: str = "pyav",
-        size: int | None = None,
+        size: FrameSize | None = None,
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """The frames that are here already."""
         for item, batch in self.frames:
-            if item.info is info and item.plan is plan and batch.pixels.shape[1:3] == (size, size):
+            if (
+                item.info is info
+                and item.plan is plan
+                and size is not None
+                and batch.pixels.shape[1:3] == (side_of(size),) * 2
+            ):
                 if on_ready is not None:
                     for place in range(len(batch)):
                         on_ready(place, batch.pixels)
@@ -84,7 +89,7 @@ class Ahead(Generic[Row]):
         rows: Sequence[Row],
         plan: Plan[Row],
         *,
-        size: int,
+        size: FrameSize,
         num_workers: int,
         limits: Limits,
         repeats: bool,

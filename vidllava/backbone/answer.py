@@ -146,7 +146,7 @@ def check_familiar(
     world = backbone.world
     if world is None or not items:
         return ()
-    frames = backbone.frame_features(encoded.features)
+    frames = backbone.frame_features(encoded.features, backbone.pools_at(encoded.visuals[0].layout))
     pieces = frames.split([item.layout.num_grids for item in items])
     notes = []
     for number, (item, piece) in enumerate(zip(items, pieces, strict=True), start=1):

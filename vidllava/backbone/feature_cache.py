@@ -25,7 +25,8 @@ from safetensors.torch import load, save
 
 import vidllava
 from vidllava.backbone.locate import weights_identity
-from vidllava.backbone.model import Backbone, vision_tower
+from vidllava.backbone.model import Backbone
+from vidllava.backbone.tower import vision_tower
 from vidllava.errors import MediaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.identity import FileStamp, content_hash, media_identity
@@ -108,7 +109,7 @@ class FeatureCache:
             "kind": item.layout.kind,
             "read": read,
             "reuse_frames": reuse_frames,
-            "pool_first": self._backbone.pool_first,
+            "at": self._backbone.pools_at(item.layout),
             "model": self._model,
             "machine": _machine(self._backbone),
         }

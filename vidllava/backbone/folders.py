@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vidllava.errors import ModelError
-from vidllava.visuals.presets import MODELS
+from vidllava.models import named_models
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -62,27 +62,22 @@ def part_of(folder: Path, *names: str) -> Path:
     return folder / names[-1]
 
 
-def config_path(folder: Path) -> Path:
-    """Where the configuration of the model or adapter in ``folder`` stands."""
-    return part_of(folder, ADAPTER_MODEL_CONFIG, "config.json")
-
-
 def find_folder(name: str, *, download: bool = False, revision: str | None = None) -> Path:
     """The folder of a short name, a hub id or a path. Raises ModelError where there is none here."""
     if name == "nano":
         return nano_folder()
     path = Path(name).expanduser()
     is_folder = os.path.isdir(path)  # False, not an error, for what cannot be a folder's name
-    if name not in MODELS and (is_folder or _looks_like_path(name)):
+    if name not in named_models() and (is_folder or _looks_like_path(name)):
         if not is_folder:
             raise ModelError(
                 name, "no such folder", "a checkpoint folder, a hub id, or: vidllava models list"
             )
         return path
-    hub_id = str(MODELS[name].hub_id) if name in MODELS else name
+    hub_id = str(named_models()[name].hub_id) if name in named_models() else name
     if hub_id.count("/") != 1:
         raise ModelError(
-            name, "unknown model", f"one of {', '.join(MODELS)}, a hub id (owner/name), or a folder"
+            name, "unknown model", f"one of {', '.join(named_models())}, a hub id (owner/name), or a folder"
         )
     if download:
         return pull(hub_id, revision=revision)

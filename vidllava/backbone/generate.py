@@ -20,14 +20,20 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from vidllava.backbone.model import Backbone
 from vidllava.errors import ModelError
+from vidllava.prompting.template import TEMPLATES, Control
 from vidllava.visuals.options import GenerateOptions
 
 
 def stop_ids(backbone: Backbone) -> frozenset[int]:
-    """Tokens that end an answer: the checkpoint's own, and the end of a ChatML turn where it exists."""
+    """Tokens that end an answer: those of generation settings, tokenizer and templates."""
     listed = backbone.hf.generation_config.eos_token_id
     ids = set(listed if isinstance(listed, list) else [] if listed is None else [listed])
-    return frozenset(ids | {backbone.codec.special("<|im_end|>")})
+    ends = [piece.after["assistant"][0] for piece in (backbone.settings.template, *TEMPLATES.values())]
+    known = backbone.codec.controls()
+    named = {
+        backbone.codec.special(end.name) for end in ends if isinstance(end, Control) and end.name in known
+    }
+    return frozenset(ids | named | {backbone.codec.eos()})
 
 
 @torch.inference_mode()

@@ -12,23 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils import logging as transformers_logging
 
 from vidllava.backbone.familiarity import read_world
-from vidllava.backbone.folders import config_path, is_adapter
+from vidllava.backbone.folders import is_adapter
+from vidllava.backbone.headers import read_tensors
 from vidllava.backbone.locate import bases, locate
 from vidllava.backbone.memory import Workload, estimate, num_elements, require_fit
 from vidllava.backbone.model import Backbone
-from vidllava.backbone.parts import read_tensors
-from vidllava.backbone.settings import read_settings
+from vidllava.backbone.settings import read_config, read_settings, stored_config
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError, is_allocation_failure
 from vidllava.files.writing import flush_to_disk, flush_tree
 from vidllava.kernels import choose
+from vidllava.models import family_of
+from vidllava.models.original import KEY_MAPPING, unused
 from vidllava.visuals.planner import ModelSettings
 
 SMALL_MODEL_PARAMETERS = 50_000_000
@@ -156,7 +158,7 @@ def _check_memory(
 ) -> None:
     """Raises OutOfMemory. Weights pass through main memory on their way to a GPU."""
     size = num_elements(tensor.shape for tensor in read_tensors(weights).values()) * dtype.itemsize
-    config = LlavaOnevisionConfig.from_pretrained(config_path(folder))
+    config = config_object(folder)
     if device.type == "cuda":
         require_fit(name, estimate(config, size, itemsize=dtype.itemsize), "cpu", _SMALLER_WEIGHTS)
     need = estimate(
@@ -193,7 +195,7 @@ def load_weights(
     dtype: torch.dtype,
     attn_implementation: str = "sdpa",
     config_folder: Path | None = None,
-) -> LlavaOnevisionForConditionalGeneration:
+) -> Any:
     """transformers' own model from ``folder``: local files only, safetensors only, nothing left random.
 
     ``config_folder`` holds another configuration for the same weights, as an adapter's folder does.
@@ -202,10 +204,12 @@ def load_weights(
     transformers_logging.set_verbosity_error()  # its own report of odd weights; ours is one line
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # reported then, with both shapes, instead of raised without
-    if config_folder is not None and config_folder != folder:
-        options["config"] = LlavaOnevisionConfig.from_pretrained(config_path(config_folder))
+    options["config"] = config_object(config_folder or folder)
+    original = stored_config(folder)
+    if original is not None:
+        options["key_mapping"] = KEY_MAPPING
     try:
-        loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
+        loaded: Any = model_class(folder).from_pretrained(
             folder, dtype=dtype, attn_implementation=attn_implementation, **options
         )
     except Exception as fault:  # whatever a checkpoint that is not whole makes transformers raise
@@ -218,8 +222,9 @@ def load_weights(
     for name, found, made in sorted(report["mismatched_keys"]):
         what = f"{name} is {list(found)}, the configuration asks for {list(made)}"
         raise ModelError(folder, what, "use the files of one checkpoint")
+    unread = frozenset() if original is None else unused(read_config(folder))
     for what in ("missing_keys", "unexpected_keys"):
-        names = sorted(str(key) for key in report[what])
+        names = sorted({str(key) for key in report[what]} - unread)
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             kind = what.removesuffix("_keys")
@@ -229,23 +234,37 @@ def load_weights(
     return hf
 
 
+def model_class(folder: Path) -> Any:
+    """The class of transformers that holds the weights of the model in ``folder``. Raises ModelError."""
+    return getattr(transformers, family_of(read_config(folder), folder).hf_class)
+
+
+def config_object(folder: Path) -> Any:
+    """The configuration of the model in ``folder`` as transformers' object."""
+    try:
+        return model_class(folder).config_class.from_dict(read_config(folder))
+    except (TypeError, ValueError, KeyError, AttributeError) as fault:
+        what = f"its configuration cannot be read: {_first_line(fault)}"
+        raise ModelError(folder, what, "download config.json again") from fault
+
+
 def random_backbone(folder: Path, *, device: str = "cpu", dtype: str = "auto", seed: int = 0) -> Backbone:
     """The architecture of ``folder`` with random weights, for measuring cost and for tests."""
     place, _ = choose_device(device)
     weights_dtype, _ = choose_dtype(dtype, place)
     settings: ModelSettings = read_settings(folder, folder.name)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = config_object(folder)
     check_random(folder.name, config, weights_dtype, place)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        hf = LlavaOnevisionForConditionalGeneration._from_config(config, dtype=weights_dtype)
+        hf = model_class(folder)._from_config(config, dtype=weights_dtype)
     return Backbone(hf, settings, read_codec(folder)).to(place).eval()
 
 
-def check_random(name: str, config: LlavaOnevisionConfig, dtype: torch.dtype, device: torch.device) -> None:
+def check_random(name: str, config: Any, dtype: torch.dtype, device: torch.device) -> None:
     """Raises OutOfMemory where a model of ``config`` with random weights cannot fit on ``device``."""
     with torch.device("meta"):
-        hf = LlavaOnevisionForConditionalGeneration._from_config(config, dtype=dtype)
+        hf = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
     size = sum(parameter.numel() for parameter in hf.parameters()) * dtype.itemsize
     require_fit(name, estimate(config, size, itemsize=dtype.itemsize), str(device), _SMALLER_WEIGHTS)
 

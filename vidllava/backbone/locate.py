@@ -17,15 +17,16 @@ from vidllava.backbone.folders import (
     MOST_ADAPTERS,
     base_of,
     cached_folder,
-    config_path,
     find_folder,
     is_adapter,
+    part_of,
     read_json,
 )
-from vidllava.backbone.parts import Tensor, check_parts, read_header, read_tensors
+from vidllava.backbone.headers import Tensor, read_header, read_tensors
+from vidllava.backbone.parts import check_parts
 from vidllava.errors import ModelError, UsageError
 from vidllava.files.identity import files_identity
-from vidllava.visuals.presets import MODELS
+from vidllava.models import named_models
 
 AUTO_MODEL = "onevision-0.5b"
 # What makes a folder one or the other: both at once would be read as something else.
@@ -66,9 +67,9 @@ def locate(name: str, *, download: bool = False, revision: str | None = None) ->
     Raises ModelError if there is no such model here or its files are damaged.
     """
     if not name:
-        raise UsageError("--model", "is empty", f"one of {', '.join(MODELS)}, a hub id, or a folder")
+        raise UsageError("--model", "is empty", f"one of {', '.join(named_models())}, a hub id, or a folder")
     if name == "auto":
-        name = AUTO_MODEL if download or cached_folder(str(MODELS[AUTO_MODEL].hub_id)) else "nano"
+        name = AUTO_MODEL if download or cached_folder(str(named_models()[AUTO_MODEL].hub_id)) else "nano"
     folder = find_folder(name, download=download, revision=revision)
     whole = bases(folder, download=download)[-1] if is_adapter(folder) else folder
     check_parts(folder, check_folder(whole))
@@ -90,7 +91,7 @@ def bases(folder: Path, *, download: bool = False) -> list[Path]:
         found.append(base_of(here, download=download))
         if len(found) > MOST_ADAPTERS:
             raise ModelError(folder, f"stands on more than {MOST_ADAPTERS} adapters", "export one of them")
-    read_json(config_path(folder))
+    part_of(folder, ADAPTER_MODEL_CONFIG, "config.json")
     return found[1:]
 
 

@@ -1,10 +1,10 @@
-"""The shared OneVision model: transformers' weights and layers, our pooling, placement, RoPE and chunks.
+"""One loaded model of any family: transformers' weights and layers, our pooling, placement, RoPE and chunks.
 
     backbone = load_backbone("nano")
     output = backbone(batch)                 # .loss over the labels, head computed only there
     logits = backbone.next_token_logits(batch)
 
-What transformers' own class cannot do and this one does: any pool stride, mode and newline rule, visuals of
+What transformers' own classes cannot do and this one does: any pool stride, mode and newline rule, visuals of
 different kinds and frame counts in one batch, the tower in bounded chunks, a RoPE factor per call, and the
 two kernels. What it saves loads with plain ``from_pretrained``.
 """
@@ -19,96 +19,21 @@ from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.cache_utils import Cache
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
-from vidllava.backbone.memory import CELLS_PER_CHUNK
 from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import OWN_FILE, Tuning, write_grids, write_own_file
-from vidllava.backbone.splice import PackedBatch, PackedRows
+from vidllava.backbone.splice import FeaturesAt, PackedBatch, PackedRows, features_at, grids_of, rows_of
 from vidllava.backbone.tokens import TextCodec
-from vidllava.errors import ModelError
-from vidllava.kernels import SplicePlan, splice
-from vidllava.media.pixels import normalise
+from vidllava.backbone.tower import encode, freeze_unused, project_rest, vision_tower
+from vidllava.kernels import BLOCK_FIELDS, splice
+from vidllava.prompting.layout import VisualLayout
 from vidllava.visuals.planner import ModelSettings
-
-
-def encode(
-    hf: LlavaOnevisionForConditionalGeneration,
-    pixels: torch.Tensor,
-    settings: ModelSettings,
-    *,
-    pool_first: bool = False,
-) -> torch.Tensor:
-    """Projected features of frames and tiles: uint8 [N, 3, S, S] -> [N * cells, hidden], rows in order.
-
-    ``pool_first`` leaves the projector's last layer out: it then follows the pooling.
-    """
-    tower, projector = vision_tower(hf), hf.model.multi_modal_projector
-    weight = tower.embeddings.patch_embedding.weight
-    if pixels.shape[0] == 0:
-        return weight.new_empty(0, projector.linear_2.out_features)
-    project = (lambda states: projector.act(projector.linear_1(states))) if pool_first else projector
-    chunks = []
-    for chunk in pixels.split(grids_per_chunk(settings)):
-        values = normalise(chunk.to(weight.device), settings.image_mean, settings.image_std, weight.dtype)
-        hidden = tower_states(tower, values, hf.config.vision_feature_layer)
-        chunks.append(project(hidden).flatten(0, 1))
-    return torch.cat(chunks)
-
-
-def grids_per_chunk(settings: ModelSettings) -> int:
-    """Frames and tiles that the tower reads at once. Whoever calls it chunk by chunk gets the same bits."""
-    return max(1, CELLS_PER_CHUNK // settings.side**2)
-
-
-def tower_states(tower: SiglipVisionModel, values: torch.Tensor, layer: int | list[int]) -> torch.Tensor:
-    """Hidden states [N, cells, width] of ``layer`` (0 = embeddings, -1 = the last, before the norm).
-
-    A list of layers is concatenated along the width. Layers above the highest one wanted are not run.
-    """
-    wanted = [layer] if isinstance(layer, int) else list(layer)
-    blocks = tower.encoder.layers
-    depths = [depth % (len(blocks) + 1) for depth in wanted]
-    hidden = tower.embeddings(values)
-    states = {0: hidden}
-    for depth, block in enumerate(blocks[: max(depths)], start=1):
-        hidden = block(hidden, None)
-        if depth in depths:
-            states[depth] = hidden
-    return states[depths[0]] if len(depths) == 1 else torch.cat([states[depth] for depth in depths], dim=-1)
-
-
-def freeze_unused(hf: LlavaOnevisionForConditionalGeneration) -> None:
-    """Stop training what the features never pass through: the final norm, and blocks above the layer taken.
-
-    They would never get a gradient, and a parameter without one makes distributed training wait for ever.
-    """
-    tower, layer = vision_tower(hf), hf.config.vision_feature_layer
-    blocks = tower.encoder.layers
-    depth = max(one % (len(blocks) + 1) for one in ([layer] if isinstance(layer, int) else layer))
-    unused: list[nn.Module] = [tower.post_layernorm, *blocks[depth:]]
-    if hasattr(tower, "head"):
-        unused.append(tower.head)
-    for module in unused:
-        module.requires_grad_(False)
-
-
-def vision_tower(hf: LlavaOnevisionForConditionalGeneration) -> SiglipVisionModel:
-    """The model's tower. Raises ModelError unless it is SigLIP's with all cells used, as OneVision's is."""
-    tower, strategy = hf.model.vision_tower, hf.config.vision_feature_select_strategy
-    if not isinstance(tower, SiglipVisionModel):
-        raise ModelError(type(tower).__name__, "is not a SigLIP vision tower", "OneVision's is SigLIP")
-    if strategy != "full":
-        raise ModelError("vision_feature_select_strategy", f"is {strategy!r}", "OneVision's is 'full'")
-    return tower
-
 
 # Copied beside saved weights: what transformers and `vidllava ask` need besides weights and config.
 COMPANION_FILES = (
@@ -147,17 +72,15 @@ class SavedApart(Protocol):
 class Backbone(nn.Module):
     """One loaded model. ``hf`` is transformers' object; its parameters are this module's only ones."""
 
-    def __init__(
-        self, hf: LlavaOnevisionForConditionalGeneration, settings: ModelSettings, codec: TextCodec
-    ) -> None:
+    def __init__(self, hf: Any, settings: ModelSettings, codec: TextCodec) -> None:
         super().__init__()
         freeze_unused(hf)
         self.hf = hf
         self.settings = settings
         self.codec = codec
         self.rotary = fit_kernels(hf.model.language_model)
-        self.rope_factor = 1.0
-        """The factor of ``forward`` (training); inference calls name their own."""
+        self.rope_factor = self.rotary.factor
+        """The factor of ``forward`` (training): what the weights store; inference calls name their own."""
         self.pool_first = False
         """Pool before the projector's last layer (``pool_first``); batches must be collated alike."""
         self.world: World | None = None
@@ -181,19 +104,36 @@ class Backbone(nn.Module):
     def _embedding(self) -> torch.Tensor:
         return cast(nn.Embedding, self.hf.get_input_embeddings()).weight
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, 3, S, S] -> features [N * side * side, hidden], chunk by chunk: projected ones, or with
-        ``pool_first`` those before the projector's last layer."""
-        return encode(self.hf, pixels, self.settings, pool_first=self.pool_first)
+    def pools_at(self, layout: VisualLayout) -> FeaturesAt:
+        """Where the features of one visual are taken."""
+        return features_at([layout], pool_first=self.pool_first)
 
-    def frame_features(self, features: torch.Tensor) -> torch.Tensor:
-        """Features [N * side * side, hidden] as ``encode`` gives them -> float32 [N, D]: the mean of the
-        projected cells of each frame or tile."""
-        frames = features.unflatten(0, (-1, self.settings.side**2)).float().mean(dim=1)
-        if self.pool_first:  # the mean over cells and a linear layer may change places
-            last = self.hf.model.multi_modal_projector.linear_2
+    def encode(self, pixels: torch.Tensor, *, at: FeaturesAt | None = None) -> torch.Tensor:
+        """uint8 [N, 3, S, S] -> features [N * side * side, width], chunk by chunk, taken ``at`` some place;
+        by default projected, or with ``pool_first`` before the projector's last layer."""
+        return encode(self.hf, pixels, self.settings, at=at or features_at([], pool_first=self.pool_first))
+
+    def frame_features(self, features: torch.Tensor, at: FeaturesAt | None = None) -> torch.Tensor:
+        """Features [N * side * side, width] that were taken ``at`` some place -> float32 [N, D]: the mean of
+        the projected cells of each frame or tile."""
+        cells, at = self.settings.side**2, at or features_at([], pool_first=self.pool_first)
+        if at == "tower":
+            features = project_rest(self._projector, features, at)
+        frames = features.unflatten(0, (-1, cells)).float().mean(dim=1)
+        if at == "hidden":  # the mean over cells and a linear layer may change places
+            last = self._projector.linear_2
             frames = last(frames.to(last.weight.dtype)).float()
         return frames
+
+    @property
+    def _projector(self) -> Any:
+        return self.hf.model.multi_modal_projector
+
+    @property
+    def _newline(self) -> torch.Tensor:
+        """[hidden]: the learned vector; zeros, which no plan reads, where a family has none."""
+        newline = getattr(self.hf.model, "image_newline", None)
+        return self._embedding.new_zeros(self._embedding.shape[1]) if newline is None else newline
 
     def hidden_states(
         self,
@@ -209,8 +149,8 @@ class Backbone(nn.Module):
         """
         if features is None:
             features = self._features(batch)
-        features = self._pooled(features, batch.pooling)
-        newline = self.hf.model.image_newline
+        features = self._pooled(features, batch)
+        newline = self._newline
         rows, cos, sin = splice(
             features,
             self._embedding,
@@ -224,6 +164,8 @@ class Backbone(nn.Module):
             # Every rank must give every trained parameter a gradient in every step, or DDP waits for ever.
             # The sum of nothing is 0 whatever the values are; 0 times an Inf or NaN would be NaN.
             rows = rows + features[:0].sum() + newline[:0].sum()
+        if self.training and self._convolution is not None and batch.convolved is None:
+            rows = rows + sum(parameter.flatten()[:0].sum() for parameter in self._convolution.parameters())
         shape = (len(batch.lengths), batch.length, -1)
         tables = cos.view(shape), sin.view(shape)
         with self.rotary.using(rope_factor, tables):
@@ -236,20 +178,36 @@ class Backbone(nn.Module):
         if pixels.shape[0] == 0 and self.training:
             size = self.settings.image_size
             pixels = pixels.new_zeros(1, 3, size, size)
-        return self.encode(pixels)
+        return self.encode(pixels, at=batch.at)
 
-    def _pooled(self, features: torch.Tensor, pooling: SplicePlan | None) -> torch.Tensor:
-        """With ``pool_first``, the projected rows of all visuals in order; else the features as they are."""
-        if not self.pool_first:
-            if pooling is not None:
-                raise ValueError("the batch was collated with pool_first, the backbone runs without")
-            return features
-        if pooling is None and features.shape[0] and not self.training:
+    def _pooled(self, features: torch.Tensor, batch: PackedRows) -> torch.Tensor:
+        """The projected rows of all visuals in order; projected features stay as they are."""
+        if batch.at == "projected" and self.pool_first and features.shape[0] and not self.training:
             raise ValueError("the backbone runs with pool_first, the batch was collated without")
-        if pooling is not None:
-            no_gradient = self._embedding.detach(), self.hf.model.image_newline.detach()
-            features = splice(features, *no_gradient, pooling, self.rotary.inv_freq)[0]
-        return self.hf.model.multi_modal_projector.linear_2(features)
+        if batch.at == "hidden" and not self.pool_first:
+            raise ValueError("the batch was collated with pool_first, the backbone runs without")
+        if batch.pooling is not None:
+            nothing = features.new_zeros(1, features.shape[1])  # no text and no newline is placed here
+            pooled = splice(features, nothing, nothing[0], batch.pooling, self.rotary.inv_freq)[0]
+            features = (
+                pooled if batch.convolved is None else self._convolve(features, pooled, batch.convolved)
+            )
+        return project_rest(self._projector, features, batch.at)
+
+    @property
+    def _convolution(self) -> nn.Conv2d | None:
+        """The learned pooling of a checkpoint whose ``spatial_pool_mode`` is ``conv``."""
+        pool = getattr(getattr(self.hf.model, "vision_resampler", None), "pool", None)
+        return pool if isinstance(pool, nn.Conv2d) else None
+
+    def _convolve(self, features: torch.Tensor, pooled: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+        """``pooled`` [rows, width] with the rows of ``blocks`` convolved from ``features`` [cells, width]."""
+        convolution = self._convolution
+        assert convolution is not None  # the planner refuses the mode otherwise
+        side = int(blocks[0, BLOCK_FIELDS.index("tile_h")])
+        grids = features[grids_of(blocks)].unflatten(1, (side, -1))
+        values = rearrange(convolution(rearrange(grids, "n y x d -> n d y x")), "n d y x -> (n y x) d")
+        return pooled.index_copy(0, rows_of(blocks).long(), values.to(pooled.dtype))
 
     def _language_model(self, rows: torch.Tensor, **options: Any) -> torch.Tensor:
         cache = options.pop("cache", None)
@@ -268,20 +226,22 @@ class Backbone(nn.Module):
         loss = losses.sum() / max(num_labels, 1)
         return ForwardOutput(loss, logits, num_labels, losses.detach())
 
-    def all_logits(self, batch: PackedBatch, *, rope_factor: float = 1.0) -> torch.Tensor:
+    def all_logits(self, batch: PackedBatch, *, rope_factor: float | None = None) -> torch.Tensor:
         """[B, S, vocabulary]: every position, for parity tests and scoring; costly on long prompts."""
-        return self.hf.lm_head(self.hidden_states(batch, rope_factor=rope_factor))
+        factor = self.rope_factor if rope_factor is None else rope_factor
+        return self.hf.lm_head(self.hidden_states(batch, rope_factor=factor))
 
     def next_token_logits(
         self,
         batch: PackedRows,
         *,
-        rope_factor: float = 1.0,
+        rope_factor: float | None = None,
         features: torch.Tensor | None = None,
         cache: Cache | None = None,
     ) -> torch.Tensor:
         """[B, vocabulary]: after each sample's last real row, where alone the head is computed."""
-        hidden = self.hidden_states(batch, rope_factor=rope_factor, features=features, cache=cache)
+        factor = self.rope_factor if rope_factor is None else rope_factor
+        hidden = self.hidden_states(batch, rope_factor=factor, features=features, cache=cache)
         last = torch.tensor(batch.lengths, device=hidden.device) - 1
         return self.hf.lm_head(hidden[torch.arange(len(last), device=hidden.device), last])
 
@@ -307,19 +267,16 @@ class Backbone(nn.Module):
         self.settings = tuning.applied(self.settings)
         if tuning.pinpoints:
             self.hf.config.image_grid_pinpoints = [list(pair) for pair in tuning.pinpoints]
-        if tuning.max_tiles is not None:
+        if tuning.max_tiles is not None and hasattr(self.hf.config, "vision_aspect_ratio"):
             self.hf.config.vision_aspect_ratio = f"anyres_max_{tuning.max_tiles}"
-        if tuning.rope_factor == 1:
+        if tuning.rope_factor in (None, self.rotary.factor):
             return
         text = self.hf.model.language_model.config
-        rope = dict(text.rope_parameters)
-        own = float(rope.get("factor", 1.0)) if rope.get("rope_type") == "linear" else 1.0
+        theta = text.rope_parameters["rope_theta"]
         # transformers takes theta from here, and silently 10000 where it is not repeated.
-        scaled = {"rope_type": "linear", "factor": own * tuning.rope_factor, "rope_theta": rope["rope_theta"]}
-        text.rope_parameters = cast(Any, self.hf.config.text_config).rope_parameters = scaled
-        # As transformers will compute it on loading, so that a resumed run has the very same bits.
-        inv_freq, _ = ROPE_INIT_FUNCTIONS["linear"](text, self.device)
-        self.rotary.inv_freq = inv_freq.float()
+        scaled = {"rope_type": "linear", "factor": float(tuning.rope_factor), "rope_theta": theta}
+        text.rope_parameters = self.hf.config.text_config.rope_parameters = scaled
+        self.rope_factor = self.rotary.factor = float(tuning.rope_factor)
 
     def checkpoint_activations(self) -> None:
         """Compute each layer again in the backward pass instead of keeping what it made (training)."""
@@ -331,6 +288,14 @@ class Backbone(nn.Module):
         """Compile every layer in place, one program for all of a kind; names of weights do not change."""
         for layer in self._layers:
             layer.compile(dynamic=True, **options)
+
+    @property
+    def wrap_classes(self) -> tuple[str, ...]:
+        """Names of the classes of the repeated layers: what sharded training wraps one by one.
+
+        transformers' own lists name classes that are not in these models.
+        """
+        return tuple(dict.fromkeys(type(layer).__name__ for layer in self._layers))
 
     @property
     def _layers(self) -> list[Any]:
@@ -353,7 +318,7 @@ class Backbone(nn.Module):
                 shutil.copyfile(companion, folder / name)
         if self.settings.pinpoints:
             write_grids(folder, self.settings.pinpoints)
-        write_own_file(folder, self.settings.preset)
+        write_own_file(folder, self.settings.preset, self.hf.config.to_dict())
         for weights in folder.glob("*.safetensors"):
             shutil.copymode(folder / OWN_FILE, weights)  # safetensors writes for the owner alone
 

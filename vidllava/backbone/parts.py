@@ -1,7 +1,6 @@
 """The parts of a checkpoint held against each other before anything is loaded: JSON and weight headers alone.
 
-    tensors = read_tensors(folder)                 # name -> Tensor(shape, dtype, num_bytes, file)
-    check_parts(folder, tensors)
+    check_parts(folder, read_tensors(folder))
 
 Configuration, weights, tokenizer, processor, generation settings and chat template often come from different
 hands. What contradicts the configuration would else end as a wrong answer, or deep within a library.
@@ -12,95 +11,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vidllava.backbone.folders import config_path, part_of, read_json
-from vidllava.backbone.settings import preset_of
+from vidllava.backbone.folders import part_of, read_json
+from vidllava.backbone.headers import Tensor, vocabulary
+from vidllava.backbone.settings import family_and_preset, own_template, read_config, stored_config
 from vidllava.errors import ModelError
-from vidllava.prompting.template import TEMPLATES, Control
+from vidllava.models.original import hf_name
 
-_HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit
 _WHOLE_CHECKPOINT = "use the files of one checkpoint"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor of a weights file, as its header tells it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    """As safetensors spells it: F32, BF16, ..."""
-    num_bytes: int
-    file: str
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of the whole model in ``folder``. Raises ModelError for files that are missing or torn."""
-    index = folder / "model.safetensors.index.json"
-    table = _weight_map(index) if index.exists() else {}
-    found: dict[str, Tensor] = {}
-    for name in sorted(set(table.values())) or ["model.safetensors"]:
-        if Path(name).name != name:
-            raise ModelError(
-                index, f"names a file outside the folder: {name!r}", "download the model from its own place"
-            )
-        path = folder / name
-        if not path.exists():
-            pickled = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"})
-            hint = "is a pickle and is not loaded: convert it to safetensors"
-            raise ModelError(
-                folder, f"no {name}", f"{pickled[0]} {hint}" if pickled else "download the model again"
-            )
-        found |= read_header(path)
-    lost = sorted(name for name in table if name not in found or found[name].file != table[name])
-    if lost:
-        what = f"says that {lost[0]} is in {table[lost[0]]}, which does not hold it"
-        raise ModelError(index, what, "download the checkpoint again")
-    return found
-
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file: an 8-byte length, a JSON header, then the data.
-
-    Raises ModelError unless header length, header and file size agree.
-    """
-    if not path.is_file():
-        raise ModelError(path, "not a regular file" if path.exists() else "no such file", "download it again")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if start.startswith(b"version "):
-            raise ModelError(path, "is a Git LFS pointer, not weights", "run: git lfs pull")
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(size - 8, _HEADER_LIMIT_BYTES):
-            raise ModelError(path, f"is not a safetensors file ({size} bytes)", "download it again")
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            found = {name: _tensor(entry, path.name) for name, entry in header.items()}
-            end = max(entry["data_offsets"][1] for entry in header.values())
-        except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
-            raise ModelError(path, "has a damaged safetensors header", "download it again") from None
-    if 8 + length + end != size:
-        raise ModelError(
-            path, f"is torn: {size} bytes, its header promises {8 + length + end}", "download it again"
-        )
-    return found
-
-
-def _tensor(entry: Mapping[str, Any], file: str) -> Tensor:
-    first, last = entry["data_offsets"]
-    return Tensor(tuple(int(size) for size in entry["shape"]), str(entry["dtype"]), last - first, file)
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    table = read_json(index).get("weight_map")
-    if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
-        raise ModelError(index, "has no weight_map of tensor names to files", "download it again")
-    return table
 
 
 def plain_name(name: str) -> str:
@@ -116,10 +36,14 @@ def check_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
     ``folder`` may be an adapter's; ``tensors`` are those of the whole model under it.
     """
-    config = read_json(config_path(folder))
-    if config.get("model_type") != "llava_onevision" or config.get("quantization_config"):
+    config = read_config(folder)
+    if config.get("quantization_config"):
         return  # refused elsewhere, with a reason of its own
-    named = {plain_name(name): (name, tensor) for name, tensor in tensors.items()}
+    is_original = stored_config(folder) is not None
+    named = {
+        plain_name((hf_name(name) or name) if is_original else name): (name, tensor)
+        for name, tensor in tensors.items()
+    }
     _check_tower_layer(folder, config)
     _check_shapes(folder, config, named)
     rows = _embedding_rows(config, named)
@@ -127,7 +51,7 @@ def check_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         _check_tokenizer(folder, config, rows)
         _check_generation(folder, rows)
     _check_image_size(folder, config)
-    _check_template(folder)
+    own_template(folder, family_and_preset(folder, config)[1])
 
 
 def _section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -183,7 +107,8 @@ def _expected(
     seen, patch = _size(vision, "hidden_size"), _size(vision, "patch_size")
     side, deep = _size(vision, "image_size"), _size(vision, "intermediate_size")
     colours = _size(vision, "num_channels")
-    cells = (side // patch) ** 2 if side and patch else None
+    class_token = int(vision.get("model_type") == "clip_vision_model")
+    cells = (side // patch) ** 2 + class_token if side and patch else None
     tower = "vision_tower."
     kernel = (seen, colours, patch, patch)
     yield f"{tower}embeddings.patch_embedding.weight", kernel, "patch_size, hidden_size"
@@ -240,8 +165,7 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> None
     path = part_of(folder, "tokenizer.json")
     if not path.is_file():
         return  # reported when it is read
-    status = path.stat()
-    highest, token, controls = _vocabulary(path, status.st_size, status.st_mtime_ns)
+    highest, token, controls = vocabulary(path)
     if highest >= rows:
         what = f"its tokenizer has the id {highest} ({token!r}), the embeddings have {rows} rows"
         raise ModelError(folder, what, "resize and train the embeddings, or use the tokenizer of the weights")
@@ -252,20 +176,6 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> None
             if isinstance(value, int) and own not in (None, value):
                 what = f"{key} is {value}, and <{kind}> is {own} in its tokenizer"
                 raise ModelError(folder, what, _WHOLE_CHECKPOINT)
-
-
-@lru_cache(maxsize=8)
-def _vocabulary(path: Path, _size_bytes: int, _mtime: int) -> tuple[int, str, dict[str, int]]:
-    """(highest id, its token, ids of the added tokens) of a ``tokenizer.json``."""
-    content = read_json(path)
-    try:
-        entries = content["model"]["vocab"]
-        vocabulary = entries if isinstance(entries, dict) else {one[0]: at for at, one in enumerate(entries)}
-        added = {str(one["content"]): int(one["id"]) for one in content.get("added_tokens") or ()}
-        token, highest = max({**vocabulary, **added}.items(), key=lambda item: item[1])
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise ModelError(path, "is not a tokenizer of the tokenizers library", "download it again") from None
-    return highest, token, added
 
 
 def _check_generation(folder: Path, rows: int) -> None:
@@ -292,28 +202,3 @@ def _check_image_size(folder: Path, config: Mapping[str, Any]) -> None:
     if side is not None and None not in found and found != (side, side):
         what = f"its pictures are {found[0]} x {found[1]}, the tower's image_size is {side}"
         raise ModelError(path, what, _WHOLE_CHECKPOINT)
-
-
-def _check_template(folder: Path) -> None:
-    """The checkpoint's own chat template, where it has one, speaks as its preset does."""
-    template = TEMPLATES[preset_of(folder).template]
-    opening = template.before["user"]
-    marks = [piece.name for piece in opening if isinstance(piece, Control)] or [str(opening[0]).strip()]
-    path, text = _chat_template(folder)
-    if text and not all(mark in text for mark in marks):
-        what = f"is not {template.name}, in which this model's preset speaks: it has no {marks[0]!r}"
-        raise ModelError(path, what, "name the preset that the model was trained with in vidllava.json")
-
-
-def _chat_template(folder: Path) -> tuple[Path, str]:
-    path = part_of(folder, "chat_template.jinja")
-    if path.is_file():
-        return path, path.read_text(encoding="utf-8", errors="replace")
-    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        path = part_of(folder, name)
-        text = read_json(path).get("chat_template") if path.is_file() else None
-        if isinstance(text, list):  # several, by name
-            text = next((one.get("template") for one in text if one.get("name") == "default"), None)
-        if isinstance(text, str):
-            return path, text
-    return folder, ""

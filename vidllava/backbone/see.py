@@ -22,11 +22,14 @@ import torch
 from einops import rearrange
 
 from vidllava.backbone.feature_cache import Entry, FeatureCache
-from vidllava.backbone.model import Backbone, grids_per_chunk
-from vidllava.media.frames import FrameBatch, FramePlan
-from vidllava.media.pixels import padded_square, picture_tiles
+from vidllava.backbone.model import Backbone
+from vidllava.backbone.splice import FeaturesAt
+from vidllava.backbone.tower import grids_per_chunk
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize
+from vidllava.media.pixels import mean_colour, padded_square, picture_tiles
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.prompting.layout import VisualLayout
+from vidllava.visuals.planner import ModelSettings
 from vidllava.visuals.question import MediaItem
 
 Span = tuple[float, float]
@@ -216,7 +219,7 @@ def see(
         known = [cache.find(key) if cache and key else None for key in keys]
     wanted = [item for item, hit in zip(items, known, strict=True) if hit is None or keep_pixels]
     seen = []
-    with _decoding(wanted, backbone.settings.image_size, sampler, clock) as relays:
+    with _decoding(wanted, backbone.settings.frame_size, sampler, clock) as relays:
         for item, key, hit in zip(items, keys, known, strict=True):
             if hit is not None and not keep_pixels:
                 seen.append(_known(item, *hit))
@@ -228,7 +231,7 @@ def see(
                     cache.keep(key, one.entry)
             seen.append(one if keep_pixels else _without_pixels(one))
     features = [_spread(one.entry, backbone.settings.side**2) for one in seen]
-    empty = backbone.encode(torch.empty(0, 3, 1, 1, dtype=torch.uint8))
+    empty = backbone.encode(torch.empty(0, 3, 1, 1, dtype=torch.uint8), at="projected")
     return EncodedVisuals(tuple(seen), torch.cat(features) if features else empty)
 
 
@@ -245,7 +248,7 @@ def _without_pixels(seen: EncodedVisual) -> EncodedVisual:
 
 @contextmanager
 def _decoding(
-    items: Sequence[MediaItem], size: int, sampler: Sampler, clock: StageClock
+    items: Sequence[MediaItem], size: FrameSize, sampler: Sampler, clock: StageClock
 ) -> Iterator[Iterator[Relay]]:
     """One thread decodes the clips among ``items``, one after the other; a relay for each, in order."""
     clips = [item for item in items if item.picture is None]
@@ -292,20 +295,20 @@ def _encode(
     reuse_frames: bool,
 ) -> EncodedVisual:
     """What the tower makes of one item; of one that the cache knows (``hit``), the pixels alone."""
-    size = backbone.settings.image_size
+    at = backbone.pools_at(item.layout)
     if relay is None:
         with clock.stage("decode", waits=False):
-            tiles = _picture_pixels(item, size)
+            tiles = _picture_pixels(item, backbone.settings)
         if hit is not None:
             return _known(item, *hit, tiles)
-        chunks = _Chunks(backbone, reuse_frames=reuse_frames)
+        chunks = _Chunks(backbone, at, reuse_frames=reuse_frames)
         with clock.stage("vision"):
             chunks.add(tiles)
             features, source = chunks.finish()
         return EncodedVisual(item.layout, Entry(features, source, None, None, ()), None, "tower", tiles)
     if hit is not None:
         return _known(item, *hit, _channels_first(_wait_for_all(relay).pixels))
-    batch, features, source = _encode_frames(backbone, relay, clock, reuse_frames=reuse_frames)
+    batch, features, source = _encode_frames(backbone, at, relay, clock, reuse_frames=reuse_frames)
     plan = batch.plan
     entry = Entry(features, source, plan.indices, plan.timestamps_seconds, batch.notes)
     return EncodedVisual(item.layout, entry, plan, "tower", _channels_first(batch.pixels))
@@ -319,15 +322,15 @@ def _wait_for_all(relay: Relay) -> FrameBatch:
 
 
 def _encode_frames(
-    backbone: Backbone, relay: Relay, clock: StageClock, *, reuse_frames: bool
+    backbone: Backbone, at: FeaturesAt, relay: Relay, clock: StageClock, *, reuse_frames: bool
 ) -> tuple[FrameBatch, torch.Tensor, tuple[int, ...]]:
     """Encode whole chunks as soon as their frames are final; all over again where a decoder starts again."""
-    chunks = _Chunks(backbone, reuse_frames=reuse_frames)
+    chunks = _Chunks(backbone, at, reuse_frames=reuse_frames)
     pass_number, start = 0, 0
     while True:
         arrived = relay.wait(pass_number, start)
         if arrived.pass_number != pass_number:
-            chunks = _Chunks(backbone, reuse_frames=reuse_frames)
+            chunks = _Chunks(backbone, at, reuse_frames=reuse_frames)
         pass_number, start = arrived.pass_number, arrived.start + len(arrived.frames)
         with clock.stage("vision"):
             if len(arrived.frames):
@@ -341,19 +344,19 @@ def _channels_first(frames: np.ndarray) -> torch.Tensor:
     return rearrange(torch.from_numpy(frames), "t h w c -> t c h w").contiguous()
 
 
-def _picture_pixels(item: MediaItem, size: int) -> torch.Tensor:
+def _picture_pixels(item: MediaItem, settings: ModelSettings) -> torch.Tensor:
     assert item.picture is not None  # a planned item is a clip or a picture
     if item.layout.kind == "pictures":
-        return padded_square(item.picture, size)
-    return picture_tiles(item.picture, item.pinpoints, size)
+        return padded_square(item.picture, settings.image_size, mean_colour(settings.image_mean))
+    return picture_tiles(item.picture, item.pinpoints, settings.image_size)
 
 
 class _Chunks:
     """The tower, fed grid by grid. Chunks are cut from the distinct grids in their order and from nothing
     else, so they are the same however the grids arrive."""
 
-    def __init__(self, backbone: Backbone, *, reuse_frames: bool) -> None:
-        self._backbone = backbone
+    def __init__(self, backbone: Backbone, at: FeaturesAt, *, reuse_frames: bool) -> None:
+        self._backbone, self._at = backbone, at
         self._reuse = reuse_frames
         self._step = grids_per_chunk(backbone.settings)
         self._pending: list[torch.Tensor] = []
@@ -384,5 +387,5 @@ class _Chunks:
         return torch.cat(self._features), tuple(self._source)
 
     def _encode(self) -> None:
-        self._features.append(self._backbone.encode(torch.stack(self._pending)))
+        self._features.append(self._backbone.encode(torch.stack(self._pending), at=self._at))
         self._pending = []

@@ -15,18 +15,53 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from vidllava.backbone.folders import config_path, part_of, read_json
+from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of, read_json
+from vidllava.backbone.headers import read_tensors, vocabulary
 from vidllava.errors import ModelError
+from vidllava.media.frames import CentreCrop, FrameSize
 from vidllava.media.timeline import Rule, Sampling
-from vidllava.prompting.layout import NewlineMode, PoolMode, parse_pinpoints
+from vidllava.models import families, family_of, named_models
+from vidllava.models.family import PIXELS, Family, PictureRule, Preset
+from vidllava.models.original import hf_config, is_original, processor
+from vidllava.prompting.chat_template import NoPlace, NotFollowed, followed
+from vidllava.prompting.layout import NewlineMode, PoolAt, PoolMode
+from vidllava.prompting.template import TEMPLATES, Control, Template
 from vidllava.visuals.options import PoolingOptions
 from vidllava.visuals.planner import ModelSettings
-from vidllava.visuals.presets import MODELS, PRESETS, Preset
 
 OWN_FILE = "vidllava.json"
 """Beside ``config.json``: what transformers has no field for (the preset, and what differs from it)."""
 
 ROPE_TYPES = ("default", "linear")
+# Where a text configuration leaves it out: the defaults of transformers' classes.
+_CONTEXTS = {"llama": 2048, "mistral": 131_072, "qwen2": 32_768}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the model or adapter in ``folder``, in transformers' layout.
+
+    Of lmms-lab's own layout it is made from theirs and from the shapes of the weights. Raises ModelError.
+    """
+    path = part_of(folder, ADAPTER_MODEL_CONFIG, "config.json")
+    config = read_json(path)
+    if not is_original(config):
+        return config
+    tokenizer = part_of(path.parent, "tokenizer.json")
+    places = vocabulary(tokenizer)[2] if tokenizer.is_file() else {}
+    return hf_config(
+        config,
+        read_tensors(path.parent),
+        image_id=places.get("<image>"),
+        video_id=places.get("<video>"),
+        source=path,
+    )
+
+
+def stored_config(folder: Path) -> dict[str, Any] | None:
+    """lmms-lab's own configuration of the whole model in ``folder``; None for transformers' layout."""
+    path = part_of(folder, "config.json")
+    config = read_json(path) if path.is_file() else {}
+    return config if is_original(config) else None
 
 
 def read_settings(folder: Path, name: str) -> ModelSettings:
@@ -35,135 +70,262 @@ def read_settings(folder: Path, name: str) -> ModelSettings:
     Raises ModelError for a missing or unreadable file, another architecture, or a RoPE type that linear
     scaling does not combine with.
     """
-    config = read_json(config_path(folder))
-    if config.get("model_type") != "llava_onevision":
-        raise ModelError(
-            folder,
-            f"model_type is {config.get('model_type')!r}, not 'llava_onevision'",
-            "use one in transformers' format, such as llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
-        )
+    config = read_config(folder)
     if any("auto_map" in part for part in (config, *_dicts(config))):
         raise ModelError(folder, "config.json names remote code (auto_map)", "this checkpoint is refused")
-    vision, text = _dict(config, "vision_config"), _dict(config, "text_config")
-    picture = _picture_processor(folder)
-    preset = preset_of(folder)
-    image_size = int(vision.get("image_size", 384))
-    return ModelSettings(
-        name=name,
-        folder=folder,
-        preset=preset,
-        image_size=image_size,
-        patch_size=int(vision.get("patch_size", 14)),
-        image_mean=tuple(float(value) for value in picture["image_mean"]),
-        image_std=tuple(float(value) for value in picture["image_std"]),
-        pinpoints=_pinpoints(folder, config),
-        max_tiles=_max_tiles(folder, config),
-        trained_context=preset.trained_context or _trained_context(folder, text),
-    )
-
-
-def named_settings(name: str) -> ModelSettings:
-    """The published settings of a named OneVision model whose checkpoint is not at hand."""
-    model = MODELS[name]
-    return ModelSettings(
-        name=name,
-        folder=None,
-        preset=PRESETS[model.preset],
-        image_size=384,
-        patch_size=14,
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-        pinpoints=parse_pinpoints("(1x1),...,(6x6)", tile_size=384),
-        max_tiles=9,
-        trained_context=32768,
-    )
-
-
-def _dict(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _dicts(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [value for value in config.values() if isinstance(value, dict)]
-
-
-def _picture_processor(folder: Path) -> dict[str, Any]:
-    """``preprocessor_config.json``, or its section in transformers 5's ``processor_config.json``."""
-    path = part_of(folder, "preprocessor_config.json", "processor_config.json")
-    picture = read_json(path) if path.is_file() else {}
-    if path.name == "processor_config.json":
-        picture = _dict(picture, "image_processor")
+    family, preset = family_and_preset(folder, config)
+    picture, frames = _processors(folder)
+    if not picture and stored_config(folder) is not None:
+        picture = processor(config)  # their folders hold none: it is the tower's
     if len(picture.get("image_mean") or ()) != 3 or len(picture.get("image_std") or ()) != 3:
         raise ModelError(
             folder,
             "neither preprocessor_config.json nor processor_config.json gives image_mean and image_std",
             "copy the checkpoint's preprocessor_config.json beside config.json",
         )
-    return picture
+    template, notes = own_template(folder, preset)
+    return _settings(
+        name,
+        folder,
+        config,
+        family,
+        preset,
+        picture,
+        frames or picture,
+        template=template,
+        notes=notes,
+    )
 
 
-def _pinpoints(folder: Path, config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+def named_settings(name: str) -> ModelSettings:
+    """The published settings of a named model whose checkpoint is not at hand."""
+    model = named_models()[name]
+    family = family_of(model.config, name)
+    preset = family.of_config(family.preset, model.config)
+    pixels = PIXELS[model.config["vision_config"]["model_type"]]
+    template = TEMPLATES[preset.template]
+    return _settings(name, None, model.config, family, preset, pixels, {}, template=template, notes=())
+
+
+def _settings(
+    name: str,
+    folder: Path | None,
+    config: Mapping[str, Any],
+    family: Family,
+    preset: Preset,
+    picture: Mapping[str, Any],
+    frames: Mapping[str, Any],
+    *,
+    template: Template,
+    notes: tuple[str, ...],
+) -> ModelSettings:
+    source = folder or Path(name)
+    vision, text = _dict(config, "vision_config"), _dict(config, "text_config")
+    image_size = int(vision.get("image_size", 384))
+    context, factor = _positions(source, text)
+    learned = config.get("spatial_pool_mode") == "conv"
+    return ModelSettings(
+        name=name,
+        folder=folder,
+        preset=preset,
+        family=family.name,
+        template=template,
+        image_size=image_size,
+        frame_size=_frame_size(source, frames, image_size, family),
+        patch_size=int(vision.get("patch_size", 14)),
+        image_mean=tuple(float(value) for value in picture["image_mean"]),
+        image_std=tuple(float(value) for value in picture["image_std"]),
+        pinpoints=_pinpoints(source, config, preset),
+        max_tiles=_max_tiles(source, config, preset),
+        trained_context=preset.trained_context or context,
+        least_factor=factor,
+        has_newline=config.get("model_type") != "llava",
+        conv_stride=int(config.get("spatial_pool_stride", 2)) if learned else None,
+        notes=notes,
+    )
+
+
+def _dict(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _dicts(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [value for value in config.values() if isinstance(value, dict)]
+
+
+def _processors(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(of pictures, of frames): ``preprocessor_config.json`` and ``video_preprocessor_config.json``, or the
+    sections of transformers 5's ``processor_config.json``; the second is empty where there is none."""
+    path = part_of(folder, "preprocessor_config.json", "processor_config.json")
+    picture = read_json(path) if path.is_file() else {}
+    if path.name == "processor_config.json":
+        picture = _dict(picture, "image_processor")
+    path = part_of(folder, "video_preprocessor_config.json", "processor_config.json")
+    frames = read_json(path) if path.is_file() else {}
+    if path.name == "processor_config.json":
+        frames = _dict(frames, "video_processor")
+    return picture, frames
+
+
+def _frame_size(source: Path, frames: Mapping[str, Any], image_size: int, family: Family) -> FrameSize:
+    """How frames become squares of the tower's size: by the processor's file, or else the family's way."""
+    size, crop = frames.get("size"), frames.get("crop_size")
+    if isinstance(crop, Mapping):
+        crop = crop.get("height")
+    short = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    if short is None:  # height and width were held against the tower's already
+        is_cropped = family.centre_crop and not isinstance(size, Mapping)
+        return CentreCrop(image_size, image_size) if is_cropped else image_size
+    if crop is None and not family.centre_crop:
+        return image_size
+    side = crop if isinstance(crop, int) and frames.get("do_center_crop", True) else None
+    if side != image_size or not isinstance(short, int) or short < image_size:
+        what = (
+            f"its frames have a short edge of {short} cut to {side}, the tower's image_size is {image_size}"
+        )
+        raise ModelError(source, what, "use the files of one checkpoint")
+    return CentreCrop(short, side)
+
+
+def _pinpoints(source: Path, config: Mapping[str, Any], preset: Preset) -> tuple[tuple[int, int], ...]:
     """``image_grid_pinpoints``: a list of (height, width) pairs in pixels."""
     try:
         pairs = tuple((int(height), int(width)) for height, width in config["image_grid_pinpoints"])
     except (KeyError, TypeError, ValueError):
         pairs = ()
-    if not pairs:
+    if not pairs and preset.lone_picture == "tiles":
         raise ModelError(
-            folder, "config.json has no image_grid_pinpoints", "a list of [height, width] in pixels"
+            source, "config.json has no image_grid_pinpoints", "a list of [height, width] in pixels"
         )
     return pairs
 
 
-def preset_of(folder: Path) -> Preset:
-    """The preset that the model in ``folder`` names, with what it changes of it. Raises ModelError."""
+def family_and_preset(folder: Path, config: Mapping[str, Any]) -> tuple[Family, Preset]:
+    """The family of the model in ``folder``, and the preset that it names, with what it changes of it.
+
+    Raises ModelError.
+    """
     own = part_of(folder, OWN_FILE)
     content = read_json(own) if own.exists() else {}
-    name = content.pop("preset", "onevision")
-    if name not in PRESETS:
-        raise ModelError(own, f"preset {name!r} is unknown", f"one of {', '.join(PRESETS)}")
+    name = content.pop("preset", None)
+    if name is not None and name not in families():
+        raise ModelError(own, f"preset {name!r} is unknown", f"one of {', '.join(families())}")
     for key, value in content.items():
         if not _is_meant(key, value):
             raise ModelError(own, f"{key}: {value!r} is not a setting of a preset", "update vidllava")
-    return replace(PRESETS[name], **content)
+    family, preset = _under(name, config, folder)
+    return family, replace(preset, **content)
+
+
+def _under(name: str | None, config: Mapping[str, Any], source: object) -> tuple[Family, Preset]:
+    """The family of a config.json, and the preset ``name`` (its own for None) as this checkpoint has it."""
+    known, family = families(), family_of(config, source)
+    if name is not None and known[name].model_type == family.model_type:
+        family = known[name]  # several families may share a class
+    return family, family.of_config(family.preset if name is None else known[name].preset, config)
 
 
 def _is_meant(key: str, value: object) -> bool:
     """Whether ``value`` may stand for the preset's field ``key``."""
     if key in _WORDS:
         return value in _WORDS[key]
+    if key in _SWITCHES:
+        return isinstance(value, bool)
+    if value is None:
+        return key in _OPEN
     return key in _COUNTS and isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 _WORDS: dict[str, tuple[str, ...]] = {
+    "pool_at": get_args(PoolAt),
     "pool_mode": get_args(PoolMode),
     "newline_mode": get_args(NewlineMode),
+    "lone_picture": get_args(PictureRule),
+    "several_pictures": get_args(PictureRule),
     "sampling_rule": get_args(Rule),
     "sampling": get_args(Sampling),
+    "template": tuple(TEMPLATES),
 }
 _COUNTS = {field.name for field in fields(Preset) if "int" in str(field.type)}
+_OPEN = {field.name for field in fields(Preset) if "None" in str(field.type)}
+_SWITCHES = {field.name for field in fields(Preset) if str(field.type) == "bool"}
 
 
-def _max_tiles(folder: Path, config: Mapping[str, Any]) -> int:
-    """N of ``anyres_max_N`` (LLaVA-OneVision paper: a nominal cap of N tiles' tokens)."""
-    ratio = str(config.get("vision_aspect_ratio", "anyres_max_9"))
-    digits = ratio.removeprefix("anyres_max_")
+def _max_tiles(source: Path, config: Mapping[str, Any], preset: Preset) -> int | None:
+    """N of ``anyres_max_N`` (LLaVA-OneVision paper: a nominal cap of N tiles' tokens); None = no cap."""
+    ratio = config.get("vision_aspect_ratio")
+    if ratio is None:
+        return preset.max_tiles
+    digits = str(ratio).removeprefix("anyres_max_")
     if not digits.isdigit() or int(digits) < 1:
-        raise ModelError(folder, f"vision_aspect_ratio {ratio!r} is not anyres_max_N", "anyres_max_9")
+        raise ModelError(source, f"vision_aspect_ratio {ratio!r} is not anyres_max_N", "anyres_max_9")
     return int(digits)
 
 
-def _trained_context(folder: Path, text: Mapping[str, Any]) -> int:
-    """``max_position_embeddings`` times the linear factor that the checkpoint itself was trained with."""
+def _positions(source: Path, text: Mapping[str, Any]) -> tuple[int, float]:
+    """(``max_position_embeddings``, the linear factor that divides positions already)."""
     rope = _dict(text, "rope_parameters") or _dict(text, "rope_scaling")
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type not in ROPE_TYPES:
         raise ModelError(
-            folder, f"rope_type {rope_type!r} cannot be scaled linearly", f"one of {', '.join(ROPE_TYPES)}"
+            source, f"rope_type {rope_type!r} cannot be scaled linearly", f"one of {', '.join(ROPE_TYPES)}"
         )
-    factor = float(rope.get("factor", 1.0)) if rope_type == "linear" else 1.0
-    return int(int(text.get("max_position_embeddings", 32768)) * factor)
+    factor = float(rope.get("factor") or 1.0) if rope_type == "linear" else 1.0
+    default = _CONTEXTS.get(str(text.get("model_type")), 32_768)
+    return int(text.get("max_position_embeddings") or default), factor
+
+
+def own_template(folder: Path, preset: Preset) -> tuple[Template, tuple[str, ...]]:
+    """The checkpoint's own chat template, or that of ``preset`` and why.
+
+    Raises ModelError for one without a place for media, and for one that can neither be followed nor be the
+    preset's: prompts would be in another model's words.
+    """
+    base = TEMPLATES[preset.template]
+    path, text = _chat_template(folder)
+    tokenizer = part_of(folder, "tokenizer.json")
+    if not text or not tokenizer.is_file():
+        return base, ()
+    config = tokenizer_config(folder)
+    bos, eos = (_spelling(config.get(f"{kind}_token")) for kind in ("bos", "eos"))
+    found = followed(text, base, controls=vocabulary(tokenizer)[2], bos=bos, eos=eos)
+    if isinstance(found, NoPlace):
+        raise ModelError(path, f"its chat template {found}", "use the checkpoint's own chat template")
+    if not isinstance(found, NotFollowed):
+        return found, ()
+    opening = base.before["user"]
+    marks = [piece.name for piece in opening if isinstance(piece, Control)] or [str(opening[0]).strip()]
+    if not all(mark in text for mark in marks):
+        what = f"cannot be followed ({found}), and is not {base.name}, in which this model's preset speaks"
+        hint = "name the preset that the model was trained with in vidllava.json"
+        raise ModelError(path, f"{what}: it has no {marks[0]!r}", hint)
+    return base, (f"the checkpoint's chat template is not followed ({found}): {base.name} is spoken",)
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """``tokenizer_config.json``; empty where there is none."""
+    path = part_of(folder, "tokenizer_config.json")
+    return read_json(path) if path.is_file() else {}
+
+
+def _spelling(token: Any) -> str:
+    """How a control token is spelt: a text, or an object that holds it."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
+
+
+def _chat_template(folder: Path) -> tuple[Path, str]:
+    path = part_of(folder, "chat_template.jinja")
+    if path.is_file():
+        return path, path.read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        path = part_of(folder, name)
+        text = read_json(path).get("chat_template") if path.is_file() else None
+        if isinstance(text, list):  # several, by name
+            text = next((one.get("template") for one in text if one.get("name") == "default"), None)
+        if isinstance(text, str):
+            return path, text
+    return folder, ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +336,8 @@ class Tuning(PoolingOptions):
     pinpoints: tuple[tuple[int, int], ...] | None = None
     """AnyRes canvases, (height, width) in pixels; empty = the whole picture once, for this run alone."""
     max_tiles: int | None = None
-    rope_factor: float = 1.0
-    """Multiplies the context, and the linear factor that the model has."""
+    rope_factor: float | None = None
+    """The linear RoPE factor, in place of the one that the model has."""
 
     def applied(self, settings: ModelSettings) -> ModelSettings:
         """The settings of the model once it is tuned so."""
@@ -184,21 +346,18 @@ class Tuning(PoolingOptions):
             for name in ("num_frames", "pool_stride", "pool_mode", "newline_mode")
             if getattr(self, name) is not None
         }
-        context = settings.preset.trained_context
-        if context is not None:
-            chosen["trained_context"] = int(context * self.rope_factor)
         return replace(
             settings,
             preset=replace(settings.preset, **chosen),
             pinpoints=settings.pinpoints if self.pinpoints is None else self.pinpoints,
             max_tiles=settings.max_tiles if self.max_tiles is None else self.max_tiles,
-            trained_context=int(settings.trained_context * self.rope_factor),
+            least_factor=settings.least_factor if self.rope_factor is None else self.rope_factor,
         )
 
 
-def own_json(preset: Preset) -> dict[str, Any]:
-    """The preset by name, and what differs from it: what ``read_settings`` reads."""
-    named = PRESETS[preset.name]
+def own_json(preset: Preset, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset by name, and what differs from what ``config`` says: what ``read_settings`` reads."""
+    _, named = _under(preset.name, config, preset.name)
     changed = {
         field.name: getattr(preset, field.name)
         for field in fields(Preset)
@@ -207,9 +366,9 @@ def own_json(preset: Preset) -> dict[str, Any]:
     return {"preset": preset.name, **changed}
 
 
-def write_own_file(folder: Path, preset: Preset) -> None:
-    """Write vidllava.json."""
-    text = json.dumps(own_json(preset), indent=2)
+def write_own_file(folder: Path, preset: Preset, config: Mapping[str, Any]) -> None:
+    """Write vidllava.json beside ``config``."""
+    text = json.dumps(own_json(preset, config), indent=2)
     (folder / OWN_FILE).write_text(text + "\n", encoding="utf-8")
 
 

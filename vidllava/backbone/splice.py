@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -20,6 +20,9 @@ from vidllava.errors import UsageError
 from vidllava.kernels import BLOCK_FIELDS, MODES, SplicePlan
 from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt
 from vidllava.prompting.layout import Block, VisualLayout
+
+FeaturesAt = Literal["tower", "hidden", "projected"]
+"""Where features are taken: of the tower, before the projector's last layer (``pool_first``), projected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,9 @@ class PackedRows:
     """B samples, padded on the right to a common length S and packed into B * S rows.
 
     plan         where each row comes from
-    pooling      with ``pool_first``: the plan that pools features into the rows that ``plan`` then places
+    at           where the features are taken that the plan reads
+    pooling      unless projected: the plan that pools features into the rows that ``plan`` then places
+    convolved    int32 [C, 14]: blocks that a convolution pools, as ``BLOCK_FIELDS``; padding in ``pooling``
     lengths      rows of each sample that are not padding
     length       S
     label_rows   int64 [L]: rows whose NEXT token is a label
@@ -75,6 +80,8 @@ class PackedRows:
     label_rows: torch.Tensor
     label_ids: torch.Tensor
     pooling: SplicePlan | None = None
+    at: FeaturesAt = "projected"
+    convolved: torch.Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch on another device."""
@@ -100,6 +107,8 @@ class _Rows:
 
     def __init__(self) -> None:
         self.blocks: list[tuple[int, ...]] = []
+        self.learned: list[bool] = []
+        """For each block, whether a convolution takes the place of the average that its numbers say."""
         self.text: list[tuple[int, int]] = []
         self.newlines: list[int] = []
         self.padding: list[int] = []
@@ -112,6 +121,7 @@ class _Rows:
         for block in layout.blocks:
             row_stride = block.out_w + (block.newline == "row")
             self.blocks.append(self._fields(block, row, row_stride))
+            self.learned.append(block.mode == "conv")
             end = row + block.out_h * row_stride
             if block.newline == "row":
                 self.newlines.extend(range(row + block.out_w, end, row_stride))
@@ -139,7 +149,7 @@ class _Rows:
             block.in_w,
             block.out_h,
             block.out_w,
-            MODES[block.mode],
+            MODES["average" if block.mode == "conv" else block.mode],
             block.stride,
             row,
             row_stride,
@@ -190,7 +200,13 @@ def pack(
         positions=torch.arange(length, dtype=torch.int32).repeat(len(samples)),
         num_rows=len(samples) * length,
     )
-    pooling, plan = split(plan) if pool_first else (None, plan)
+    at = features_at([layout for _, layouts in samples for layout in layouts], pool_first=pool_first)
+    pooling, convolved = None, None
+    if at != "projected":
+        learned = torch.tensor(rows.learned, dtype=torch.bool)
+        pooling, plan, convolved = split(plan, learned, linear=at == "hidden")
+    elif any(rows.learned):
+        raise ValueError("a convolution pools the tower's features, not projected ones")
     return PackedRows(
         plan=plan,
         lengths=lengths,
@@ -198,7 +214,19 @@ def pack(
         label_rows=torch.tensor(rows.label_rows, dtype=torch.int64),
         label_ids=torch.tensor(rows.label_ids, dtype=torch.int64),
         pooling=pooling,
+        at=at,
+        convolved=convolved,
     )
+
+
+def features_at(layouts: Sequence[VisualLayout], *, pool_first: bool) -> FeaturesAt:
+    """Where the features of these visuals are taken. Raises ValueError for pooling in two places."""
+    places = {layout.pool_at for layout in layouts}
+    if len(places) > 1:
+        raise ValueError("a batch holds visuals that are pooled before the projector, and others after it")
+    if places == {"tower"}:
+        return "tower"
+    return "hidden" if pool_first else "projected"
 
 
 def _check_slots(prompt: TokenizedPrompt, visuals: Sequence[object]) -> None:
@@ -238,15 +266,18 @@ def _stack(pixels: Sequence[torch.Tensor]) -> torch.Tensor:
 _COLUMN = {name: place for place, name in enumerate(BLOCK_FIELDS)}
 
 
-def split(plan: SplicePlan) -> tuple[SplicePlan | None, SplicePlan]:
-    """(plan of the pooled rows, plan that places them); the first is None where there is nothing to pool.
+def split(
+    plan: SplicePlan, learned: torch.Tensor | None = None, *, linear: bool = True
+) -> tuple[SplicePlan | None, SplicePlan, torch.Tensor | None]:
+    """(plan of the pooled rows, plan that places them, blocks that are convolved); the first is None where
+    there is nothing to pool, the last where there is no such block. ``learned``: bool per block.
 
-    Raises UsageError for a block that takes the maximum, which is not a weighted mean.
+    Raises UsageError where pooling must be ``linear`` and a block takes the maximum.
     """
-    if bool((plan.blocks[:, _COLUMN["mode"]] == MODES["max"]).any()):
+    if linear and bool((plan.blocks[:, _COLUMN["mode"]] == MODES["max"]).any()):
         raise UsageError("--pool-first", "does not go with --pool-mode max", "bilinear or average")
     if not len(plan.blocks):
-        return None, plan
+        return None, plan, None
     height, width = plan.blocks[:, _COLUMN["out_h"]], plan.blocks[:, _COLUMN["out_w"]]
     ends = torch.cumsum(height * width, 0).to(torch.int32)
     starts = ends - height * width
@@ -255,11 +286,13 @@ def split(plan: SplicePlan) -> tuple[SplicePlan | None, SplicePlan]:
     pooled[:, _COLUMN["dst_stride"]] = width
     num_rows = int(ends[-1])
     nothing = plan.newlines.new_empty(0)
+    learned = torch.zeros(len(pooled), dtype=torch.bool) if learned is None else learned
+    convolved = pooled[learned] if bool(learned.any()) else None
     pooling = SplicePlan(
-        blocks=pooled,
+        blocks=pooled[~learned],
         text=plan.text.new_empty(0, 2),
         newlines=nothing,
-        padding=nothing,
+        padding=nothing if convolved is None else rows_of(convolved),
         positions=nothing.new_zeros(num_rows),
         num_rows=num_rows,
     )
@@ -277,4 +310,17 @@ def split(plan: SplicePlan) -> tuple[SplicePlan | None, SplicePlan]:
         positions=plan.positions,
         num_rows=plan.num_rows,
     )
-    return pooling, placing
+    return pooling, placing, convolved
+
+
+def rows_of(blocks: torch.Tensor) -> torch.Tensor:
+    """int32 [sum of out_h * out_w]: the rows that pooled blocks fill, block by block."""
+    first, count = blocks[:, _COLUMN["dst_row"]], blocks[:, _COLUMN["out_h"]] * blocks[:, _COLUMN["out_w"]]
+    starts = torch.repeat_interleave(first - (torch.cumsum(count, 0) - count), count)
+    return (starts + torch.arange(len(starts), device=blocks.device)).to(torch.int32)
+
+
+def grids_of(blocks: torch.Tensor) -> torch.Tensor:
+    """int64 [C, tile_h * tile_w]: the feature rows of the grid that each block reads."""
+    cells = int(blocks[0, _COLUMN["tile_h"]]) * int(blocks[0, _COLUMN["tile_w"]])
+    return blocks[:, _COLUMN["src_row"]].long()[:, None] + torch.arange(cells, device=blocks.device)

@@ -29,10 +29,11 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 from vidllava.backbone.load import check_random, choose_device, choose_dtype, load_backbone, random_backbone
 from vidllava.backbone.locate import locate
 from vidllava.backbone.memory import free_bytes
-from vidllava.backbone.model import Backbone, tower_states
+from vidllava.backbone.model import Backbone
 from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import named_settings
 from vidllava.backbone.tokens import read_codec
+from vidllava.backbone.tower import tower_states
 from vidllava.bench.clock import quantile
 from vidllava.bench.kernel_cases import MODELS, Case, ModelSizes
 from vidllava.errors import ModelError, UsageError

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from vidllava.backbone.splice import SampleInput, VisualInput
 from vidllava.backbone.tokens import TextCodec
 from vidllava.data.source import Sample, Visual
 from vidllava.data.token_counter import EncodeOptions, TokenCounter
 from vidllava.media.decode import choose_backend
-from vidllava.media.pixels import padded_square, picture_tiles, resize_frames
+from vidllava.media.pixels import mean_colour, padded_square, picture_tiles, resize_frames
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.prompting.conversation import TokenizedPrompt
 from vidllava.visuals.planner import ModelSettings
@@ -62,14 +63,16 @@ class SampleEncoder:
             pixels = self._clip(visual)
             return VisualInput(pixels, self.planner.video(len(pixels)))
         picture = self.sampler.picture(visual.path) if visual.path is not None else _frames(visual)[0]
-        if visual.kind == "pictures":
-            return VisualInput(padded_square(picture, size), self.planner.square())
-        tiles = picture_tiles(picture, self.settings.pinpoints, size)
-        return VisualInput(tiles, self.planner.picture(*picture.shape[:2]))
+        alone = visual.kind != "pictures"
+        layout = self.planner.picture(*picture.shape[:2], alone=alone)
+        if layout.kind == "pictures":
+            background = mean_colour(self.settings.image_mean)
+            return VisualInput(padded_square(picture, size, background), layout)
+        return VisualInput(picture_tiles(picture, self.planner.canvases(alone=alone), size), layout)
 
     def _clip(self, visual: Visual) -> torch.Tensor:
         """uint8 [T, 3, S, S]: the frames given, or those on disk that the request picks."""
-        size = self.settings.image_size
+        size = self.settings.frame_size
         if visual.pictures is not None:
             planned = self.counter.plan_pictures(visual).indices
             # One at a time: they may be large, and of different sizes.
@@ -80,7 +83,7 @@ class SampleEncoder:
         info = self.sampler.probe(visual.path)
         plan = self.counter.plan(visual, info.frame_times, visual.path, info.duration_seconds)
         frames = self.sampler.decode(info, plan, backend=self.backend, size=size).pixels
-        return resize_frames(frames, size)
+        return rearrange(torch.from_numpy(frames), "t h w c -> t c h w").contiguous()
 
 
 def _frames(visual: Visual) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.probe import VideoInfo
 from vidllava.media.worker import WorkerSampler
@@ -55,7 +55,7 @@ class OwnSampler:
         plan: FramePlan,
         *,
         backend: str = "pyav",
-        size: int | None = None,
+        size: FrameSize | None = None,
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``."""

@@ -20,7 +20,6 @@ from vidllava.media.frames import FramePlan
 from vidllava.media.sampler import HeaderSampler
 from vidllava.media.timeline import Sampling, SamplingRequest
 from vidllava.prompting.conversation import (
-    TEMPLATES,
     Encoder,
     LabelRule,
     MediaKind,
@@ -70,17 +69,17 @@ class TokenCounter:
     """Prompts, frame plans and lengths of samples, for one model and one set of options."""
 
     def __init__(self, settings: ModelSettings, codec: Encoder, options: EncodeOptions) -> None:
-        preset = settings.preset
         self.codec, self.options = codec, options
         self.planner = VisualPlanner.of(settings, options, request=options.request, sampling=options.sampling)
         self.planner.video(1)  # refuses a stride or mode that cannot be meant before the first sample does
-        self.max_length = options.max_length or settings.trained_context
-        self.template = TEMPLATES[preset.template]
+        self.max_length = options.max_length or int(settings.trained_context * settings.least_factor)
+        self.template = settings.template
 
     def prompt(self, sample: Sample, *, draw: int = 0) -> TokenizedPrompt:
         """Ids with a slot per visual, labels on the answers; `draw` seeds a mixed placement."""
         kinds: list[MediaKind] = ["video" if v.kind == "video" else "picture" for v in sample.visuals]
-        turns = sample.turns if num_placeholders(sample.turns) else _in_front(sample.turns, kinds)
+        around = self.template.around_media
+        turns = sample.turns if num_placeholders(sample.turns) else _in_front(sample.turns, kinds, around)
         seed = f"{self.options.seed}:{draw}:{sample.id}"
         if self.options.formatting_prompts:
             turns = _with_format(sample, turns)
@@ -117,13 +116,14 @@ class TokenCounter:
             assert clip.frame_times is not None
             plan = self.plan(visual, clip.frame_times, visual.path, clip.duration_seconds)
             return self.planner.video(len(plan))
-        if visual.kind == "pictures":
-            return self.planner.square()
+        alone = visual.kind != "pictures"
+        if not alone and self.planner.picture_rule(alone=False) != "tiles":
+            return self.planner.picture(1, 1, alone=False)  # whatever its size
         if visual.path is None:
             assert visual.frames is not None
-            return self.planner.picture(*visual.frames.shape[1:3])
+            return self.planner.picture(*visual.frames.shape[1:3], alone=alone)
         header = headers.picture(visual.path, sampler)
-        return self.planner.picture(header.height, header.width)
+        return self.planner.picture(header.height, header.width, alone=alone)
 
     def count(self, sample: Sample, headers: Headers, sampler: HeaderSampler) -> int:
         """Tokens of the whole sample. Raises what `layout` raises."""
@@ -167,10 +167,12 @@ def _with_format(sample: Sample, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     return turns if prompt is None else with_format(turns, prompt)
 
 
-def _in_front(turns: tuple[Turn, ...], kinds: list[MediaKind]) -> tuple[Turn, ...]:
+def _in_front(
+    turns: tuple[Turn, ...], kinds: list[MediaKind], around: tuple[str, str] | None
+) -> tuple[Turn, ...]:
     """The conversation with its visuals before the first question, spelt as `ask` spells them."""
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
     if first is None:
         return turns
-    asked = Turn.from_parts("user", [*leading(kinds), *turns[first].parts])
+    asked = Turn.from_parts("user", [*leading(kinds, around), *turns[first].parts])
     return (*turns[:first], asked, *turns[first + 1 :])

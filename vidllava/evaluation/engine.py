@@ -24,6 +24,7 @@ from vidllava.errors import MediaError, ResourceError, UnfamiliarMedia, UsageErr
 from vidllava.evaluation.item import Record
 from vidllava.evaluation.ranks import Ranks, parts
 from vidllava.files.json_log import Check, Found, JsonLog, read_log
+from vidllava.media.frames import FrameSize
 
 if TYPE_CHECKING:
     from vidllava.backbone.ahead import Plan, Prepared
@@ -223,7 +224,7 @@ class Batch(Generic[Row]):
     workers: int | None
     """Clips decoded at once; None: as many as there are cores, at most ``MAX_WORKERS``."""
     limits: Limits
-    image_size: int
+    frame_size: FrameSize
     repeats: bool
     """Clips that an earlier row decodes are decoded again: no cache keeps their features."""
 
@@ -309,7 +310,7 @@ class Batch(Generic[Row]):
         with Ahead(
             rows,
             asker.planner(),
-            size=self.image_size,
+            size=self.frame_size,
             num_workers=min(self.workers or min(num_threads(), MAX_WORKERS), len(rows)),
             limits=self.limits,
             repeats=self.repeats,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from vidllava.errors import MediaError
+from vidllava.media.frames import FrameSize
 from vidllava.media.hdr import hdr_transfer, to_sdr
 from vidllava.media.orientation import Orientation
 from vidllava.media.probe import VideoInfo, num_bits
@@ -28,13 +29,13 @@ Picture = npt.NDArray[np.uint8]
 
 
 class Converter:
-    """From a decoded frame to upright RGB: [info.height, info.width, 3], or [size, size, 3].
+    """From a decoded frame to upright RGB: [info.height, info.width, 3], or a square, [S, S, 3].
 
     Transparent parts are laid over white, as those of pictures are. Raises MediaError for a pixel format
     that swscale cannot convert.
     """
 
-    def __init__(self, info: VideoInfo, size: int | None) -> None:
+    def __init__(self, info: VideoInfo, size: FrameSize | None) -> None:
         self.num_rescaled = 0
         """Frames of another size than the first: a stream may change it on its way."""
         self.num_untagged = 0

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vidllava.errors import ResourceError, UsageError
 from vidllava.media.decoders import NotReliable, decoders
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady, side_of
 from vidllava.media.probe import VideoInfo
 
 BACKEND_VARIABLE = "VIDLLAVA_VIDEO_BACKEND"
@@ -47,14 +47,14 @@ def decode(
     plan: FramePlan,
     *,
     backend: str = "pyav",
-    size: int | None = None,
+    size: FrameSize | None = None,
     out: npt.NDArray[np.uint8] | None = None,
     on_ready: OnReady | None = None,
 ) -> FrameBatch:
     """The planned frames of a probed file: always ``len(plan)`` of them, in the order of the plan.
 
-    ``size`` None gives frames as they are displayed, [T, info.height, info.width, 3]; ``size`` S resizes
-    each to [S, S] (``pixels.resize_frames``) as soon as it is converted. ``out`` receives the pixels, where
+    ``size`` None gives frames as they are displayed, [T, info.height, info.width, 3]; a size makes each a
+    square of side S (``pixels.resize_frames``) as soon as it is converted. ``out`` receives the pixels, where
     the caller has room for them; ``on_ready`` hears of each frame when it is final (see ``OnReady``).
 
     A planned frame that damage has destroyed is replaced by the one that a player would still be showing:
@@ -68,7 +68,7 @@ def decode(
     found = decoders()
     if backend not in found:
         raise UsageError("backend", f"{backend!r} is unknown", listed(tuple(found)))
-    shape = (len(plan), *((info.height, info.width) if size is None else (size, size)), 3)
+    shape = (len(plan), *((info.height, info.width) if size is None else (side_of(size),) * 2), 3)
     pixels = np.empty(shape, dtype=np.uint8) if out is None else out
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise ValueError(f"out must be uint8 {list(shape)}, got {pixels.dtype} {list(pixels.shape)}")
@@ -80,7 +80,7 @@ def decode(
         return replace(batch, notes=(f"{backend} was not used: {why_not}; decoded with PyAV", *batch.notes))
 
 
-def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: bool = True) -> None:
+def check_plan(info: VideoInfo, plan: FramePlan, size: FrameSize | None, *, bounded: bool = True) -> None:
     """Raises what ``decode`` raises before it decodes; ``bounded`` by ``MAX_BATCH_BYTES``."""
     if plan.indices[-1] >= info.num_frames:
         raise UsageError(
@@ -91,9 +91,9 @@ def check_plan(info: VideoInfo, plan: FramePlan, size: int | None, *, bounded: b
     times = info.frame_times[list(plan.indices)]
     if float(np.abs(times - np.array(plan.timestamps_seconds)).max()) > 1e-3:
         raise UsageError(info.path, "the plan's times are not this file's", "make a plan for this file")
-    if size is not None and size < 1:
+    if size is not None and side_of(size) < 1:
         raise UsageError("size", f"must be at least 1, got {size}", "for example 384")
-    frame_bytes = 3 * (size * size if size is not None else info.width * info.height)
+    frame_bytes = 3 * (side_of(size) ** 2 if size is not None else info.width * info.height)
     if bounded and len(plan) * frame_bytes > MAX_BATCH_BYTES:
         raise ResourceError(
             info.path,

@@ -21,6 +21,30 @@ OnReady = Callable[[int | None, npt.NDArray[np.uint8]], None]
 
 
 @dataclass(frozen=True)
+class CentreCrop:
+    """Pictures scaled until the short edge has ``edge`` pixels; of that the middle ``side`` x ``side``.
+
+    CLIP's preprocessing, and so that of LLaVA-NeXT-Video's frames.
+    """
+
+    edge: int
+    side: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.side <= self.edge:
+            raise ValueError(f"a square of {self.side} pixels does not fit a short edge of {self.edge}")
+
+
+FrameSize = int | CentreCrop
+"""How a picture of any shape becomes a square: squashed into one of so many pixels, or cropped."""
+
+
+def side_of(size: FrameSize) -> int:
+    """Pixels on each side of the square."""
+    return size if isinstance(size, int) else size.side
+
+
+@dataclass(frozen=True)
 class FramePlan:
     """Which instants are wanted and which frames they fall on; index ``i`` is the i-th shown frame."""
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from vidllava.errors import MediaError, UsageError
 from vidllava.media.bitstream import CLEAN_START, PacketIndex
 from vidllava.media.files import NUMBER, picture_paths
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady, side_of
 from vidllava.media.probe import VideoInfo
 
 CONTAINER = "folder of pictures"
@@ -95,7 +95,7 @@ def decode_folder(
     plan: FramePlan,
     *,
     picture: Callable[[str], Picture],
-    size: int | None = None,
+    size: FrameSize | None = None,
     out: npt.NDArray[np.uint8] | None = None,
     on_ready: OnReady | None = None,
 ) -> FrameBatch:
@@ -108,7 +108,7 @@ def decode_folder(
     if len(paths) != info.num_frames:
         what = f"had {info.num_frames} pictures and now has {len(paths)}"
         raise MediaError(info.path, what, "try again once nothing is written there")
-    height, width = (info.height, info.width) if size is None else (size, size)
+    height, width = (info.height, info.width) if size is None else (side_of(size),) * 2
     pixels = np.empty((len(plan), height, width, 3), dtype=np.uint8) if out is None else out
     for place, index in enumerate(plan.indices):
         pixels[place] = _fitted(paths[index], picture(paths[index]), info, size)
@@ -123,7 +123,7 @@ def decode_folder(
     )
 
 
-def _fitted(path: str, picture: Picture, info: VideoInfo, size: int | None) -> Picture:
+def _fitted(path: str, picture: Picture, info: VideoInfo, size: FrameSize | None) -> Picture:
     if size is not None:
         from vidllava.media.pixels import resize_frames
 

@@ -15,20 +15,30 @@ import torch
 from einops import rearrange
 from torch.nn.functional import interpolate
 
+from vidllava.media.frames import FrameSize
 from vidllava.prompting.layout import best_resolution
 
-__all__ = ["best_resolution", "normalise", "padded_square", "picture_tiles", "resize_frames"]
+__all__ = ["best_resolution", "mean_colour", "normalise", "padded_square", "picture_tiles", "resize_frames"]
 
 Picture = npt.NDArray[np.uint8]
 
 
-def resize_frames(frames: Picture, size: int) -> torch.Tensor:
-    """uint8 [T, H, W, 3] to uint8 [T, 3, size, size], bicubic, antialiased; the ratio is not kept.
+def resize_frames(frames: Picture, size: FrameSize) -> torch.Tensor:
+    """uint8 [T, H, W, 3] to uint8 [T, 3, S, S], bicubic, antialiased: squashed into S x S pixels, or the
+    middle of the scaled picture (``CentreCrop``; the long edge and the corner of the cut are rounded down,
+    as in transformers).
 
     Within a level or two of Pillow's bicubic, at a tenth of its time: torch's uint8 kernel reads the permuted
     channels-last view as it lies; making it contiguous first costs 2.5 times as much.
     """
-    return _resize(frames, (size, size))
+    if isinstance(size, int):
+        return _resize(frames, (size, size))
+    height, width = frames.shape[1:3]
+    short = min(height, width)
+    inner = (size.edge * height // short, size.edge * width // short)
+    top, left = (inner[0] - size.side) // 2, (inner[1] - size.side) // 2
+    resized = _resize(frames, inner)
+    return resized[:, :, top : top + size.side, left : left + size.side].contiguous()
 
 
 def _resize(frames: Picture, size: tuple[int, int]) -> torch.Tensor:
@@ -82,13 +92,13 @@ def _fit(height: int, width: int, best_height: int, best_width: int) -> tuple[in
     return best_height, min(math.ceil(width * scale_h), best_width)
 
 
-def padded_square(
-    picture: Picture, size: int, background: tuple[int, int, int] = (127, 127, 127)
-) -> torch.Tensor:
-    """uint8 [H, W, 3] to uint8 [1, 3, size, size], padded to a square first: one of several pictures.
+def mean_colour(image_mean: Sequence[float]) -> tuple[int, ...]:
+    """The tower's mean colour, which pads a picture (LLaVA-NeXT ``expand2square``); 127s for SigLIP."""
+    return tuple(int(value * 255) for value in image_mean)
 
-    The background is the tower's mean colour, ``int(0.5 * 255)`` for SigLIP (LLaVA-NeXT ``expand2square``).
-    """
+
+def padded_square(picture: Picture, size: int, background: tuple[int, ...] = (127, 127, 127)) -> torch.Tensor:
+    """uint8 [H, W, 3] to uint8 [1, 3, size, size], padded to a square first: one of several pictures."""
     height, width = picture.shape[:2]
     side = max(height, width)
     square = np.empty((side, side, 3), dtype=np.uint8)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vidllava.media import decode as decoding
 from vidllava.media import probe as probing
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.picture_folder import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
@@ -39,7 +39,7 @@ class Sampler(Protocol):
         plan: FramePlan,
         *,
         backend: str = "pyav",
-        size: int | None = None,
+        size: FrameSize | None = None,
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``."""
@@ -75,7 +75,7 @@ class HandingOn:
         plan: FramePlan,
         *,
         backend: str = "pyav",
-        size: int | None = None,
+        size: FrameSize | None = None,
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``."""
@@ -116,7 +116,7 @@ class InProcess:
         plan: FramePlan,
         *,
         backend: str = "pyav",
-        size: int | None = None,
+        size: FrameSize | None = None,
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``."""

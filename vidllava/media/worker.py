@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from vidllava.errors import MediaError, ResourceError, VidllavaError
 from vidllava.media.decode import check_plan
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady, side_of
 from vidllava.media.limits import DEFAULT_LIMITS, Limits
 from vidllava.media.picture_folder import CONTAINER, decode_folder
 from vidllava.media.probe import VideoInfo
@@ -96,7 +96,7 @@ class WorkerSampler:
         return size
 
     def begin(
-        self, info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: int | None = None
+        self, info: VideoInfo, plan: FramePlan, *, backend: str = "pyav", size: FrameSize | None = None
     ) -> None:
         """Let the child decode from now on; ``decode`` with the same arguments collects the frames.
 
@@ -113,7 +113,7 @@ class WorkerSampler:
         plan: FramePlan,
         *,
         backend: str = "pyav",
-        size: int | None = None,
+        size: FrameSize | None = None,
         on_ready: OnReady | None = None,
     ) -> FrameBatch:
         """See ``decode.decode``; also raises ResourceError where it is waited for longer than the limit."""
@@ -132,7 +132,7 @@ class WorkerSampler:
             finally:
                 self._begun.pop(number, None)
 
-    def _begin(self, info: VideoInfo, plan: FramePlan, backend: str, size: int | None) -> int:
+    def _begin(self, info: VideoInfo, plan: FramePlan, backend: str, size: FrameSize | None) -> int:
         check_plan(info, plan, size)
         shape = (len(plan), info.height, info.width, 3)
         region = new_region(int(np.prod(shape, dtype=object)))
@@ -232,7 +232,7 @@ def _result(message: dict[str, Any], arrays: list[Array]) -> Any:
 class _Frames:
     """The frames of one request, on their way from the child."""
 
-    wanted: tuple[str, FramePlan, str, int | None]
+    wanted: tuple[str, FramePlan, str, FrameSize | None]
     shape: tuple[int, int, int, int]
     memory: mmap.mmap
     """Where the child writes them, at full size."""
@@ -244,7 +244,11 @@ class _Frames:
     def __post_init__(self) -> None:
         self._full = np.frombuffer(self.memory, dtype=np.uint8).reshape(self.shape)
         size = self.wanted[3]
-        self._out = self._full if size is None else np.empty((self.shape[0], size, size, 3), dtype=np.uint8)
+        self._out = (
+            self._full
+            if size is None
+            else np.empty((self.shape[0], side_of(size), side_of(size), 3), dtype=np.uint8)
+        )
 
     def hear(self, on_ready: OnReady | None) -> None:
         """Tell of every frame from now on, and of those that are here."""

@@ -1,1 +1,68 @@
-"""Model families: one file each."""
+"""Model families: how one line of checkpoints reads pixels and words, one file each.
+
+    family_of(config, "checkpoint")          # by config.json in transformers' layout
+    families()["next-video"].preset          # frames, pooling, template, context
+    named_models()["next-video-7b"].config   # sizes as published, without a checkpoint at hand
+
+A module of this folder that defines ``FAMILY`` is a family, and so is a plug-in (``vidllava.registry``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from vidllava import registry
+from vidllava.errors import ModelError, UsageError
+from vidllava.models.family import Family, NamedModel, Preset
+
+
+def families() -> dict[str, Family]:
+    """Every family by the name of its preset. Raises UsageError for two of one name."""
+    return _by_name(registry.members("vidllava.models", "FAMILY"))
+
+
+@lru_cache(maxsize=8)
+def _by_name(modules: tuple[Any, ...]) -> dict[str, Family]:
+    found: dict[str, Family] = {}
+    for family in (module.FAMILY for module in modules if hasattr(module, "FAMILY")):
+        if family.name in found:
+            raise UsageError(f"family {family.name}", "is defined twice", "rename or remove the plug-in")
+        found[family.name] = family
+    return found
+
+
+def presets() -> dict[str, Preset]:
+    """The preset of each family by its name."""
+    return {name: family.preset for name, family in families().items()}
+
+
+def named_models() -> dict[str, NamedModel]:
+    """The published checkpoints that ``--model`` knows by a short name, family by family."""
+    return {model.name: model for family in families().values() for model in family.models}
+
+
+def family_named(name: str) -> Family:
+    """Raises UsageError naming the families there are."""
+    found = families()
+    if name not in found:
+        raise UsageError(f"family {name}", "is unknown", f"one of {', '.join(found)}")
+    return found[name]
+
+
+def family_of(config: Mapping[str, Any], source: object) -> Family:
+    """The family whose checkpoints have this config.json (transformers' layout).
+
+    Raises ModelError, naming ``source``, where no family recognises it.
+    """
+    found = families()
+    for family in found.values():
+        if family.recognises(config):
+            return family
+    kinds = sorted({family.model_type for family in found.values()})
+    raise ModelError(
+        source,
+        f"model_type {config.get('model_type')!r} is of no family that is known here",
+        f"one of {', '.join(kinds)} with a CLIP or SigLIP tower; families: {', '.join(found)}",
+    )

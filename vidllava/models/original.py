@@ -311,7 +311,11 @@ def _text_config(config: Mapping[str, Any], kind: str, shapes: Shapes, source: o
             )
     tied = HEAD not in shapes.found
     if not tied and shapes.of(HEAD, 2) != (rows, hidden):
-        raise ModelError(f"tensor {HEAD}", f"has shape {shapes.of(HEAD, 2)}, the embeddings {(rows, hidden)}")
+        raise ModelError(
+            f"tensor {HEAD}",
+            f"has shape {shapes.of(HEAD, 2)}, the embeddings {(rows, hidden)}",
+            "use the files of one checkpoint",
+        )
     return {
         "model_type": kind,
         **sizes,
@@ -330,7 +334,11 @@ def _vision_config(tower: Tower, shapes: Shapes) -> dict[str, Any]:
     grid = math.isqrt(cells)
     if grid * grid != cells:
         name = original_name(f"{TOWER}embeddings.position_embedding.weight")
-        raise ModelError(f"tensor {name}", f"has places for {cells} patches, which are no square")
+        raise ModelError(
+            f"tensor {name}",
+            f"has places for {cells} patches, which are no square",
+            "use the files of one checkpoint",
+        )
     return {
         "model_type": tower.model_type,
         "hidden_size": hidden,
@@ -357,7 +365,7 @@ def _check_joints(model_type: str, hidden: int, seen: int, stride: int | None, s
         shape = shapes.of(name, len(wanted))
         if shape != wanted:
             what = f"has shape {shape}, between tower and language model belongs {wanted}"
-            raise ModelError(f"tensor {original_name(name)}", what)
+            raise ModelError(f"tensor {original_name(name)}", what, "use the files of one checkpoint")
 
 
 def _read_layer(config: Mapping[str, Any], tower: Tower, source: object) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def original_name(name: str) -> str:
             return stored + name.removeprefix(here)
     if name in _SAME:
         return name
-    raise ModelError(f"tensor {name}", "has no place in lmms-lab's layout")
+    raise ModelError(
+        f"tensor {name}", "has no place in lmms-lab's layout", "convert a model without additions"
+    )
 
 
 def legacy_name(name: str) -> str:
@@ -77,7 +79,9 @@ def legacy_name(name: str) -> str:
         return f"language_model.{name}"
     if name.startswith(PROJECTOR) or name in _SAME:
         return name.removeprefix("model.")
-    raise ModelError(f"tensor {name}", "has no place in the layout of transformers 4")
+    raise ModelError(
+        f"tensor {name}", "has no place in the layout of transformers 4", "leave out --legacy-keys"
+    )
 
 
 def unused(config: Mapping[str, Any]) -> frozenset[str]:

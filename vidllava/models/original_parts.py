@@ -143,7 +143,11 @@ class Shapes:
                 self.source, f"the weights hold no {original_name(name)}", "download the checkpoint again"
             )
         if len(shape) != rank:
-            raise ModelError(f"tensor {original_name(name)}", f"has shape {shape}, wanted are {rank} axes")
+            raise ModelError(
+                f"tensor {original_name(name)}",
+                f"has shape {shape}, wanted are {rank} axes",
+                "use the files of one checkpoint",
+            )
         return shape
 
     def layers(self, prefix: str) -> int:

@@ -36,9 +36,10 @@ class OverBudget(UsageError):
 class TokenBudget:
     """What a prompt costs and what it has. Counts are language-model tokens.
 
-    `context_limit` is the trained context, before scaling. `frames_at_factor` is how many frames each video
-    could have at each factor if all had the same number; None without a video. `remedies` are changes each
-    of which alone would make it fit; empty if it fits.
+    `context_limit` is the trained context, before scaling. `least_factor` is the linear scale that the
+    checkpoint stores, which `auto` never goes below. `frames_at_factor` is how many frames each video could
+    have at each factor if all had the same number; None without a video. `remedies` are changes each of which
+    alone would make it fit; empty if it fits.
     """
 
     visual_tokens: int
@@ -48,8 +49,9 @@ class TokenBudget:
     context_limit: int
     rope_factor: int | float
     is_auto: bool
-    frames_at_factor: dict[int, int] | None
+    frames_at_factor: dict[int | float, int] | None
     remedies: tuple[str, ...] = ()
+    least_factor: int | float = 1
 
     @property
     def total_tokens(self) -> int:
@@ -69,11 +71,11 @@ class TokenBudget:
     @property
     def notice(self) -> str | None:
         """One line for the user where `auto` had to raise the factor."""
-        if not self.is_auto or self.rope_factor == 1 or not self.fits:
+        if not self.is_auto or self.rope_factor == self.least_factor or not self.fits:
             return None
-        return (
-            f"RoPE factor {self.rope_factor}: {self._sum()} exceed the trained context {self.context_limit}"
-        )
+        own = "" if self.least_factor == 1 else f" at the model's own factor {self.least_factor:g}"
+        what = f"exceed the trained context {self.context_limit}{own}"
+        return f"RoPE factor {self.rope_factor:g}: {self._sum()} {what}"
 
     def require_fit(self) -> TokenBudget:
         """This budget. Raises OverBudget, saying what would fit, if it does not fit."""
@@ -98,8 +100,11 @@ class TokenBudget:
             "total_tokens": self.total_tokens,
             "context_limit": self.context_limit,
             "rope_factor": self.rope_factor,
+            "least_factor": self.least_factor,
             "fits": self.fits,
-            "frames_at_factor": None if frames is None else {str(factor): n for factor, n in frames.items()},
+            "frames_at_factor": None
+            if frames is None
+            else {f"{factor:g}": n for factor, n in frames.items()},
         }
 
     def _sum(self) -> str:
@@ -149,12 +154,15 @@ def budget(
     reserve_tokens: int,
     context_limit: int,
     rope_factor: RopeFactor = "auto",
+    least_factor: int | float = 1,
 ) -> TokenBudget:
     """Count a prompt of these visuals and `text_tokens`, and choose its RoPE factor.
 
-    auto: the smallest whole factor, up to `MAX_AUTO_FACTOR`, at which visuals, text and reserve fit
-    context_limit x factor. off: 1. A number: that number. Never refuses: a prompt that does not fit has
-    `fits` False and `require_fit()` raises. Raises UsageError for values that cannot be meant.
+    The factor is absolute: positions are divided by it, whatever the checkpoint stores. auto: `least_factor`
+    (what it stores) where visuals, text and reserve fit context_limit x factor, else the smallest whole
+    factor at which they do, up to `MAX_AUTO_FACTOR`. off: 1. A number: that number. Never refuses: a prompt
+    that does not fit has `fits` False and `require_fit()` raises. Raises UsageError for values that cannot be
+    meant.
     """
     for name, value, least in (("--context-limit", context_limit, 1), ("reserve tokens", reserve_tokens, 0)):
         if not least <= value <= MOST_TOKENS:
@@ -163,7 +171,8 @@ def budget(
     visual_tokens = sum(layout.num_visual_tokens for layout in layouts)
     newline_tokens = sum(layout.num_newline_tokens for layout in layouts)
     total = visual_tokens + newline_tokens + text_tokens + reserve_tokens
-    factor = _choose_factor(rope_factor, total, context_limit)
+    least_factor = int(least_factor) if float(least_factor).is_integer() else least_factor
+    factor = _choose_factor(rope_factor, total, context_limit, least_factor)
     cost = _Cost(layouts, fixed_tokens=text_tokens + reserve_tokens)
     fits = total <= scaled_limit(context_limit, factor)
     return TokenBudget(
@@ -174,16 +183,21 @@ def budget(
         context_limit=context_limit,
         rope_factor=factor,
         is_auto=rope_factor == "auto",
-        frames_at_factor=cost.frames_at_factor(context_limit),
+        frames_at_factor=cost.frames_at_factor(context_limit, least_factor),
         remedies=() if fits else cost.remedies(context_limit, factor),
+        least_factor=least_factor,
     )
 
 
-def _choose_factor(rope_factor: RopeFactor, total_tokens: int, context_limit: int) -> int | float:
+def _choose_factor(
+    rope_factor: RopeFactor, total_tokens: int, context_limit: int, least_factor: int | float
+) -> int | float:
     if rope_factor == "off":
         return 1
     if rope_factor == "auto":
-        return min(max(1, math.ceil(total_tokens / context_limit)), MAX_AUTO_FACTOR)
+        if total_tokens <= scaled_limit(context_limit, least_factor):
+            return least_factor
+        return max(least_factor, min(math.ceil(total_tokens / context_limit), MAX_AUTO_FACTOR))
     if isinstance(rope_factor, str) or not 1 <= rope_factor <= MOST_FACTOR:
         raise _bad_factor(rope_factor)
     return rope_factor
@@ -204,14 +218,16 @@ class _Cost:
         newlines = sum(video.trailing_newline for video in self.videos)
         return frames_that_fit(limit, self.other_tokens, per_frame, newlines)
 
-    def frames_at_factor(self, context_limit: int) -> dict[int, int] | None:
+    def frames_at_factor(self, context_limit: int, least: int | float) -> dict[int | float, int] | None:
         if not self.videos:
             return None
-        return {factor: self.frames(scaled_limit(context_limit, factor)) for factor in REPORTED_FACTORS}
+        factors = sorted({*REPORTED_FACTORS, least})
+        return {factor: self.frames(scaled_limit(context_limit, factor)) for factor in factors}
 
     def stride(self, limit: int) -> int | None:
         """The smallest larger pool stride at which all frames fit the limit."""
-        if not self.videos:
+        # A learned convolution has the one stride that it was trained with.
+        if not self.videos or any(video.blocks[0].mode == "conv" for video in self.videos):
             return None
         first = max(video.blocks[0].stride for video in self.videos) + 1
         last = min(video.blocks[0].tile_h for video in self.videos)

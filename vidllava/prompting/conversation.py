@@ -16,6 +16,7 @@ from vidllava.errors import UsageError
 from vidllava.prompting.template import (
     CHATML,
     IGNORE,
+    MISTRAL,
     SLOT,
     TEMPLATES,
     VICUNA,
@@ -40,6 +41,7 @@ from vidllava.prompting.turns import (
 __all__ = [
     "CHATML",
     "IGNORE",
+    "MISTRAL",
     "SLOT",
     "TEMPLATES",
     "VICUNA",
@@ -131,9 +133,10 @@ def _names(placeholders: Sequence[Placeholder], visuals: int | Sequence[MediaKin
     return [f"{word} {words[: number + 1].count(word)}" for number, word in enumerate(words)]
 
 
-def leading(kinds: Sequence[MediaKind]) -> list[str | Placeholder]:
-    """What stands before a question that names no places: a placeholder per visual, spaces, a line end."""
-    return _leading([Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds], [])
+def leading(kinds: Sequence[MediaKind], around: tuple[str, str] | None = None) -> list[str | Placeholder]:
+    """What stands before a question that names no places: a placeholder per visual, as the template does."""
+    wanted = [Placeholder.VIDEO if kind == "video" else Placeholder.IMAGE for kind in kinds]
+    return _leading(wanted, [], around)
 
 
 def _joined(placeholders: Sequence[Placeholder]) -> list[str | Placeholder]:
@@ -148,10 +151,12 @@ def build_prompt(
     *,
     placement: AskPlacement = "auto",
     time_instructions: Sequence[str | None] = (),
+    around: tuple[str, str] | None = None,
 ) -> tuple[Turn, ...]:
     """The conversation that asks `question` of media of these kinds, given in the order of the visuals.
 
-    front: all placeholders, joined by spaces, a line end, the question as plain text whatever it holds.
+    front: all placeholders, joined by spaces, a line end, the question as plain text whatever it holds; where
+    the template has texts of its own `around` each visual, these instead of spaces and line end.
     in-place: the question's own `<image>` and `<video>` are the places. auto: in-place if they match the
     media one by one (`<image>` may stand for a video, as in LLaVA's data), else front.
 
@@ -183,7 +188,7 @@ def build_prompt(
         parts = [f"{line}\n" for line in instructions if line is not None]
         parts += asked.parts
     else:
-        parts = [*_leading(wanted, instructions), question]
+        parts = [*_leading(wanted, instructions, around), question]
     turn = Turn.from_parts("user", parts)
     return (turn,) if system is None else (Turn("system", system), turn)
 
@@ -219,16 +224,22 @@ def _fit(found: Sequence[Placeholder], wanted: Sequence[Placeholder]) -> bool:
 
 
 def _leading(
-    placeholders: Sequence[Placeholder], instructions: Sequence[str | None]
+    placeholders: Sequence[Placeholder],
+    instructions: Sequence[str | None],
+    around: tuple[str, str] | None,
 ) -> list[str | Placeholder]:
     """The lines before a question: placeholders, each followed by its time instruction if there are any."""
     if not placeholders:
         return []
-    if not any(instructions):
+    if around is None and not any(instructions):
         return [*_joined(placeholders), "\n"]
+    before, after = around or ("", "\n")
     lines: list[str | Placeholder] = []
-    for placeholder, instruction in zip(placeholders, instructions, strict=True):
-        lines += [placeholder, f"\n{instruction}\n" if instruction else "\n"]
+    for number, placeholder in enumerate(placeholders):
+        instruction = instructions[number] if number < len(instructions) else None
+        lines += [before, placeholder, after]
+        if instruction:
+            lines.append(f"{instruction}\n" if after.endswith("\n") else f"\n{instruction}\n")
     return lines
 
 

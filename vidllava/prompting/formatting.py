@@ -34,7 +34,8 @@ def tokenize_plain(
     if not slots:
         raise DatasetError(source, "has no picture or clip", "stage 1 learns from captions of visuals")
     begin = [encoder.special(piece.name) for piece in template.begin if isinstance(piece, Control)]
-    labels = encoder.encode(f"{caption.text}\n")
+    begin = begin or list(encoder.bos())
+    labels = encoder.encode(f"{caption.text}\n", "control")
     before = [*begin, *slots]
     targets = labels if caption.learned else [IGNORE] * len(labels)
     return TokenizedPrompt(tuple(before + labels), tuple([IGNORE] * len(before) + targets))

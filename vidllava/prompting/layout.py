@@ -20,7 +20,10 @@ from typing import Literal, get_args
 
 from vidllava.errors import MediaError, UsageError
 
-PoolMode = Literal["bilinear", "average", "max"]
+PoolMode = Literal["bilinear", "average", "max", "conv"]
+"""`conv`: a learned convolution, where the checkpoint holds one (LLaVA-NeXT-Video's `spatial_pool_mode`)."""
+PoolAt = Literal["tower", "projected"]
+"""Whether the tower's features are pooled, and then projected, or the projected ones."""
 NewlineMode = Literal["one_token", "grid", "frame", "no_token"]
 Pinpoints = Sequence[tuple[int, int]]
 
@@ -42,8 +45,8 @@ class Block:
     `tiles_y` x `tiles_x` grids of `tile_h` x `tile_w` cells, the first being number `first_grid` of the
     visual, are joined row-major into one map; its window at (`crop_y`, `crop_x`) of `in_h` x `in_w` cells
     becomes `out_h` x `out_w` rows. `bilinear` maps in to out with half-pixel centres and no antialiasing;
-    `average` and `max` take windows of `stride` x `stride` cells and drop an incomplete last one; `copy` has
-    out = in.
+    `average`, `max` and `conv` take windows of `stride` x `stride` cells and drop an incomplete last one;
+    `copy` has out = in.
     """
 
     first_grid: int
@@ -57,7 +60,7 @@ class Block:
     in_w: int
     out_h: int
     out_w: int
-    mode: Literal["copy", "bilinear", "average", "max"]
+    mode: Literal["copy", "bilinear", "average", "max", "conv"]
     stride: int
     newline: Literal["none", "row", "end"]  # row: one after each output row; end: one after the block
 
@@ -88,6 +91,7 @@ class VisualLayout:
     num_grids: int
     blocks: tuple[Block, ...]
     trailing_newline: bool = False
+    pool_at: PoolAt = "projected"
 
     @property
     def num_visual_tokens(self) -> int:
@@ -106,7 +110,7 @@ class VisualLayout:
 
 
 def pooled_side(side: int, *, stride: int, mode: PoolMode) -> int:
-    """Side of a grid after pooling: ceil(side / stride) for bilinear, floor for average and max.
+    """Side of a grid after pooling: ceil(side / stride) for bilinear, floor for average, max and conv.
 
     Raises UsageError for a stride below 1, an unknown mode, or a stride that leaves no cell.
     """
@@ -141,7 +145,9 @@ def video_layout(
             f"newline mode {newline}", "no such mode", f"one of {', '.join(get_args(NewlineMode))}"
         )
     pooled = pooled_side(side, stride=stride, mode=mode)
-    pool: Literal["copy", "bilinear", "average", "max"] = mode if stride > 1 else "copy"
+    pool: Literal["copy", "bilinear", "average", "max", "conv"] = mode
+    if stride == 1 and mode != "conv":  # a convolution of one cell still changes it
+        pool = "copy"
     after = _BLOCK_NEWLINE[newline]
     blocks = tuple(
         Block(frame, side, side, 1, 1, 0, 0, side, side, pooled, pooled, pool, stride, after)

@@ -20,6 +20,8 @@ SLOT = -200  # stands for one visual in token ids, in order
 IGNORE = -100  # a label that is not trained on
 
 LabelRule = Literal["answers", "upstream"]
+After = Literal["nothing", "control", "text"]
+"""What stands before a text that is encoded: it decides whether Llama's tokenizer begins it with "▁"."""
 _Part = Literal["question", "header", "answer", "tail", "silent"]
 _ANSWERS = ("answer", "silent")
 
@@ -31,6 +33,9 @@ class Control:
     name: str
 
 
+EOS = Control("eos")
+"""The token with which the checkpoint's own language model ends an answer, whatever it is called."""
+
 _Piece = Control | Placeholder | str
 
 
@@ -41,8 +46,19 @@ class Encoder(Protocol):
     special: `tokenizer.convert_tokens_to_ids(name)`, refused where it gives None or the unknown token's id
     """
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of plain text: no control token is added, and none is recognised in the text."""
+    def encode(self, text: str, after: After = "nothing") -> list[int]:
+        """The ids of plain text: no control token is added, and none is recognised in the text.
+
+        Pieces that are encoded one by one, each with what it stands `after`, give the ids of the whole.
+        """
+        ...
+
+    def bos(self) -> tuple[int, ...]:
+        """The ids that the tokenizer puts before every text: its own rule; empty for Qwen's."""
+        ...
+
+    def eos(self) -> int:
+        """The id that ends an answer. Raises ModelError where the checkpoint names none."""
         ...
 
     def special(self, name: str) -> int:
@@ -58,7 +74,11 @@ class Encoder(Protocol):
 class Template:
     """How a conversation is spelt: what stands before and after the text of each role.
 
-    The first piece after an answer is the control token that ends it.
+    The first piece after an answer is the control token that ends it. What the tokenizer itself puts before a
+    text (`Encoder.bos`) is no part of it. `around_media` is the text before and after each visual that stands
+    before a question; None puts a space between them and a line end after the last. `words_lead` stands
+    between these and the question's words. A template without `takes_system` has a system line in front of
+    the first question.
     `answer_lead` is text that opens an answer but that the model itself writes, such as the space after
     "ASSISTANT:". `upstream_trained` lists the tokens that the original trainer un-masks wherever they stand;
     None means that its labels are the answers only, like ours.
@@ -70,6 +90,9 @@ class Template:
     before: Mapping[Role, tuple[Control | str, ...]]
     after: Mapping[Role, tuple[Control | str, ...]]
     answer_lead: str = ""
+    words_lead: str = ""
+    around_media: tuple[str, str] | None = None
+    takes_system: bool = True
     upstream_trained: tuple[Control | str, ...] | None = None
 
 
@@ -97,13 +120,24 @@ VICUNA = Template(
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     ),
-    begin=(Control("<s>"),),
+    begin=(),
     before={"system": (), "user": ("USER: ",), "assistant": ("ASSISTANT:",)},
-    after={"system": (" ",), "user": (" ",), "assistant": (Control("</s>"),)},
+    after={"system": (" ",), "user": (" ",), "assistant": (EOS,)},
     answer_lead=" ",
 )
 
-TEMPLATES = {template.name: template for template in (CHATML, VICUNA)}
+# LLaVA-NeXT `llava/conversation.py` mistral_instruct, which speaks no system line.
+MISTRAL = Template(
+    name="mistral",
+    system=None,
+    begin=(),
+    before={"system": (), "user": ("[INST] ",), "assistant": ()},
+    after={"system": (), "user": (" [/INST]",), "assistant": (EOS,)},
+    answer_lead=" ",
+    takes_system=False,
+)
+
+TEMPLATES = {template.name: template for template in (CHATML, VICUNA, MISTRAL)}
 
 
 @dataclass(frozen=True)
@@ -156,15 +190,22 @@ def tokenize(
     if labels == "upstream" and template.upstream_trained is not None:
         everywhere = frozenset(_single_id(piece, encoder) for piece in template.upstream_trained)
         trained = ("header", "answer", "tail")
-    ids: list[int] = []
-    targets: list[int] = []
-    spelt = _spell(turns, template, add_generation_prompt=add_generation_prompt)
+    spelt = list(_spell(turns, template, add_generation_prompt=add_generation_prompt))
+    ids = _opening(spelt[0][0] if spelt else "", encoder)
+    targets = [IGNORE] * len(ids)
+    after: After = "nothing"
     # An answer is encoded alone: when it is generated, its header is already there.
     for (_, is_trained), run in groupby(spelt, key=lambda item: (item[1] in _ANSWERS, item[1] in trained)):
-        encoded = _encode([piece for piece, _ in run], encoder)
+        encoded, after = _encode([piece for piece, _ in run], encoder, after)
         ids += encoded
         targets += [id_ if id_ != SLOT and (is_trained or id_ in everywhere) else IGNORE for id_ in encoded]
     return TokenizedPrompt(tuple(ids), tuple(targets))
+
+
+def _opening(first: _Piece, encoder: Encoder) -> list[int]:
+    """What the tokenizer puts before every text, unless the template spells it out itself."""
+    bos = list(encoder.bos())
+    return [] if isinstance(first, Control) and bos == _encode([first], encoder, "nothing")[0] else bos
 
 
 def _spell(
@@ -173,6 +214,8 @@ def _spell(
     """Every piece of the conversation in order, with the part it plays for the labels."""
     if template.system is not None and (not turns or turns[0].role != "system"):
         turns = (Turn("system", template.system), *turns)
+    if not template.takes_system and turns and turns[0].role == "system":
+        turns = _folded(turns)
     header: list[tuple[_Piece, _Part]] = [(piece, "header") for piece in template.before["assistant"]]
     yield from ((piece, "question") for piece in template.begin)
     for turn in turns:
@@ -183,26 +226,55 @@ def _spell(
             yield from ((piece, spoken) for piece in (template.answer_lead, *turn.parts, end))
             yield from ((piece, "tail" if turn.learned else "question") for piece in tail)
         elif turn.role == "user" or turn.text:
-            pieces = (*template.before[turn.role], *turn.parts, *template.after[turn.role])
+            parts = _with_lead(turn.parts, template.words_lead) if turn.role == "user" else turn.parts
+            pieces = (*template.before[turn.role], *parts, *template.after[turn.role])
             yield from ((piece, "question") for piece in pieces)
     if add_generation_prompt:
         yield from header
 
 
-def _encode(pieces: Sequence[_Piece], encoder: Encoder) -> list[int]:
-    """Ids of the pieces. Neighbouring texts are joined first: "user\n" and "\n" may share a token."""
+def _folded(turns: Sequence[Turn]) -> Sequence[Turn]:
+    """The conversation with its system line in front of the first question, an empty line between: as the
+    later templates of models without a place for it do."""
+    line, *rest = turns
+    if not line.text or not rest:
+        return rest
+    return [Turn.from_parts(rest[0].role, [f"{line.text}\n\n", *rest[0].parts]), *rest[1:]]
+
+
+def _with_lead(parts: Sequence[str | Placeholder], lead: str) -> Sequence[str | Placeholder]:
+    """A question's parts with `lead` after the visuals that stand before its words."""
+    if not lead:
+        return parts
+    front = 0
+    for number, part in enumerate(parts):
+        if isinstance(part, str) and part.strip():
+            break
+        front = number + 1 if isinstance(part, Placeholder) else front
+    return (*parts[:front], lead, *parts[front:])
+
+
+def _encode(pieces: Sequence[_Piece], encoder: Encoder, after: After) -> tuple[list[int], After]:
+    """Ids of the pieces, and what stands at their end. Neighbouring texts are joined first: "user\n" and "\n"
+    may share a token."""
     ids: list[int] = []
     for is_text, run in groupby(pieces, key=lambda piece: isinstance(piece, str)):
         if is_text:
-            ids += encoder.encode("".join(str(piece) for piece in run))
+            text = "".join(str(piece) for piece in run)
+            ids += encoder.encode(text, after) if text else []
+            after = "text" if text else after
             continue
         for piece in run:
-            ids.append(encoder.special(piece.name) if isinstance(piece, Control) else SLOT)
-    return ids
+            if isinstance(piece, Control):
+                ids.append(encoder.eos() if piece == EOS else encoder.special(piece.name))
+            else:
+                ids.append(SLOT)
+        after = "control"
+    return ids, after
 
 
 def _single_id(piece: _Piece, encoder: Encoder) -> int:
-    ids = _encode((piece,), encoder)
+    ids, _ = _encode((piece,), encoder, "control")
     if len(ids) != 1:
         raise ModelError(
             "tokenizer",

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vidllava.backbone.folders import config_path, read_json
-from vidllava.backbone.settings import Tuning
+from vidllava.backbone.settings import Tuning, read_config
 from vidllava.data.token_counter import EncodeOptions
 from vidllava.errors import UsageError
 from vidllava.media.timeline import SamplingRequest
+from vidllava.models import presets
+from vidllava.models.family import Preset
 from vidllava.prompting.conversation import Placement
 from vidllava.prompting.layout import parse_pinpoints
 from vidllava.training.settings import Module, RecipeName, StageName, TrainingSettings
 from vidllava.visuals.planner import ModelSettings
-from vidllava.visuals.presets import PRESETS, Preset
 
 AnyRes = str
 """Grids of tiles as `prompting.layout.parse_pinpoints` reads them, or WHOLE."""
@@ -146,20 +146,29 @@ def stage_figures(recipe: RecipeName, stage: StageName, *, llm_parameters: int) 
 class ClipRules:
     """How a recipe reads clips and places visuals."""
 
-    preset: Preset
+    family: str
+    """Whose preset says how clips are read."""
+    num_frames: int | None = None
+    """Where training reads other frames than answering does."""
     placement: Placement = "in-place"
     source: str
+
+    @property
+    def preset(self) -> Preset:
+        """How clips are read."""
+        preset = presets()[self.family]
+        return preset if self.num_frames is None else replace(preset, num_frames=self.num_frames)
 
 
 CLIP_RULES: dict[RecipeName, ClipRules] = {
     # Its scripts: frames_upbound 32, bilinear, stride 2, one newline a clip.
-    "onevision": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1"),
+    "onevision": ClipRules(family="onevision", source="LLaVA-OneVision, C.1"),
     # Its blog: trained with 32 frames at stride 2; average pooling, no newline.
-    "next-video": ClipRules(preset=replace(PRESETS["next-video"], num_frames=32), source="LLaVA-NeXT-Video"),
+    "next-video": ClipRules(family="next-video", num_frames=32, source="LLaVA-NeXT-Video"),
     # Its blog: frames are not pooled; mixing both placements is best for either at inference.
-    "interleave": ClipRules(preset=PRESETS["interleave"], placement="mixed", source="LLaVA-NeXT-Interleave"),
+    "interleave": ClipRules(family="interleave", placement="mixed", source="LLaVA-NeXT-Interleave"),
     # Pictures only; clips as OneVision reads them.
-    "ablations": ClipRules(preset=PRESETS["onevision"], source="LLaVA-OneVision, C.1"),
+    "ablations": ClipRules(family="onevision", source="LLaVA-OneVision, C.1"),
 }
 DEFAULT_STAGE: dict[RecipeName, StageName] = {
     "onevision": "2-ov",
@@ -192,13 +201,8 @@ def resolve(
     settings: TrainingSettings,
     encode: EncodeOptions,
     model: ModelSettings,
-    *,
-    rope_factor: float | None = None,
 ) -> Resolved:
-    """Put stage and recipe under what was given, for one model. Raises UsageError.
-
-    `rope_factor` is what the model lacks of the settings' factor: 1 for a checkpoint that has it already.
-    """
+    """Put stage and recipe under what was given, for one model. Raises UsageError."""
     origins: dict[str, str] = {}
     chosen, read = settings, encode
     if settings.recipe is not None or settings.stage is not None:
@@ -211,9 +215,10 @@ def resolve(
         read = _with_clips(read, CLIP_RULES[settings.recipe], origins)
     if settings.lora:
         chosen = _with_lora_rates(chosen, settings, origins)
-    factor = settings.rope_factor if rope_factor is None else rope_factor
-    tuning = _tuning(chosen, read, model, factor)
-    context = tuning.applied(model).trained_context
+    chosen = replace(chosen, rope_factor=_rope_factor(settings, model, origins))
+    tuning = _tuning(chosen, read, model)
+    tuned = tuning.applied(model)
+    context = int(tuned.trained_context * tuned.least_factor)
     if encode.max_length is None:
         longest = min(read.max_length or context, context)
         origins["model_max_length"] = (
@@ -229,11 +234,23 @@ def resolve(
     )
 
 
+def _rope_factor(settings: TrainingSettings, model: ModelSettings, origins: dict[str, str]) -> float:
+    """What was given, or the model's own. LLaVA-NeXT-Video's stage, begun from LLaVA-NeXT, scales by 2: its
+    34B was trained and run at 8192 tokens."""
+    if settings.rope_factor is not None:
+        return settings.rope_factor
+    if settings.recipe == "next-video" and model.family == "next" and model.least_factor == 1:
+        origins["rope_factor"] = "LLaVA-NeXT-Video, 34B at 8192 tokens"
+        return 2.0
+    origins["rope_factor"] = "the model"
+    return float(model.least_factor)
+
+
 def llm_parameters(model: ModelSettings) -> int:
     """Parameters of the language model, from its configuration; 0 without a folder."""
     if model.folder is None:
         return 0
-    text: Mapping[str, Any] = read_json(config_path(model.folder)).get("text_config") or {}
+    text: Mapping[str, Any] = read_config(model.folder).get("text_config") or {}
     hidden, layers = int(text.get("hidden_size", 0)), int(text.get("num_hidden_layers", 0))
     heads = int(text.get("num_attention_heads", 0)) or 1
     shared = int(text.get("num_key_value_heads", heads)) / heads
@@ -308,9 +325,7 @@ def _with_lora_rates(
     return replace(chosen, **rates)
 
 
-def _tuning(
-    settings: TrainingSettings, encode: EncodeOptions, model: ModelSettings, rope_factor: float
-) -> Tuning:
+def _tuning(settings: TrainingSettings, encode: EncodeOptions, model: ModelSettings) -> Tuning:
     pinpoints: tuple[tuple[int, int], ...] | None = None
     if encode.anyres_grids is not None:
         whole = encode.anyres_grids == WHOLE
@@ -331,7 +346,7 @@ def _tuning(
         newline_mode=encode.newline_mode,
         pinpoints=pinpoints,
         max_tiles=encode.anyres_max_tiles,
-        rope_factor=rope_factor,
+        rope_factor=settings.rope_factor,
     )
 
 

@@ -154,12 +154,9 @@ def _resolved(
         if settings.lora and folder.resolve() == job.output_dir.resolve():
             what = f"{job.output_dir} holds the model that the adapter would stand on"
             raise UsageError("--output-dir", what, "give another folder")
-        factor = settings.rope_factor
     else:
         shown, folder = job.model, found.folder
-        # The checkpoint has the factor that it was trained with.
-        factor = settings.rope_factor / float(found.state["run"]["settings"].get("rope_factor", 1.0))
-    resolved = resolve(settings, job.encode, read_settings(folder, shown), rope_factor=factor)
+    resolved = resolve(settings, job.encode, read_settings(folder, shown))
     report.resolved(resolved.rows)
     return replace(job, encode=resolved.encode, tuning=resolved.tuning), resolved.settings
 

@@ -29,6 +29,7 @@ from vidllava.data.token_counter import TokenCounter
 from vidllava.errors import DatasetError, ModelError, UsageError, VidllavaError
 from vidllava.files.cache_folder import CacheFolder
 from vidllava.files.writing import write_json
+from vidllava.models import named_models
 from vidllava.training import checkpoint, parameters
 from vidllava.training.checkpoint import (
     FINISHED_FILE,
@@ -46,7 +47,6 @@ from vidllava.training.report import LEDGER_FILE, Report, RunEnd
 from vidllava.training.settings import TrainingSettings
 from vidllava.training.together import StopRequest, Together, check_room
 from vidllava.training.validation import Validation, ValidationBatches
-from vidllava.visuals.presets import MODELS
 
 
 def prepare(backbone: Backbone, job: Job, settings: TrainingSettings, *, fresh: bool) -> None:
@@ -74,8 +74,8 @@ def prepare(backbone: Backbone, job: Job, settings: TrainingSettings, *, fresh: 
 def _base(name: str) -> str:
     """How an adapter's folder calls the model it stands on, from wherever it is read."""
     shown, folder = locate(name)
-    if shown in MODELS:
-        return MODELS[shown].hub_id or shown
+    if shown in named_models():
+        return named_models()[shown].hub_id or shown
     return str(folder.resolve()) if folder.exists() and name == shown and folder.name in name else shown
 
 

@@ -72,9 +72,9 @@ class TrainingSettings:
         least=0,
         most=1,
     )
-    rope_factor: float = setting(
-        1.0,
-        "Linear RoPE scaling, on top of the model's own; longer samples fit. Saved with the model.",
+    rope_factor: float | None = setting(
+        None,
+        "Linear RoPE scaling, in place of the model's own; longer samples fit. Saved with the model.",
         panel="Tokens",
         least=1,
     )

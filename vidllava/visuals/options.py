@@ -120,11 +120,12 @@ class AskOptions(PoolingOptions, FrameOptions):
         parse=_frame_rate,
     )
     preset: str | None = setting(
-        None, "Settings of a source system: onevision, next-video, interleave, nano.", panel=TOKENS
+        None, "Settings of another family: its frames, pooling, template and context.", panel=TOKENS
     )
     rope_factor: RopeFactor = setting(
         "auto",
-        "Linear RoPE scaling: auto = the smallest whole factor that fits.",
+        "Linear RoPE scaling: positions are divided by it; auto = the model's own, or the smallest whole "
+        "factor that fits.",
         panel=TOKENS,
         metavar="auto|N|off",
         parse=parse_rope_factor,
@@ -132,7 +133,12 @@ class AskOptions(PoolingOptions, FrameOptions):
     context_limit: int | None = setting(
         None, "Tokens that count as the trained context, instead of the model's own.", panel=TOKENS
     )
-    time_instruction: bool = setting(False, "Tell the model the length and the frames' times.", panel=TOKENS)
+    time_instruction: bool | None = setting(
+        None,
+        "Tell the model the length and the frames' times.",
+        panel=TOKENS,
+        flags=("--time-instruction/--no-time-instruction",),
+    )
     system: str | None = setting(
         None,
         "System line, instead of the template's own; @FILE reads it.",

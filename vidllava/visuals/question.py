@@ -23,11 +23,12 @@ from vidllava.media.picture_folder import CONTAINER, folder_info
 from vidllava.media.probe import VideoInfo, media_kind
 from vidllava.media.sampler import IN_PROCESS, Sampler
 from vidllava.media.timeline import SamplingRequest
+from vidllava.models.family import Preset
 from vidllava.prompting.budget import TokenBudget, budget
 from vidllava.prompting.conversation import (
-    TEMPLATES,
     Encoder,
     MediaKind,
+    Template,
     TokenizedPrompt,
     Turn,
     build_prompt,
@@ -108,8 +109,9 @@ def plan_turn(
     The media stand in the conversation's first question. Raises as ``plan_question``.
     """
     preset = named_preset(options.preset) or settings.preset
-    turns, taken = _conversation(items, text, options, history, encoder)
-    prompt = tokenize(turns, TEMPLATES[preset.template], encoder, add_generation_prompt=True)
+    template = settings.template_of(preset)
+    turns, taken = _conversation(items, text, options, history, encoder, preset, template)
+    prompt = tokenize(turns, template, encoder, add_generation_prompt=True)
     trained = preset.trained_context or settings.trained_context
     counted = budget(
         [item.layout for item in items],
@@ -117,10 +119,12 @@ def plan_turn(
         reserve_tokens=preset.reserve_tokens,
         context_limit=trained if options.context_limit is None else options.context_limit,
         rope_factor=options.rope_factor,
+        least_factor=settings.least_factor,
     )
     if require_fit:
         counted.require_fit()
-    notes = [note for item in items for note in (item.info.notes if item.info else item.picture_notes)]
+    notes = [*settings.notes]
+    notes += [note for item in items for note in (item.info.notes if item.info else item.picture_notes)]
     if taken:
         many = "control tokens or placeholders that match no media"
         notes.append(f"taken out of the question: {' '.join(taken)} ({many})")
@@ -135,9 +139,12 @@ def _conversation(
     options: AskOptions,
     history: Sequence[tuple[str, str]],
     encoder: Encoder,
+    preset: Preset,
+    template: Template,
 ) -> tuple[list[Turn], tuple[str, ...]]:
     """The turns, and what was taken out of ``text``: it would have read as a control token or placeholder."""
-    instructions = [_instruction(item) for item in items] if options.time_instruction else []
+    timed = preset.time_instruction if options.time_instruction is None else options.time_instruction
+    instructions = [_instruction(item) for item in items] if timed else []
     turns: list[Turn] = []
     taken: tuple[str, ...] = ()
     kinds: list[MediaKind] = [item.kind for item in items]
@@ -146,7 +153,9 @@ def _conversation(
         if question.strip() and not words.strip():
             raise UsageError("question", f"is nothing but {' '.join(taken)}", "for example: what happens")
         if not turns:
-            turns += build_prompt(words, kinds, options.system, time_instructions=instructions)
+            turns += build_prompt(
+                words, kinds, options.system, time_instructions=instructions, around=template.around_media
+            )
         else:
             turns += build_prompt(words, [])
         kinds = []
@@ -255,10 +264,10 @@ def _plan_picture(path: str, planner: VisualPlanner, alone: bool, sampler: Sampl
         kind="picture",
         height=height,
         width=width,
-        layout=planner.picture(height, width) if alone else planner.square(),
+        layout=planner.picture(height, width, alone=alone),
         picture=picture,
         picture_notes=sampler.picture_notes(path),
-        pinpoints=planner.settings.pinpoints,
+        pinpoints=tuple(planner.canvases(alone=alone)),
     )
 
 

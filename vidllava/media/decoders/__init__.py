@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from vidllava import registry
 from vidllava.files.identity import media_identity
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady
 from vidllava.media.probe import VideoInfo
 
 
@@ -43,7 +43,7 @@ class Decoder(Protocol):
         self,
         info: VideoInfo,
         plan: FramePlan,
-        size: int | None,
+        size: FrameSize | None,
         pixels: npt.NDArray[np.uint8],
         on_ready: OnReady,
         /,
@@ -79,7 +79,7 @@ def decoder_version(name: str) -> str:
 def whole_batch(
     frames: npt.NDArray[np.uint8],
     plan: FramePlan,
-    size: int | None,
+    size: FrameSize | None,
     pixels: npt.NDArray[np.uint8],
     on_ready: OnReady,
     name: str,

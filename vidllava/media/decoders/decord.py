@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidllava.media.decoders import NotReliable, whole_batch
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady
 from vidllava.media.orientation import Orientation
 from vidllava.media.probe import VideoInfo
 
@@ -32,7 +32,7 @@ _TIME_TOLERANCE_SECONDS = 1e-3
 
 
 def decode(
-    info: VideoInfo, plan: FramePlan, size: int | None, pixels: npt.NDArray[np.uint8], on_ready: OnReady
+    info: VideoInfo, plan: FramePlan, size: FrameSize | None, pixels: npt.NDArray[np.uint8], on_ready: OnReady
 ) -> FrameBatch:
     """See ``decoders``. Raises NotReliable."""
     if why_not := _unchecked_class(info):

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 
 from vidllava.errors import MediaError
 from vidllava.media.convert import Converter, Picture
-from vidllava.media.frames import FrameBatch, FramePlan, OnReady
+from vidllava.media.frames import FrameBatch, FramePlan, FrameSize, OnReady
 from vidllava.media.planned_reader import UnverifiedError, collect_planned
 from vidllava.media.probe import VideoInfo
 from vidllava.media.reader import Damage, walk
@@ -36,7 +36,7 @@ _REORDER_DEPTH = 16
 def decode(
     info: VideoInfo,
     plan: FramePlan,
-    size: int | None,
+    size: FrameSize | None,
     pixels: Picture,
     on_ready: OnReady,
 ) -> FrameBatch:
@@ -55,7 +55,7 @@ def decode(
 
 
 def _planned(
-    info: VideoInfo, plan: FramePlan, size: int | None, pixels: Picture, on_ready: OnReady
+    info: VideoInfo, plan: FramePlan, size: FrameSize | None, pixels: Picture, on_ready: OnReady
 ) -> FrameBatch:
     assert info.frame_ticks is not None  # else there is a reason to decode in sequence
     convert = Converter(info, size)
@@ -83,7 +83,7 @@ def _planned(
 def _sequential(
     info: VideoInfo,
     plan: FramePlan,
-    size: int | None,
+    size: FrameSize | None,
     pixels: Picture,
     on_ready: OnReady,
     *,
