@@ -75,6 +75,7 @@ def test_a_published_configuration_and_its_headers_give_the_very_model(published
     there = stored(own, kind)
     found = json.loads(json.dumps(hf_config(own, headers(there))))
     assert found["model_type"] == kind
+    assert found["architectures"] == [CLASSES[kind].__name__]
     assert not is_original(found)
     config = CLASSES[kind].config_class.from_dict(found)
     here = shapes_of(config, kind)
@@ -93,7 +94,10 @@ def test_a_published_configuration_and_its_headers_give_the_very_model(published
     assert (config.vision_feature_layer, config.vision_feature_select_strategy) == (
         (-2, "default") if clip else (-1, "full")
     )
-    if kind == "llava_onevision":
+    if kind != "llava_onevision":
+        assert config.image_seq_length == (576 if clip else 729)
+    else:
+        assert config.mm_spatial_pool_mode == "bilinear"  # how clips are pooled, which its class does not ask
         assert config.vision_aspect_ratio == "anyres_max_9"
         assert config.image_grid_pinpoints == [[384 * r, 384 * c] for r in range(1, 7) for c in range(1, 7)]
         assert config.mm_newline_position == own["mm_newline_position"]
@@ -116,6 +120,7 @@ def test_a_configuration_goes_there_and_back(published: Any):
         keys = before.keys() - {"text_config", *window}
         assert {key: after[key] for key in keys} == {key: before[key] for key in keys}
     assert not again["text_config"].get("use_sliding_window")
+    assert theirs["mm_patch_merge_type"] == own["mm_patch_merge_type"]
     same = (
         "architectures",
         "mm_vision_tower",
@@ -269,6 +274,31 @@ def test_the_layout_is_told_by_architectures_not_by_model_type():
     assert not is_original({"architectures": ["LlavaMptForCausalLM"]})
     assert is_original({"architectures": ["LlavaMistralForCausalLM"], "model_type": "llava"})
     assert is_original({"mm_vision_tower": None})
+
+
+def test_a_tower_of_siglip_without_newlines_is_interleave():
+    own = QWEN15["0.5b"] | SIGLIP
+    there = headers(stored(own, "llava"))
+    assert hf_config(own, there)["model_type"] == "llava_onevision"
+    ours = hf_config({key: value for key, value in own.items() if key != "mm_newline_position"}, there)
+    assert ours["model_type"] == "llava"
+    del ours["image_aspect_ratio"]  # as the hub's file, which does not know it
+    assert original_config(ours)["image_aspect_ratio"] == "pad"
+    with pytest.raises(ModelError, match="model_type is 'llava_next'"):
+        original_config(ours | {"model_type": "llava_next"})
+
+
+def test_llava_1_5_is_refused_by_its_merge_type():
+    own = VICUNA | CLIP | {"mm_patch_merge_type": None}
+    with pytest.raises(ModelError, match="mm_patch_merge_type is None"):
+        hf_config(own, headers(stored(own, "llava_next")))
+
+
+def test_the_language_model_keeps_its_window_and_the_rows_that_are_stored():
+    own = QWEN2["0.5b"] | SIGLIP | {"use_sliding_window": True, "sliding_window": 1024, "vocab_size": 151646}
+    there = headers(stored(QWEN2["0.5b"] | SIGLIP, "llava_onevision"))
+    text_config = transformers.LlavaOnevisionConfig.from_dict(hf_config(own, there)).text_config
+    assert (text_config.sliding_window, text_config.vocab_size) == (1024, 151936)
 
 
 def test_clip_without_pooling_is_llava_next_whatever_the_language_model():
