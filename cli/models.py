@@ -10,8 +10,10 @@ import typer
 from vidllava.cli import options
 from vidllava.cli.console import Console
 from vidllava.errors import ModelError, UsageError
-from vidllava.models import named_models
+from vidllava.models import families, named_models
 from vidllava.models.family import NamedModel
+from vidllava.visuals.options import PoolingOptions
+from vidllava.visuals.planner import ModelSettings, VisualPlanner
 
 app = typer.Typer()
 
@@ -22,7 +24,7 @@ Name = Annotated[
 
 @app.callback(invoke_without_command=True)
 def alone(context: typer.Context, as_json: options.Json = False) -> None:
-    """List models, download one, say where one lies, or make an adapter a whole model.
+    """List models, show how one reads, download one, say where one lies, or make an adapter a whole model.
 
     Without a command, the list.
     """
@@ -38,15 +40,63 @@ def list_models(as_json: options.Json = False) -> None:
 
     vidllava models list
     """
-    rows = [_row(model) for model in named_models().values()]
+    rows = [_row(model, family.name) for family in families().values() for model in family.models]
+    rows.sort(key=lambda row: row["hub_id"] is not None)
     if as_json:
         Console().json(rows, indent=2)
         return
     table = [
-        (row["name"], "yes" if row["folder"] else "no", row["hub_id"] or "in the package", row["about"])
+        (
+            row["name"],
+            row["family"],
+            "yes" if row["folder"] else "no",
+            _size(row["disk_bytes"]),
+            _size(row["memory_bytes"]),
+            f"{row['trained_context']:,}",
+            row["about"],
+        )
         for row in rows
     ]
-    Console().table(("name", "here", "from", "what it is"), table)
+    Console().table(("name", "family", "here", "disk", "memory", "context", "what it is"), table)
+
+
+@app.command("show")
+def show(model: Name, as_json: options.Json = False) -> None:
+    """How a model reads clips and pictures, and how many frames fit its context; no weights are read.
+
+    Works for the names of `vidllava models list` whether they are here or not, and for any folder.
+
+    \b
+    vidllava models show next-video-7b
+    vidllava models show onevision-0.5b --json
+    """
+    from vidllava.backbone.folders import find_folder
+    from vidllava.backbone.settings import named_settings, read_settings
+
+    try:
+        settings = read_settings(find_folder(model), model)
+    except ModelError:
+        if model not in named_models() or named_models()[model].hub_id is None:
+            raise
+        settings = named_settings(model)
+    facts = _facts(settings)
+    console = Console()
+    if as_json:
+        console.json(facts, indent=2)
+        return
+    for name, value in facts["reads"].items():
+        console.write(f"{name}: {value}")
+    strides = list(facts["frames_that_fit"])
+    factors = list(facts["frames_that_fit"][strides[0]])
+    limits = facts["limits"]
+    head = ("RoPE factor", "tokens", *(f"stride {stride}" for stride in strides))
+    rows = [
+        (factor, limits[factor], *(facts["frames_that_fit"][stride][factor] for stride in strides))
+        for factor in factors
+    ]
+    console.write("")
+    console.write(f"frames that fit, {settings.preset.reserve_tokens} tokens kept for words and answer:")
+    console.table(head, rows)
 
 
 @app.command("where")
@@ -106,13 +156,117 @@ def export(
     Console(quiet=quiet, carries_on=True).write(str(output))
 
 
-def _row(model: NamedModel) -> dict[str, Any]:
+_STRIDES = (1, 2, 4)
+_HALF_BYTES = 2  # the published weights are in bfloat16 or float16
+
+
+def _row(model: NamedModel, family: str) -> dict[str, Any]:
+    """What is told of a named model. Sizes are those that its published configuration implies."""
+    from vidllava.backbone.settings import named_settings, read_settings
+
+    folder = _folder(model)
+    settings = read_settings(Path(folder), model.name) if model.hub_id is None and folder else None
+    settings = settings or named_settings(model.name)
+    disk = model.num_parameters * _HALF_BYTES if model.config else _bytes_in(folder)
     return {
         "name": model.name,
+        "family": family,
         "hub_id": model.hub_id,
-        "folder": _folder(model),
+        "folder": folder,
+        "disk_bytes": disk,
+        "memory_bytes": _need(settings, model, disk),
+        "trained_context": settings.trained_context,
+        "least_factor": settings.least_factor,
         "about": model.about,
     }
+
+
+def _bytes_in(folder: str | None) -> int:
+    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")) if folder else 0
+
+
+def _need(settings: ModelSettings, model: NamedModel, weights_bytes: int) -> int:
+    """Memory for one question about a clip of the preset's frames, in half precision."""
+    from types import SimpleNamespace
+
+    from vidllava.backbone.memory import Workload, estimate
+    from vidllava.backbone.settings import read_config
+
+    config = model.config or read_config(settings.folder or Path())
+    text, vision = (SimpleNamespace(**config[part]) for part in ("text_config", "vision_config"))
+    frames = settings.preset.num_frames
+    tokens = VisualPlanner.of(settings).video(frames).num_tokens + settings.preset.reserve_tokens
+    work = Workload(num_grids=frames, num_tokens=tokens)
+    sizes = SimpleNamespace(text_config=text, vision_config=vision)
+    return estimate(sizes, weights_bytes, itemsize=_HALF_BYTES, workload=work).total
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def _facts(settings: ModelSettings) -> dict[str, Any]:
+    """How a model reads media, in words, and the frames that fit at each pool stride and RoPE factor."""
+    from vidllava.prompting.budget import budget, scaled_limit
+
+    planner, preset = VisualPlanner.of(settings), settings.preset
+    frame = planner.video(1)
+    crop = "the middle square" if not isinstance(settings.frame_size, int) else "squashed"
+    block, newlines = frame.blocks[0], settings.preset.newline_mode
+    where = "before the projector" if planner.pooling.at == "tower" else "after the projector"
+    pooled = f"{settings.side} x {settings.side} -> {block.out_h} x {block.out_w}"
+    how = (
+        "not pooled"
+        if block.mode == "copy"
+        else f"{planner.pooling.mode}, stride {planner.pooling.stride}, {where}"
+    )
+    fit: dict[str, dict[str, int]] = {}
+    for stride in dict.fromkeys((*_STRIDES, planner.pooling.stride)):
+        asked = PoolingOptions(pool_stride=stride)
+        try:
+            one = VisualPlanner.of(settings, asked).video(1)
+        except UsageError:  # a learned convolution has one stride
+            continue
+        counted = budget(
+            [one],
+            0,
+            reserve_tokens=preset.reserve_tokens,
+            context_limit=settings.trained_context,
+            least_factor=settings.least_factor,
+        )
+        assert counted.frames_at_factor is not None
+        fit[str(stride)] = {f"{factor:g}": count for factor, count in counted.frames_at_factor.items()}
+    factors = next(iter(fit.values()))
+    limits = {factor: scaled_limit(settings.trained_context, float(factor)) for factor in factors}
+    least = settings.least_factor
+    stored = f", stored RoPE factor {least:g} (its least)" if least != 1 else ""
+    return {
+        "name": settings.name,
+        "reads": {
+            "model": settings.name,
+            "family": f"{settings.family}, read as {preset.name}",
+            "frames": f"{preset.num_frames}, {settings.image_size} x {settings.image_size} pixels, {crop}",
+            "tokens of a frame": f"{block.num_visual_tokens} ({pooled}, {how}), newline: {newlines}",
+            "a picture alone": _picture(planner, settings, alone=True),
+            "one of several": _picture(planner, settings, alone=False),
+            "template": settings.template.name,
+            "context": f"{settings.trained_context:,} trained positions{stored}",
+        },
+        "tokens_per_frame": block.num_visual_tokens,
+        "trained_context": settings.trained_context,
+        "least_factor": least,
+        "limits": limits,
+        "frames_that_fit": fit,
+    }
+
+
+def _picture(planner: VisualPlanner, settings: ModelSettings, *, alone: bool) -> str:
+    rule = planner.picture_rule(alone=alone)
+    if rule != "tiles":
+        tokens = planner.picture(1, 1, alone=alone).num_tokens
+        return f"{tokens} tokens, " + ("padded to a square" if rule == "square" else "squashed")
+    most = max(planner.picture(height, width).num_tokens for height, width in settings.pinpoints)
+    return f"up to {most:,} tokens, the whole and its tiles on {len(settings.pinpoints)} grids"
 
 
 def _folder(model: NamedModel) -> str | None:

@@ -36,6 +36,37 @@ def test_list_names_every_model_and_says_what_it_is(run: Run):
         assert model.about in line
 
 
+def test_show_gives_the_plan_of_a_model_that_is_not_here(run: Run):
+    """The published figures of LLaVA-NeXT-Video: 144 tokens a frame, 1000 of 4096 x factor kept."""
+    facts = json.loads(run("models", "show", "next-video-7b", "--json").out)
+    assert (facts["trained_context"], facts["least_factor"], facts["tokens_per_frame"]) == (4096, 2.5, 144)
+    assert facts["frames_that_fit"]["2"] == {"1": 21, "2": 49, "2.5": 64, "3": 78, "4": 106}
+    assert facts["frames_that_fit"]["1"] == {"1": 5, "2": 12, "2.5": 16, "3": 19, "4": 26}
+    assert facts["frames_that_fit"]["4"] == {"1": 86, "2": 199, "2.5": 256, "3": 313, "4": 427}
+    shown = run("models", "show", "next-video-7b").out
+    assert "336 x 336 pixels, the middle square" in shown
+    assert "2.5          10240   16        64        256" in shown
+
+
+def test_show_reads_a_folder_too(run: Run, model: Path):
+    facts = json.loads(run("models", "show", str(model), "--json").out)
+    assert facts["trained_context"] == 512
+    refused = run("models", "show", "no-such-model")
+    assert (refused.code, "next-video-7b" in refused.error) == (5, True)
+
+
+def test_what_a_model_needs_is_listed(run: Run):
+    rows = {row["name"]: row for row in json.loads(run("models", "list", "--json").out)}
+    nano = rows["nano"]
+    assert 1e6 < nano["disk_bytes"] < 2e7
+    assert nano["disk_bytes"] < nano["memory_bytes"]
+    # 0.9, 7.1 and 73 billion numbers of two bytes.
+    sizes = {"onevision-0.5b": 1.79e9, "next-video-7b": 14.1e9, "onevision-72b": 146e9}
+    for name, size in sizes.items():
+        assert rows[name]["disk_bytes"] == pytest.approx(size, rel=0.01)
+        assert rows[name]["memory_bytes"] > rows[name]["disk_bytes"]
+
+
 def test_models_alone_lists_them(run: Run):
     assert run("models") == run("models", "list")
     assert run("models", "--json") == run("models", "list", "--json")

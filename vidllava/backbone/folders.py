@@ -16,7 +16,7 @@ from typing import Any
 from vidllava.errors import ModelError
 from vidllava.models import named_models
 
-WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_MODEL_CONFIG = "model_config.json"
 """The whole model's configuration in an adapter's folder. Of the usual name, plain ``from_pretrained`` would

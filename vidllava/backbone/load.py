@@ -231,6 +231,9 @@ def load_weights(
             raise ModelError(
                 folder, f"{kind} weights: {', '.join(names[:3])}{more}", "use a whole checkpoint"
             )
+    if original is not None:
+        # Or save_pretrained would turn the mapping round and write lmms-lab's names into our layout.
+        hf._weight_conversions = None
     return hf
 
 
