@@ -22,7 +22,16 @@ __all__ = ["interpreter"]  # a fixture
 
 
 def asked(model: Path, clip: Path, *words: str, **variables: str) -> dict:
-    command = [sys.executable, "-m", "vidllava.cli.main", "ask", str(clip), "what happens", "--model", str(model)]
+    command = [
+        sys.executable,
+        "-m",
+        "vidllava.cli.main",
+        "ask",
+        str(clip),
+        "what happens",
+        "--model",
+        str(model),
+    ]
     command += ["--num-frames", "3", "--rope-factor", "8", "--max-new-tokens", "6", "--json", *words]
     done = subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=300, check=False

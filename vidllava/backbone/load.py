@@ -109,13 +109,14 @@ def load_backbone(
     pool_first: bool = False,
     merge: bool = True,
     workload: Workload | None = None,
+    family: str | None = None,
 ) -> Backbone:
     """Load the model called ``name`` (a short name, a hub id, a folder, or ``auto``), ready for inference.
 
     ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only. A LoRA
     adapter's folder is its base with the adapter merged, or beside it where ``merge`` is False. Of ``auto``,
     media unlike what the model was trained on are refused (``check_familiar``). ``workload``: what will
-    be asked, which must fit beside the weights.
+    be asked, which must fit beside the weights. ``family``: make it a checkpoint of that one, as training does.
 
     Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
     for a device or type that is not here, OutOfMemory before anything is allocated that cannot fit.
@@ -125,12 +126,16 @@ def load_backbone(
     choose_kernels(place)
     check_attention(attn_implementation)
     shown, folder = locate(name, download=download, revision=revision)
-    settings = read_settings(folder, shown)
+    settings = read_settings(folder, shown, family)
     codec = read_codec(folder)
     over = [folder, *bases(folder, download=download)] if is_adapter(folder) else [folder]
     _check_memory(shown, over[-1], folder, weights_dtype, place, attn_implementation, workload)
     hf = load_weights(
-        over[-1], dtype=weights_dtype, attn_implementation=attn_implementation, config_folder=folder
+        over[-1],
+        dtype=weights_dtype,
+        attn_implementation=attn_implementation,
+        config_folder=folder,
+        family=family,
     )
     backbone = Backbone(hf, settings, codec)
     for adapter in reversed(over[:-1]):
@@ -195,6 +200,7 @@ def load_weights(
     dtype: torch.dtype,
     attn_implementation: str = "sdpa",
     config_folder: Path | None = None,
+    family: str | None = None,
 ) -> Any:
     """transformers' own model from ``folder``: local files only, safetensors only, nothing left random.
 
@@ -204,12 +210,12 @@ def load_weights(
     transformers_logging.set_verbosity_error()  # its own report of odd weights; ours is one line
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # reported then, with both shapes, instead of raised without
-    options["config"] = config_object(config_folder or folder)
+    options["config"] = config_object(config_folder or folder, family)
     original = stored_config(folder)
     if original is not None:
         options["key_mapping"] = KEY_MAPPING
     try:
-        loaded: Any = model_class(folder).from_pretrained(
+        loaded: Any = model_class(folder, family).from_pretrained(
             folder, dtype=dtype, attn_implementation=attn_implementation, **options
         )
     except Exception as fault:  # whatever a checkpoint that is not whole makes transformers raise
@@ -237,15 +243,15 @@ def load_weights(
     return hf
 
 
-def model_class(folder: Path) -> Any:
+def model_class(folder: Path, family: str | None = None) -> Any:
     """The class of transformers that holds the weights of the model in ``folder``. Raises ModelError."""
-    return getattr(transformers, family_of(read_config(folder), folder).hf_class)
+    return getattr(transformers, family_of(read_config(folder, family), folder).hf_class)
 
 
-def config_object(folder: Path) -> Any:
+def config_object(folder: Path, family: str | None = None) -> Any:
     """The configuration of the model in ``folder`` as transformers' object."""
     try:
-        return model_class(folder).config_class.from_dict(read_config(folder))
+        return model_class(folder, family).config_class.from_dict(read_config(folder, family))
     except (TypeError, ValueError, KeyError, AttributeError) as fault:
         what = f"its configuration cannot be read: {_first_line(fault)}"
         raise ModelError(folder, what, "download config.json again") from fault

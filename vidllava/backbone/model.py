@@ -27,6 +27,7 @@ from transformers.cache_utils import Cache
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
+from vidllava.backbone.completion import complete_tokenizer
 from vidllava.backbone.settings import OWN_FILE, Tuning, write_grids, write_own_file
 from vidllava.backbone.splice import FeaturesAt, PackedBatch, PackedRows, features_at, grids_of, rows_of
 from vidllava.backbone.tokens import TextCodec
@@ -316,6 +317,7 @@ class Backbone(nn.Module):
             companion = None if source is None else part_of(source, name)
             if companion is not None and companion.is_file() and source != folder:
                 shutil.copyfile(companion, folder / name)
+        complete_tokenizer(folder, self.hf.config, self.settings.template)
         if self.settings.pinpoints:
             write_grids(folder, self.settings.pinpoints)
         write_own_file(folder, self.settings.preset, self.hf.config.to_dict())

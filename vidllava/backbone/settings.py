@@ -20,7 +20,7 @@ from vidllava.backbone.headers import read_tensors, vocabulary
 from vidllava.errors import ModelError
 from vidllava.media.frames import CentreCrop, FrameSize
 from vidllava.media.timeline import Rule, Sampling
-from vidllava.models import families, family_of, named_models
+from vidllava.models import families, family_named, family_of, named_models
 from vidllava.models.family import PIXELS, Family, PictureRule, Preset
 from vidllava.models.original import hf_config, is_original, processor
 from vidllava.prompting.chat_template import NoPlace, NotFollowed, followed
@@ -37,11 +37,17 @@ ROPE_TYPES = ("default", "linear")
 _CONTEXTS = {"llama": 2048, "mistral": 131_072, "qwen2": 32_768}
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
     """The configuration of the model or adapter in ``folder``, in transformers' layout.
 
-    Of lmms-lab's own layout it is made from theirs and from the shapes of the weights. Raises ModelError.
+    Of lmms-lab's own layout it is made from theirs and from the shapes of the weights. ``family``: as that of
+    a checkpoint of this family, which is to be made from it. Raises ModelError.
     """
+    if family is not None:
+        adopted = family_named(family).adopts(read_config(folder), _video_id(folder))
+        if adopted is None:
+            raise ModelError(folder, f"cannot be made a checkpoint of {family}", "begin from one of its own")
+        return adopted
     path = part_of(folder, ADAPTER_MODEL_CONFIG, "config.json")
     config = read_json(path)
     if not is_original(config):
@@ -57,6 +63,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     )
 
 
+def _video_id(folder: Path) -> int:
+    """The id of ``<video>``: the tokenizer's own, or the first that is free."""
+    tokenizer = part_of(folder, "tokenizer.json")
+    if not tokenizer.is_file():
+        return 0
+    highest, _, added = vocabulary(tokenizer)
+    return added.get("<video>", highest + 1)
+
+
 def stored_config(folder: Path) -> dict[str, Any] | None:
     """lmms-lab's own configuration of the whole model in ``folder``; None for transformers' layout."""
     path = part_of(folder, "config.json")
@@ -64,16 +79,16 @@ def stored_config(folder: Path) -> dict[str, Any] | None:
     return config if is_original(config) else None
 
 
-def read_settings(folder: Path, name: str) -> ModelSettings:
-    """Read the settings of the checkpoint in ``folder``.
+def read_settings(folder: Path, name: str, family: str | None = None) -> ModelSettings:
+    """Read the settings of the checkpoint in ``folder``, or of one of ``family`` that is made from it.
 
     Raises ModelError for a missing or unreadable file, another architecture, or a RoPE type that linear
     scaling does not combine with.
     """
-    config = read_config(folder)
+    config = read_config(folder, family)
     if any("auto_map" in part for part in (config, *_dicts(config))):
         raise ModelError(folder, "config.json names remote code (auto_map)", "this checkpoint is refused")
-    family, preset = family_and_preset(folder, config)
+    kind, preset = family_and_preset(folder, config)
     picture, frames = _processors(folder)
     if not picture and stored_config(folder) is not None:
         picture = processor(config)  # their folders hold none: it is the tower's
@@ -88,7 +103,7 @@ def read_settings(folder: Path, name: str) -> ModelSettings:
         name,
         folder,
         config,
-        family,
+        kind,
         preset,
         picture,
         frames or picture,

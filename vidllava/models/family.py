@@ -84,6 +84,12 @@ class Family:
     """Whether a config.json (transformers' layout) is one of this family's."""
     of_config: Callable[[Preset, Mapping[str, Any]], Preset] = field(default=lambda preset, _config: preset)
     """The preset of one checkpoint: what its config.json says itself wins."""
+    adopts: Callable[[Mapping[str, Any], int], dict[str, Any] | None] = field(
+        default=lambda _config, _id: None
+    )
+    """The config.json with which training makes a checkpoint of another family one of this; None for others.
+
+    The second argument is the id of its ``<video>``."""
     centre_crop: bool = False
     """Where the processor's files do not say it: whether frames are cut to the middle square, or squashed."""
     models: tuple[NamedModel, ...] = ()

@@ -21,6 +21,15 @@ def _of_config(preset: Preset, found: Mapping[str, Any]) -> Preset:
     )
 
 
+def _adopts(found: Mapping[str, Any], video_id: int) -> dict[str, Any] | None:
+    """LLaVA-NeXT: the same weights, and pooling that has none."""
+    if found.get("model_type") != "llava_next":
+        return None
+    pooled = {"spatial_pool_mode": "average", "spatial_pool_stride": 2, "video_token_index": video_id}
+    kind = {"model_type": FAMILY.model_type, "architectures": [FAMILY.hf_class]}
+    return {**found, **kind, **pooled}
+
+
 def _model(name: str, hub_name: str, about: str, text: Mapping[str, Any]) -> NamedModel:
     return NamedModel(
         name=name,
@@ -51,6 +60,7 @@ FAMILY = Family(
     hf_class="LlavaNextVideoForConditionalGeneration",
     recognises=of_type("llava_next_video"),
     of_config=_of_config,
+    adopts=_adopts,
     centre_crop=True,
     models=(
         _model("next-video-7b", "7B", "Vicuna 7B", _VICUNA),

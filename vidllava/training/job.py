@@ -37,6 +37,7 @@ class Job:
                     beginning where there is none
     allow_changes   resume although settings or data differ from the checkpoint's
     tuning          what changes of the model besides its weights; `finetune` fills it in
+    family          the family that the run makes of the model, or None; `finetune` fills it in
     """
 
     model: str
@@ -55,6 +56,7 @@ class Job:
     overwrite: bool = False
     allow_changes: bool = False
     tuning: Tuning = field(default_factory=Tuning)
+    family: str | None = None
 
 
 def run_state(

@@ -234,6 +234,12 @@ def resolve(
     )
 
 
+def family_to_become(settings: TrainingSettings, model: ModelSettings) -> str | None:
+    """The family that a run makes of the model; None where it stays what it is. LLaVA-NeXT-Video's stage begins
+    from LLaVA-NeXT."""
+    return "next-video" if settings.recipe == "next-video" and model.family == "next" else None
+
+
 def _rope_factor(settings: TrainingSettings, model: ModelSettings, origins: dict[str, str]) -> float:
     """What was given, or the model's own. LLaVA-NeXT-Video's stage, begun from LLaVA-NeXT, scales by 2: its
     34B was trained and run at 8192 tokens."""

@@ -32,7 +32,7 @@ from vidllava.training.checkpoint import (
     set_aside_after,
 )
 from vidllava.training.job import OF_EVAL_DATA, Job, check_own, check_same, record, run_state, with_origins
-from vidllava.training.recipe import resolve
+from vidllava.training.recipe import family_to_become, resolve
 from vidllava.training.report import (
     LEDGER_FILE,
     METRICS_FILE,
@@ -156,9 +156,11 @@ def _resolved(
             raise UsageError("--output-dir", what, "give another folder")
     else:
         shown, folder = job.model, found.folder
-    resolved = resolve(settings, job.encode, read_settings(folder, shown))
+    model = read_settings(folder, shown)
+    resolved = resolve(settings, job.encode, model)
     report.resolved(resolved.rows)
-    return replace(job, encode=resolved.encode, tuning=resolved.tuning), resolved.settings
+    family = family_to_become(settings, model)
+    return replace(job, encode=resolved.encode, tuning=resolved.tuning, family=family), resolved.settings
 
 
 def _finish(output: Path, tracked: Tracked) -> None:

@@ -172,6 +172,7 @@ class TrainingProcess:
             is None,  # an adapter that is resumed learns on, one to start from is part of the model
             attn_implementation=job.attn_implementation,
             download=job.download,
+            family=job.family,
         )
         prepare(self.backbone, job, settings, fresh=found is None)
         world = self.accelerator.num_processes
