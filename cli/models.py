@@ -9,6 +9,7 @@ import typer
 
 from vidllava.cli import options
 from vidllava.cli.console import Console
+from vidllava.cli.progress import BatchProgress
 from vidllava.errors import ModelError, UsageError
 from vidllava.models import families, named_models
 from vidllava.models.family import NamedModel
@@ -19,6 +20,15 @@ app = typer.Typer()
 
 Name = Annotated[
     str, typer.Argument(help="A name from `vidllava models list`, a hub id or a folder.", metavar="MODEL")
+]
+
+
+LegacyKeys = Annotated[
+    bool,
+    typer.Option(
+        "--legacy-keys",
+        help="Names of weights as transformers 4 wrote them, which vLLM and SGLang read.",
+    ),
 ]
 
 
@@ -132,6 +142,7 @@ def export(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Number format of the weights; auto = the base's own."),
     ] = "auto",
+    legacy_keys: LegacyKeys = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Merge an adapter into its base: a whole model, which plain from_pretrained loads. Prints its folder.
@@ -150,10 +161,52 @@ def export(
         raise UsageError("OUT", f"{output} exists", "name a folder that is not there yet")
     outputs.check_folder(output.absolute().parent)
     locate(str(adapter))
-    from vidllava.backbone.load import export as merge
+    from vidllava.backbone.convert import export as merge
 
-    merge(adapter, output, dtype=dtype)
+    merge(adapter, output, dtype=dtype, legacy_keys=legacy_keys)
     Console(quiet=quiet, carries_on=True).write(str(output))
+
+
+@app.command("convert")
+def convert(
+    model: Name,
+    output: Annotated[Path, typer.Argument(help="A folder that is not there yet.", metavar="OUT")],
+    to: Annotated[
+        Literal["hf", "original"], typer.Option(help="transformers' layout, or lmms-lab's own.")
+    ] = "hf",
+    legacy_keys: LegacyKeys = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a model in transformers' or in lmms-lab's layout, every number as it was. Prints its folder.
+
+    \b
+    vidllava models convert lmms-lab/LLaVA-Video-7B-Qwen2 llava-video-hf
+    vidllava models convert next-video-7b next-video-original --to original
+    vidllava models convert onevision-7b for-vllm --legacy-keys
+    """
+    from vidllava.backbone.locate import locate
+    from vidllava.cli import outputs
+
+    if legacy_keys and to == "original":
+        raise UsageError("--legacy-keys", "are names of transformers' layout", "leave out --to original")
+    if output.exists():
+        raise UsageError("OUT", f"{output} exists", "name a folder that is not there yet")
+    outputs.check_folder(output.absolute().parent)
+    _, folder = locate(model)
+    from vidllava.backbone.convert import convert as write
+
+    console = Console(quiet=quiet, carries_on=True)
+    bars: list[BatchProgress] = []
+
+    def told(done: int, total: int) -> None:
+        if not bars:
+            bars.append(BatchProgress(console, total, pause_seconds=2.0))
+        bars[0].done("ok")
+
+    notes = write(folder, output, to=to, legacy_keys=legacy_keys, on_progress=told)
+    for note in notes:
+        console.note(note)
+    console.write(str(output))
 
 
 _STRIDES = (1, 2, 4)

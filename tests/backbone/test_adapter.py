@@ -203,7 +203,7 @@ def test_a_folder_as_peft_saves_it_is_served_or_refused_with_the_reason(
 
 
 def test_a_plain_adapter_exports_to_a_whole_model(base: Path, tmp_path: Path):
-    from vidllava.backbone.load import export
+    from vidllava.backbone.convert import export
 
     trained(base).save(tmp_path / "adapter")
     for path in (tmp_path / "adapter").iterdir():

@@ -10,6 +10,7 @@ import pytest
 
 import vidllava
 from tests.cli.conftest import Run
+from tests.models.checkpoints import original_checkpoint
 from vidllava.models import named_models
 
 
@@ -122,3 +123,13 @@ def test_doctor_works_where_the_model_is_missing(run: Run, monkeypatch: pytest.M
     result = run("doctor")
     assert result.code == 0
     assert "not on this machine" in result.out
+
+
+def test_the_command_writes_once_and_prints_the_folder(run: Run, tmp_path: Path):
+    folder = original_checkpoint("onevision-7b", tmp_path / "original")
+    done = run("models", "convert", str(folder), str(tmp_path / "hf"))
+    assert (done.code, done.out) == (0, f"{tmp_path / 'hf'}\n")
+    again = run("models", "convert", str(folder), str(tmp_path / "hf"))
+    assert (again.code, "name a folder that is not there yet" in again.error) == (2, True)
+    both = run("models", "convert", str(folder), str(tmp_path / "x"), "--to", "original", "--legacy-keys")
+    assert (both.code, "--legacy-keys" in both.error) == (2, True)

@@ -1,4 +1,4 @@
-"""``ask`` from the clip to the answer with the preset of LLaVA-NeXT-Video, by torch's and by Triton's kernels.
+"""``ask`` from clip to answer with the preset of LLaVA-NeXT-Video, by torch's and by Triton's kernels.
 
 Triton's source runs in its interpreter; both read the same random weights and must say the same words.
 """

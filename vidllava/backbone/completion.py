@@ -1,4 +1,4 @@
-"""What a saved folder needs besides weights, so that transformers' processors read it: placeholders and template.
+"""What transformers' processors need in a saved folder besides weights: placeholders and a chat template.
 
     complete_tokenizer(folder, config, template)      # <image>, <video> where the configuration says they are
 
@@ -11,6 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from vidllava.errors import ModelError
 from vidllava.prompting.chat_template import to_jinja
 from vidllava.prompting.template import Template
 
@@ -18,8 +21,8 @@ _KINDS = ("image", "video")
 
 
 def complete_tokenizer(folder: Path, config: Any, template: Template) -> None:
-    """Add the placeholders that ``config`` (transformers' object) has ids for to the tokenizer in ``folder``, and
-    a chat template with a place for them where there is none. What is there already is left as it is."""
+    """Add the placeholders that ``config`` (transformers' object) has ids for to the tokenizer in ``folder``,
+    and a chat template with a place for them where there is none. What is there already stays as it is."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return
@@ -33,6 +36,7 @@ def complete_tokenizer(folder: Path, config: Any, template: Template) -> None:
         tokens = [*added.values(), *({"id": id_, "content": name, **flags} for name, id_ in missing.items())]
         content["added_tokens"] = sorted(tokens, key=lambda token: token["id"])
         path.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+        _check_ids(path, missing)
         _name_placeholders(folder, missing)
     written = next(
         (file for file in (folder / "chat_template.jinja", folder / "chat_template.json") if file.is_file()),
@@ -44,7 +48,23 @@ def complete_tokenizer(folder: Path, config: Any, template: Template) -> None:
         for name in ("chat_template.json", "chat_template.jinja"):
             (folder / name).unlink(missing_ok=True)
         eos = _spelling(folder)
-        (folder / "chat_template.jinja").write_text(to_jinja(template, eos), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(
+            to_jinja(template, eos, _places(config)), encoding="utf-8"
+        )
+
+
+def _check_ids(path: Path, wanted: dict[str, int]) -> None:
+    """The library numbers added tokens itself, one after the other: a hole before them would move them."""
+    tokenizer = Tokenizer.from_file(str(path))
+    for name, id_ in wanted.items():
+        if tokenizer.token_to_id(name) != id_:
+            what = f"its ids have a hole: {name} would be {tokenizer.token_to_id(name)}, not {id_}"
+            raise ModelError(path, what, "use the checkpoint's own tokenizer")
+
+
+def _places(config: Any) -> dict[str, str]:
+    """How a picture's and a video's place is spelt: a class without videos reads them as pictures."""
+    return {kind: f"<{kind}>" if token_id(config, kind) is not None else "<image>" for kind in _KINDS}
 
 
 def token_id(config: Any, kind: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Loading of a model, by name or folder, onto a device, every odd weight reported; export of an adapter.
+"""Loading of a model, by name or folder, onto a device, every odd weight reported.
 
 backbone = load_backbone("nano")
 backbone = load_backbone("checkpoints/mine", device="cuda", dtype="bfloat16")
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils import logging as transformers_logging
@@ -27,7 +26,6 @@ from vidllava.backbone.model import Backbone
 from vidllava.backbone.settings import read_config, read_settings, stored_config
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError, is_allocation_failure
-from vidllava.files.writing import flush_to_disk, flush_tree
 from vidllava.kernels import choose
 from vidllava.models import family_of
 from vidllava.models.original import KEY_MAPPING, unused
@@ -116,7 +114,7 @@ def load_backbone(
     ``pool_first`` pools before the projector's last layer: less work, and equal to rounding only. A LoRA
     adapter's folder is its base with the adapter merged, or beside it where ``merge`` is False. Of ``auto``,
     media unlike what the model was trained on are refused (``check_familiar``). ``workload``: what will
-    be asked, which must fit beside the weights. ``family``: make it a checkpoint of that one, as training does.
+    be asked, which must fit beside the weights. ``family``: make it a checkpoint of that one (training).
 
     Raises ModelError for a missing, damaged or mismatched checkpoint (first three weights named), UsageError
     for a device or type that is not here, OutOfMemory before anything is allocated that cannot fit.
@@ -281,43 +279,3 @@ def check_random(name: str, config: Any, dtype: torch.dtype, device: torch.devic
 def _first_line(fault: BaseException) -> str:
     lines = str(fault).strip().splitlines()
     return lines[0] if lines else type(fault).__name__
-
-
-_TYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-
-
-def export(adapter: Path, output: Path, *, dtype: str = "auto") -> None:
-    """Write the merged model to `output`, in the number format of the base or in `dtype`.
-
-    The sum is made in float32 whatever the format. Raises ModelError for an adapter or base that cannot be
-    used, ResourceError if `output` cannot be written: then nothing is left there.
-    """
-    from vidllava.backbone.adapter import merge_adapter  # peft, for adapters alone
-
-    found = _type_of(bases(adapter)[-1]) if dtype == "auto" else dtype
-    backbone = load_backbone(str(adapter), device="cpu", dtype="float32", merge=False)
-    merge_adapter(backbone)
-    backbone.to(DTYPES[found])
-    aside = output.with_name(f".{output.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        with torch.no_grad():
-            backbone.save(aside)
-        flush_tree(aside)
-        aside.rename(output)
-        flush_to_disk(output.absolute().parent)
-    except (OSError, SafetensorError) as fault:
-        raise ResourceError(output, f"could not be written: {fault}", "make room") from fault
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _type_of(base: Path) -> str:
-    """The number format of most of a model's weights."""
-    counts: dict[str, int] = {}
-    for path in sorted(base.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  no mapping
-                piece = file.get_slice(name)
-                counts[piece.get_dtype()] = counts.get(piece.get_dtype(), 0) + 1
-    return _TYPES.get(max(counts, key=lambda kind: counts[kind], default="F32"), "float32")

@@ -24,10 +24,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 
+from vidllava.backbone.completion import complete_tokenizer
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
-from vidllava.backbone.completion import complete_tokenizer
 from vidllava.backbone.settings import OWN_FILE, Tuning, write_grids, write_own_file
 from vidllava.backbone.splice import FeaturesAt, PackedBatch, PackedRows, features_at, grids_of, rows_of
 from vidllava.backbone.tokens import TextCodec

@@ -238,10 +238,11 @@ def followed(
 KNOWN = {"2b0d0d27d9ee0144": "chatml"}
 
 
-def to_jinja(template: Template, eos: str) -> str:
+def to_jinja(template: Template, eos: str, places: Mapping[str, str] = _PLACES) -> str:
     """A Jinja chat template that writes what ``template`` does: for folders that transformers reads.
 
-    Contents are texts, or lists of parts: media first, then texts. ``eos``: how the tokenizer spells ``EOS``.
+    Contents are texts, or lists of parts: media first, then texts. ``eos``: how the tokenizer spells ``EOS``;
+    ``places``: how the placeholders of a picture and of a video are spelt.
     """
 
     def shown(pieces: Sequence[Control | str]) -> str:
@@ -250,7 +251,7 @@ def to_jinja(template: Template, eos: str) -> str:
         return "{{ " + _quoted(text) + " }}" if text else ""
 
     before, after = template.around_media or ("", "\n")
-    place = {kind: "{{ " + _quoted(before + mark + after) + " }}" for kind, mark in _PLACES.items()}
+    place = {kind: "{{ " + _quoted(before + mark + after) + " }}" for kind, mark in places.items()}
     words = (
         "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
         "{% for c in m['content'] if c['type'] == 'image' %}" + place["image"] + "{% endfor %}"

@@ -235,8 +235,10 @@ def resolve(
 
 
 def family_to_become(settings: TrainingSettings, model: ModelSettings) -> str | None:
-    """The family that a run makes of the model; None where it stays what it is. LLaVA-NeXT-Video's stage begins
-    from LLaVA-NeXT."""
+    """The family that a run makes of the model; None where it stays what it is.
+
+    LLaVA-NeXT-Video's stage begins from LLaVA-NeXT.
+    """
     return "next-video" if settings.recipe == "next-video" and model.family == "next" else None
 
 
