@@ -209,6 +209,46 @@ def convert(
     console.write(str(output))
 
 
+@app.command("verify")
+def verify(
+    model: Name,
+    logits: Annotated[
+        bool,
+        typer.Option(
+            "--logits", help="Load the weights too, and compare the first logits that were published."
+        ),
+    ] = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Hold a model that is here against what was published of it; nothing is downloaded.
+
+    Files, names and shapes of all tensors, ids, template, positions, pixels. Exit code 5 where one differs.
+
+    \b
+    vidllava models verify next-video-7b
+    vidllava models verify onevision-0.5b --logits --json
+    """
+    from vidllava.backbone.locate import locate
+
+    locate(model)
+    from vidllava.backbone.verify import verify as held
+
+    checks = held(model, logits=logits, device=device, dtype=dtype)
+    wrong = [check for check in checks if check.holds is False]
+    console = Console(carries_on=True)
+    if as_json:
+        console.json([vars(check) for check in checks], indent=2)
+    else:
+        words = {True: "holds", False: "DIFFERS", None: "-"}
+        rows = [(check.name, words[check.holds], check.found, check.expected) for check in checks]
+        console.table(("check", "verdict", "found", "published"), rows)
+    if wrong:
+        what = f"{len(wrong)} of {len(checks)} checks differ from what was published: {wrong[0].name}"
+        raise ModelError(model, what, "download it again, or report the figures above")
+
+
 _STRIDES = (1, 2, 4)
 _HALF_BYTES = 2  # the published weights are in bfloat16 or float16
 

@@ -10,7 +10,7 @@ import pytest
 
 import vidllava
 from tests.cli.conftest import Run
-from tests.models.checkpoints import original_checkpoint
+from tests.models.checkpoints import hf_checkpoint, original_checkpoint
 from vidllava.models import named_models
 
 
@@ -133,3 +133,18 @@ def test_the_command_writes_once_and_prints_the_folder(run: Run, tmp_path: Path)
     assert (again.code, "name a folder that is not there yet" in again.error) == (2, True)
     both = run("models", "convert", str(folder), str(tmp_path / "x"), "--to", "original", "--legacy-keys")
     assert (both.code, "--legacy-keys" in both.error) == (2, True)
+
+
+def test_verify_prints_each_figure_and_ends_with_5_where_one_differs(run: Run, tmp_path: Path):
+    folder = hf_checkpoint("next-video-7b", tmp_path / "model")
+    whole = run("models", "verify", str(folder))
+    assert whole.code == 0
+    assert "tensors" in whole.out
+    (folder / "generation_config.json").unlink()
+    lacking = run("models", "verify", str(folder), "--json")
+    assert lacking.code == 5
+    rows = json.loads(lacking.out)
+    assert [row["expected"] for row in rows if row["holds"] is False] == ["generation_config.json"]
+    assert "1 of" in lacking.err
+    nowhere = run("models", "verify", "next-video-34b")
+    assert (nowhere.code, "vidllava models pull next-video-34b" in nowhere.error) == (5, True)
