@@ -54,12 +54,19 @@ def family_named(name: str) -> Family:
 def family_of(config: Mapping[str, Any], source: object) -> Family:
     """The family whose checkpoints have this config.json (transformers' layout).
 
+    Those with a rule of their own are asked first: several families may share a class.
+
     Raises ModelError, naming ``source``, where no family recognises it.
     """
     found = families()
-    for family in found.values():
-        if family.recognises(config):
-            return family
+    by_rule = (family for family in found.values() if family.recognises and family.recognises(config))
+    by_type = (
+        family
+        for family in found.values()
+        if family.recognises is None and family.model_type == config.get("model_type")
+    )
+    for family in (*by_rule, *by_type):
+        return family
     kinds = sorted({family.model_type for family in found.values()})
     raise ModelError(
         source,

@@ -80,8 +80,9 @@ class Family:
     """Of config.json in transformers' layout."""
     hf_class: str
     """The class of transformers that holds the weights."""
-    recognises: Callable[[Mapping[str, Any]], bool]
-    """Whether a config.json (transformers' layout) is one of this family's."""
+    recognises: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a config.json (transformers' layout) is one of this family's; None = all of its model_type that
+    are no other's."""
     of_config: Callable[[Preset, Mapping[str, Any]], Preset] = field(default=lambda preset, _config: preset)
     """The preset of one checkpoint: what its config.json says itself wins."""
     adopts: Callable[[Mapping[str, Any], int], dict[str, Any] | None] = field(
@@ -100,11 +101,6 @@ class Family:
     def name(self) -> str:
         """As ``--preset`` and ``models list`` have it."""
         return self.preset.name
-
-
-def of_type(model_type: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Recognises a config.json by its model_type."""
-    return lambda config: config.get("model_type") == model_type
 
 
 # --------------------------------------------------------------------------------------------------------

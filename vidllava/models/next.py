@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vidllava.models.family import CLIP_L_336, Family, NamedModel, Preset, of_type, text_config
+from vidllava.models.family import CLIP_L_336, Family, NamedModel, Preset, text_config
 
 VICUNA_7B = (4096, 11_008, 32, 32, 32)
 """Hidden, intermediate, layers, heads, key-value heads."""
@@ -54,7 +54,6 @@ FAMILY = Family(
     ),
     model_type="llava_next",
     hf_class="LlavaNextForConditionalGeneration",
-    recognises=of_type("llava_next"),
     of_config=by_language_model,
     centre_crop=True,
     models=(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vidllava.models.family import Family, NamedModel, Preset, of_type, text_config
+from vidllava.models.family import Family, NamedModel, Preset, text_config
 from vidllava.models.next import MISTRAL_7B, VICUNA_7B, by_language_model
 from vidllava.models.next import config as next_config
 
@@ -58,7 +58,6 @@ FAMILY = Family(
     ),
     model_type="llava_next_video",
     hf_class="LlavaNextVideoForConditionalGeneration",
-    recognises=of_type("llava_next_video"),
     of_config=_of_config,
     adopts=_adopts,
     centre_crop=True,

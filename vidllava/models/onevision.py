@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidllava.models.family import SIGLIP_SO400M, Family, NamedModel, Preset, of_type, text_config
+from vidllava.models.family import SIGLIP_SO400M, Family, NamedModel, Preset, text_config
 
 QWEN2 = {
     "0.5b": text_config("qwen2", 896, 4864, 24, 14, 2, 152_000, context=32_768, theta=1e6, tied=True),
@@ -44,7 +44,6 @@ FAMILY = Family(
     preset=Preset(name="onevision", num_frames=32),
     model_type="llava_onevision",
     hf_class="LlavaOnevisionForConditionalGeneration",
-    recognises=of_type("llava_onevision"),
     models=(
         _model("0.5b", "ov", ""),
         _model("0.5b", "si", ", single-image stage"),
