@@ -32,4 +32,4 @@ def test_random_weights_of_a_folder_are_of_its_architecture_and_not_its_own() ->
 
 def test_a_model_whose_sizes_are_not_known_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sizes are not known"):
-        models.open_model("onevision-72b", weights="random")
+        models.open_model("no-such-model", weights="random")

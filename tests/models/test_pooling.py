@@ -126,3 +126,14 @@ def test_the_convolution_learns(tmp_path: Path, clip: str):
     ours(collate([SampleInput(words, ())])).loss.backward()
     unread = [name for name, p in ours.named_parameters() if p.requires_grad and p.grad is None]
     assert unread == [], "a parameter without a gradient makes other processes wait"
+
+
+def test_a_preset_whose_template_the_tokenizer_cannot_write_is_spoken_in_the_models_own(
+    tmp_path: Path, clip: str
+):
+    ours = load_backbone(str(hf_checkpoint(NAME, tmp_path)))
+    question = asked(ours, clip, preset="onevision")
+    assert question.items[0].layout.pool_at == "projected"
+    assert question.prompt == asked(ours, clip).prompt
+    (note,) = question.notes
+    assert "has no <|im_end|>: its own template is spoken, not chatml" in note

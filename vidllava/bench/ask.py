@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
+from typing import Any
 
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration
+import transformers
 
 from vidllava.backbone.answer import Answer, Conversation, answer_question
 from vidllava.backbone.feature_cache import FeatureCache
@@ -27,11 +28,13 @@ from vidllava.bench.rows import Row
 from vidllava.errors import UsageError
 from vidllava.media.pixels import normalise
 from vidllava.media.sampler import IN_PROCESS
+from vidllava.models import family_of
 from vidllava.prompting.conversation import SLOT
 from vidllava.visuals.options import AskOptions, GenerateOptions
 from vidllava.visuals.question import Question, plan_media, plan_question, plan_turn, visual_planner
 
 STAGES = ("decode", "vision", "prefill", "generate")
+_READ_CLIPS = ("onevision", "next-video")  # whose classes in transformers do
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Stages:
     passes: int = 0
     _start: float = 0.0
 
-    def attach(self, model: LlavaOnevisionForConditionalGeneration) -> None:
+    def attach(self, model: Any) -> None:
         """Time the tower and the language model of ``model`` from now on."""
         tower, language = model.model.vision_tower, model.model.language_model
         tower.register_forward_pre_hook(lambda *_: self._begin())
@@ -76,7 +79,7 @@ class TransformersAsk:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         # Ours changed the classes of its attention: theirs is built anew, and shares nothing but the values.
-        self.model = LlavaOnevisionForConditionalGeneration._from_config(
+        self.model = getattr(transformers, type(backbone.hf).__name__)._from_config(
             backbone.hf.config, dtype=backbone.dtype, attn_implementation="sdpa"
         )
         self.model.load_state_dict(backbone.hf.state_dict())
@@ -146,13 +149,19 @@ def measure(
 
 def refuse_other_settings(backbone: Backbone, options: AskOptions, question: Question) -> None:
     """Raises UsageError where transformers' own model would be asked something else."""
-    planner = visual_planner(backbone.settings, options)
-    pooling = planner.pooling
-    found = (pooling.stride, pooling.mode, pooling.newline, question.budget.rope_factor)
-    if found != (2, "bilinear", "one_token", 1):
-        what = f"stride, mode, newline and RoPE factor are {', '.join(map(str, found))}"
+    settings = backbone.settings
+    family = family_of(backbone.hf.config.to_dict(), settings.name)
+    if family.name not in _READ_CLIPS:
+        what = f"transformers' class of {settings.family} reads no clips as this family does"
+        raise UsageError("bench ask", what, "--no-transformers")
+    pooling = visual_planner(settings, options).pooling
+    found = (pooling.stride, pooling.mode, pooling.newline, pooling.at, question.budget.rope_factor)
+    own = family.of_config(family.preset, backbone.hf.config.to_dict())
+    theirs = (own.pool_stride, own.pool_mode, own.newline_mode, own.pool_at, settings.least_factor)
+    if found != theirs:
+        what = "stride, mode, newline, place of pooling and RoPE factor are " + ", ".join(map(str, found))
         raise UsageError(
-            "bench ask", f"{what}: transformers has 2, bilinear, one_token, 1", "--no-transformers"
+            "bench ask", f"{what}: transformers has {', '.join(map(str, theirs))}", "--no-transformers"
         )
 
 

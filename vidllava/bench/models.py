@@ -9,16 +9,17 @@ prefills.of(case, torch.float32)     # Prefill(ms=6210.0, how="measured: one lan
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
     Qwen2Config,
     Qwen2Model,
     SiglipVisionConfig,
@@ -37,10 +38,9 @@ from vidllava.backbone.tower import tower_states
 from vidllava.bench.clock import quantile
 from vidllava.bench.kernel_cases import MODELS, Case, ModelSizes
 from vidllava.errors import ModelError, UsageError
+from vidllava.models import family_of, named_models
 
 Weights = Literal["checkpoint", "random"]
-# Named models whose sizes are known here without their checkpoint.
-SIZES = {"onevision-0.5b": "0.5b", "onevision-0.5b-si": "0.5b", "onevision-7b": "7b"}
 _VOCABULARY = {"0.5b": 152_000, "7b": 152_128}  # embedding rows of the published checkpoints
 _IMAGE_ID, _VIDEO_ID = 151_646, 151_647
 
@@ -74,8 +74,8 @@ def open_model(
         _, folder = locate(name, revision=revision)
         backbone = random_backbone(folder, device=device, dtype=dtype)
     except ModelError:
-        if name not in SIZES:
-            known = ", ".join(SIZES)
+        if name not in named_models():
+            known = ", ".join(named_models())
             raise UsageError(f"--model {name}", "is not here, and its sizes are not known", known) from None
         backbone = _without_checkpoint(name, device, dtype, attn_implementation)
     backbone.pool_first = pool_first
@@ -85,15 +85,15 @@ def open_model(
 def _without_checkpoint(name: str, device: str, dtype: str, attn_implementation: str) -> Backbone:
     place, _ = choose_device(device)
     kind, _ = choose_dtype(dtype, place)
-    config = published_config(SIZES[name])
+    published = named_models()[name].config
+    hf_class = getattr(transformers, family_of(published, name).hf_class)
+    config = hf_class.config_class.from_dict(copy.deepcopy(dict(published)))
     check_random(name, config, kind, place)
     _, nano = locate("nano")
     settings = replace(named_settings(name), folder=None)
     with torch.random.fork_rng(), torch.device(place):
         torch.manual_seed(0)
-        hf = LlavaOnevisionForConditionalGeneration._from_config(
-            config, dtype=kind, attn_implementation=attn_implementation
-        )
+        hf = hf_class._from_config(config, dtype=kind, attn_implementation=attn_implementation)
     return Backbone(hf, settings, read_codec(nano)).to(place).eval()
 
 

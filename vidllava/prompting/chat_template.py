@@ -71,7 +71,7 @@ def follow(text: str, base: Template, *, controls: Collection[str], bos: str = "
     if system_around is None:
         before_system, after_system = base.before["system"], base.after["system"]
     return Template(
-        name=f"its own ({base.name})",
+        name=f"{base.name}, its own",
         system=system,
         begin=cut(begin),
         before={"system": before_system, **before},

@@ -95,6 +95,13 @@ class Template:
     takes_system: bool = True
     upstream_trained: tuple[Control | str, ...] | None = None
 
+    @property
+    def control_names(self) -> frozenset[str]:
+        """The control tokens that a tokenizer must have to write it; `EOS` each has."""
+        pieces = (self.begin, *self.before.values(), *self.after.values())
+        controls = {piece for part in pieces for piece in part if isinstance(piece, Control)}
+        return frozenset(control.name for control in controls - {EOS})
+
 
 _IM_START, _IM_END = Control("<|im_start|>"), Control("<|im_end|>")
 

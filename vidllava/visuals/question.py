@@ -109,7 +109,7 @@ def plan_turn(
     The media stand in the conversation's first question. Raises as ``plan_question``.
     """
     preset = named_preset(options.preset) or settings.preset
-    template = settings.template_of(preset)
+    template, unspoken = _template(settings, preset, encoder)
     turns, taken = _conversation(items, text, options, history, encoder, preset, template)
     prompt = tokenize(turns, template, encoder, add_generation_prompt=True)
     trained = preset.trained_context or settings.trained_context
@@ -123,7 +123,7 @@ def plan_turn(
     )
     if require_fit:
         counted.require_fit()
-    notes = [*settings.notes]
+    notes = [*settings.notes, *unspoken]
     notes += [note for item in items for note in (item.info.notes if item.info else item.picture_notes)]
     if taken:
         many = "control tokens or placeholders that match no media"
@@ -131,6 +131,16 @@ def plan_turn(
     if counted.notice is not None:
         notes.append(counted.notice)
     return Question(text=text, items=tuple(items), prompt=prompt, budget=counted, notes=tuple(notes))
+
+
+def _template(settings: ModelSettings, preset: Preset, encoder: Encoder) -> tuple[Template, tuple[str, ...]]:
+    """The template of ``preset``; the model's own, and a note, where its tokenizer cannot write that one."""
+    template = settings.template_of(preset)
+    lacking = sorted(template.control_names - encoder.controls())
+    if not lacking or template is settings.template:
+        return template, ()
+    what = f"{settings.name} has no {lacking[0]}: its own template is spoken, not {template.name}"
+    return settings.template, (what,)
 
 
 def _conversation(
