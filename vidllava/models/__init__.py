@@ -19,16 +19,28 @@ from vidllava.models.family import Family, NamedModel, Preset
 
 
 def families() -> dict[str, Family]:
-    """Every family by the name of its preset. Raises UsageError for two of one name."""
+    """Every family by the name of its preset: those of this folder, then plug-ins.
+
+    Raises UsageError for two families or two models of one name, and for a ``FAMILY`` that is not a Family.
+    """
     return _by_name(registry.members("vidllava.models", "FAMILY"))
 
 
 @lru_cache(maxsize=8)
 def _by_name(modules: tuple[Any, ...]) -> dict[str, Family]:
     found: dict[str, Family] = {}
-    for family in (module.FAMILY for module in modules if hasattr(module, "FAMILY")):
+    names: set[str] = set()
+    for module in (module for module in modules if hasattr(module, "FAMILY")):
+        family = module.FAMILY
+        if not isinstance(family, Family):
+            what = f"FAMILY is of type {type(family).__name__}"
+            raise UsageError(module.__file__, what, "a vidllava.models.family.Family")
         if family.name in found:
             raise UsageError(f"family {family.name}", "is defined twice", "rename or remove the plug-in")
+        for model in family.models:
+            if model.name in names:
+                raise UsageError(f"model {model.name}", "is defined twice", "rename or remove the plug-in")
+            names.add(model.name)
         found[family.name] = family
     return found
 
