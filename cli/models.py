@@ -175,9 +175,16 @@ def convert(
         Literal["hf", "original"], typer.Option(help="transformers' layout, or lmms-lab's own.")
     ] = "hf",
     legacy_keys: LegacyKeys = False,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Number format of the weights; auto = as they are, bit for bit."),
+    ] = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a model in transformers' or in lmms-lab's layout, every number as it was. Prints its folder.
+    """Write a model in transformers' or in lmms-lab's layout, number by number unless --dtype is given.
+
+    Prints the folder. Weights that are missing, unexpected or of another shape are refused before anything is
+    written.
 
     \b
     vidllava models convert lmms-lab/LLaVA-Video-7B-Qwen2 llava-video-hf
@@ -203,7 +210,7 @@ def convert(
             bars.append(BatchProgress(console, total, pause_seconds=2.0))
         bars[0].done("ok")
 
-    notes = write(folder, output, to=to, legacy_keys=legacy_keys, on_progress=told)
+    notes = write(folder, output, to=to, legacy_keys=legacy_keys, dtype=dtype, on_progress=told)
     for note in notes:
         console.note(note)
     console.write(str(output))

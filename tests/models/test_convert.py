@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from tests.clips import write_clip
 from tests.models.checkpoints import PUBLISHED, hf_checkpoint, legacy_name, original_checkpoint
 from vidllava.backbone.convert import convert, export
+from vidllava.backbone.familiarity import read_world
+from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
-from vidllava.errors import ModelError
+from vidllava.errors import ModelError, UsageError
 from vidllava.prompting.conversation import SLOT
 from vidllava.visuals.options import AskOptions
 from vidllava.visuals.question import plan_question
@@ -56,6 +58,57 @@ def test_there_and_back_is_bit_equal(name: str, tmp_path: Path):
     assert (tmp_path / "hf" / "config.json").read_bytes() == (
         tmp_path / "hf again" / "config.json"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["names of today", "names of transformers 4"])
+def test_back_and_there_is_bit_equal(name: str, legacy: bool, tmp_path: Path):
+    """From transformers' layout, whichever version wrote it, to lmms-lab's and back."""
+    first = hf_checkpoint(name, tmp_path / "hf", legacy_keys=legacy)
+    convert(first, tmp_path / "original", to="original")
+    convert(tmp_path / "original", tmp_path / "again", to="hf", legacy_keys=True)
+    theirs = held(hf_checkpoint(name, tmp_path / "old", legacy_keys=True))
+    assert same(held(tmp_path / "again"), theirs)
+    assert ("model.image_newline" in held(tmp_path / "original")) == (PUBLISHED[name].family != "interleave")
+    before, after = read_settings(first, name), read_settings(tmp_path / "again", name)
+    for key in ("image_size", "frame_size", "image_mean", "pinpoints", "trained_context", "least_factor"):
+        assert getattr(before, key) == getattr(after, key), key
+    assert (before.family, before.preset) == (after.family, after.preset)
+
+
+@pytest.mark.parametrize("layout", ["hf", "original"])
+def test_the_logits_are_the_same(name: str, layout: str, tmp_path: Path):
+    """Sizes, scales and norms that leave no trace in a shape are in the configuration that is written."""
+    source = (original_checkpoint if layout == "hf" else hf_checkpoint)(name, tmp_path / "source")
+    convert(source, tmp_path / "out", to="hf" if layout == "hf" else "original")
+    ids = torch.tensor([[5, 9, 12, 7, 30, 31, 32, 33]])
+    theirs = PUBLISHED[name].hf_class.from_pretrained(hf_checkpoint(name, tmp_path / "theirs")).eval()
+    ours = load_backbone(str(tmp_path / "out")).hf
+    with torch.inference_mode():
+        expected = theirs(input_ids=ids).logits
+        assert torch.equal(load_backbone(str(source)).hf(input_ids=ids).logits, ours(input_ids=ids).logits)
+        torch.testing.assert_close(ours(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+        if layout == "hf":
+            plain = PUBLISHED[name].hf_class.from_pretrained(tmp_path / "out").eval()
+            assert torch.equal(plain(input_ids=ids).logits, expected)
+
+
+def test_transformers_own_processor_reads_a_converted_folder(name: str, tmp_path: Path):
+    """A picture becomes as many placeholders as it has rows, of the pixels that the checkpoint's own are."""
+    convert(original_checkpoint(name, tmp_path / "original"), tmp_path / "hf", to="hf")
+    theirs, ours = hf_checkpoint(name, tmp_path / "theirs"), tmp_path / "hf"
+    picture = torch.arange(3 * 60 * 40).remainder(251).to(torch.uint8).reshape(3, 60, 40).numpy()
+    found, expected = (AutoImageProcessor.from_pretrained(one) for one in (ours, theirs))
+    assert type(found) is type(expected)
+    pixels = [one(picture, return_tensors="pt")["pixel_values"] for one in (found, expected)]
+    assert torch.equal(*pixels)
+    said = [json.loads((one / "processor_config.json").read_text()) for one in (ours, theirs)]
+    assert said[0] == said[1]
+    if PUBLISHED[name].family not in ("next", "interleave"):
+        return  # its class reads videos too, which takes torchvision
+    found, expected = (AutoProcessor.from_pretrained(one) for one in (ours, theirs))
+    both = [one(text="<image>\nwhat", images=picture, return_tensors="pt") for one in (found, expected)]
+    assert torch.equal(both[0]["input_ids"], both[1]["input_ids"])
+    assert both[0]["input_ids"].shape[1] > 20
 
 
 def test_what_is_written_is_what_transformers_opens(name: str, tmp_path: Path):
@@ -143,6 +196,90 @@ def test_large_models_are_cut_into_files_with_an_index(tmp_path: Path):
     assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
     assert heard[-1][0] == heard[-1][1] == len(heard)
     assert same(opened(name, tmp_path / "hf"), opened(name, hf_checkpoint(name, tmp_path / "theirs")))
+
+
+def test_a_number_format_can_be_asked_for(tmp_path: Path):
+    folder = original_checkpoint("onevision-7b", tmp_path / "original")
+    convert(folder, tmp_path / "hf", to="hf", dtype="bfloat16")
+    before, after = held(folder), held(tmp_path / "hf")
+    assert {one.dtype for one in after.values()} == {torch.bfloat16}
+    assert torch.equal(after["image_newline"], before["model.image_newline"].bfloat16())
+    assert PUBLISHED["onevision-7b"].hf_class.from_pretrained(tmp_path / "hf").dtype == torch.bfloat16
+    convert(tmp_path / "hf", tmp_path / "again", to="original")
+    assert {one.dtype for one in held(tmp_path / "again").values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_next_videos_placeholders_have_the_order_of_the_published_tokenizer(tmp_path: Path):
+    """<video> 32000, <image> 32001 in llava-hf/LLaVA-NeXT-Video-7B-hf: the video's is the first free id."""
+    folder = original_checkpoint("next-video-7b", tmp_path / "original")
+    without_placeholders(folder)
+    free = read_codec(folder)._tokenizer.get_vocab_size()
+    convert(folder, tmp_path / "hf", to="hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    ids = [config.get(f"{kind}_token_index", config.get(f"{kind}_token_id")) for kind in ("video", "image")]
+    assert ids == [free, free + 1]
+
+
+def test_files_that_the_source_has_are_kept(tmp_path: Path):
+    folder = original_checkpoint("onevision-7b", tmp_path / "original")
+    (folder / "generation_config.json").unlink()
+    theirs = hf_checkpoint("onevision-7b", tmp_path / "theirs")
+    own = json.loads((theirs / "preprocessor_config.json").read_text()) | {"image_mean": [0.1, 0.2, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(own))
+    convert(folder, tmp_path / "hf", to="hf")
+    assert json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text()) == own
+    eos = json.loads((tmp_path / "hf" / "generation_config.json").read_text())["eos_token_id"]
+    assert eos == read_codec(folder).special("<|im_end|>")
+
+
+def test_the_preset_stays_in_either_layout(tmp_path: Path):
+    """In transformers' layout LLaVA-Video is told from OneVision by vidllava.json alone."""
+    folder = hf_checkpoint("llava-video-7b", tmp_path / "hf")
+    (folder / "vidllava.json").write_text('{"preset": "llava-video", "num_frames": 48}', encoding="utf-8")
+    wanted = read_settings(folder, "x").preset
+    assert (wanted.name, wanted.num_frames, wanted.newline_mode) == ("llava-video", 48, "grid")
+    convert(folder, tmp_path / "original", to="original")
+    convert(tmp_path / "original", tmp_path / "again", to="hf")
+    assert read_settings(tmp_path / "original", "x").preset == wanted
+    assert read_settings(tmp_path / "again", "x").preset == wanted
+    # What their own code reads.
+    config = json.loads((tmp_path / "original" / "config.json").read_text())
+    assert (config["mm_newline_position"], config["add_time_instruction"]) == ("grid", True)
+
+
+def test_nano_still_knows_its_world(tmp_path: Path):
+    convert(nano_folder(), tmp_path / "old", to="hf", legacy_keys=True)
+    before, after = read_world(nano_folder()), read_world(tmp_path / "old")
+    assert before is not None
+    assert after is not None
+    assert torch.equal(before.covariance, after.covariance)
+    assert read_settings(tmp_path / "old", "x").preset == read_settings(nano_folder(), "x").preset
+
+
+def test_others_may_read_the_weights_too(tmp_path: Path):
+    convert(original_checkpoint("onevision-7b", tmp_path / "original"), tmp_path / "hf", to="hf")
+    modes = {path.stat().st_mode for path in (tmp_path / "hf").iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path):
+    folder = original_checkpoint("onevision-7b", tmp_path / "original")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="exists"):
+        convert(folder, tmp_path / "out", to="hf")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_shape_that_is_not_the_configurations_is_refused(tmp_path: Path):
+    folder = hf_checkpoint("onevision-7b", tmp_path / "hf")
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in weights if key.endswith("mlp.fc1.bias"))
+    weights[name] = torch.zeros(3)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"mlp\.fc1\.bias is \[3\], the configuration asks for \[64\]"):
+        convert(folder, tmp_path / "out", to="original")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
 
 
 @pytest.mark.parametrize(

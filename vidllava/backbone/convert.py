@@ -19,15 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidllava.backbone.completion import complete_tokenizer
-from vidllava.backbone.folders import is_adapter, read_json
+from vidllava.backbone.familiarity import WEIGHTS_FILE, read_world
+from vidllava.backbone.folders import is_adapter
 from vidllava.backbone.headers import Tensor, read_tensors, vocabulary
 from vidllava.backbone.load import DTYPES, config_object, load_backbone
 from vidllava.backbone.locate import bases
 from vidllava.backbone.model import COMPANION_FILES
 from vidllava.backbone.settings import OWN_FILE, read_config, read_settings, stored_config, write_own_file
-from vidllava.errors import ModelError, ResourceError
+from vidllava.backbone.tokens import read_codec
+from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.files.writing import flush_to_disk, flush_tree
-from vidllava.models.family import tensor_shapes
+from vidllava.models.family import Preset, tensor_shapes
 from vidllava.models.original import hf_name, legacy_name, original_config, original_name, processor, unused
 
 Layout = Literal["hf", "original"]
@@ -44,14 +46,19 @@ def convert(
     *,
     to: Layout,
     legacy_keys: bool = False,
+    dtype: str = "auto",
     shard_bytes: int = SHARD_BYTES,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
     """Write the model in ``folder`` to ``output``, which is not there yet; returns notes for people.
 
-    ``on_progress`` hears of tensors done and in all. Raises ModelError, before anything is written, for a
-    missing or unexpected tensor; ResourceError if ``output`` cannot be written: then nothing is left there.
+    ``dtype``: number format of the weights; auto keeps each as it is, bit for bit. ``on_progress`` hears of
+    tensors done and in all. Raises ModelError, before anything is written, for a tensor that is missing,
+    unexpected or of another shape; UsageError where ``output`` is there; ResourceError if it cannot be
+    written: then nothing is left there.
     """
+    if output.exists() or output.is_symlink():
+        raise UsageError(output, "exists", "name a folder that is not there yet")
     if is_adapter(folder):
         raise ModelError(folder, "is an adapter, not a whole model", "vidllava models export makes it one")
     config = config_object(folder).to_dict()
@@ -61,14 +68,21 @@ def convert(
     if rows is not None:
         old = named[_EMBEDDINGS[0]][1].shape[0]
         notes = (f"{rows - old} rows were added to the embeddings, means of the others: nothing reads them",)
+    if dtype != "auto":
+        _say_dtype(config, dtype)
     rename = original_name if to == "original" else legacy_name if legacy_keys else _today
     aside = output.with_name(f".{output.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        tensors = _read(folder, named, rows)
+        tensors = _read(folder, named, rows, dtype)
+        _write_files(folder, aside, config, to=to, is_changed=rows is not None or dtype != "auto")
         _write_shards(aside, tensors, rename, shard_bytes, lambda done: on_progress(done, len(named)))
-        _write_files(folder, aside, config, to=to, rows=rows)
+        world = read_world(folder)
+        if world is not None and to == "hf" and dtype == "auto" and (aside / WEIGHTS_FILE).is_file():
+            world.save(aside)  # the same numbers in another file
+        for part in aside.glob("*.safetensors"):
+            shutil.copymode(aside / "config.json", part)  # safetensors writes for the owner alone
         flush_tree(aside)
         aside.rename(output)
         flush_to_disk(output.absolute().parent)
@@ -85,10 +99,11 @@ def rename_weights(folder: Path, rename: Callable[[str], str]) -> None:
     named = _named(folder, config)
     aside = folder / ".renamed"
     aside.mkdir()
-    _write_shards(aside, _read(folder, named, None), rename, SHARD_BYTES, lambda done: None)
+    _write_shards(aside, _read(folder, named, None, "auto"), rename, SHARD_BYTES, lambda done: None)
     for old in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink()
     for new in aside.iterdir():
+        shutil.copymode(folder / "config.json", new)
         new.rename(folder / new.name)
     aside.rmdir()
 
@@ -111,19 +126,26 @@ def _today(name: str) -> str:
 def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[str, Tensor]]:
     """By its name in memory: (stored name, header) of each tensor that belongs to the model.
 
-    Raises ModelError for a missing or an unexpected one, naming the first three.
+    Raises ModelError for a missing or an unexpected one, naming the first three, and for one whose shape is
+    not what the configuration says.
     """
     to_memory = memory_name if stored_config(folder) is None else hf_name
     stored = ((to_memory(name), name, tensor) for name, tensor in read_tensors(folder).items())
     found = {here: (name, tensor) for here, name, tensor in stored if here is not None}
     found = {name: one for name, one in found.items() if name not in unused(config)}
-    wanted = {name for name, _ in tensor_shapes(config)}
-    missing, odd = sorted(wanted - set(found)), sorted(set(found) - wanted - {"lm_head.weight"})
+    wanted = dict(tensor_shapes(config))
+    missing, odd = sorted(wanted.keys() - found), sorted(found.keys() - wanted - {"lm_head.weight"})
     for kind, names in (("missing", missing), ("unexpected", odd)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             what = f"{kind} weights: {', '.join(names[:3])}{more}"
             raise ModelError(folder, what, "convert a whole checkpoint")
+    head = wanted[_EMBEDDINGS[0]]  # of a tied head, too, where one is stored
+    for name, (stored_name, tensor) in found.items():
+        shape = wanted.get(name, head)
+        if tensor.shape != shape:
+            what = f"{stored_name} is {list(tensor.shape)}, the configuration asks for {list(shape)}"
+            raise ModelError(folder, what, "use the files of one checkpoint")
     return dict(sorted(found.items()))
 
 
@@ -137,7 +159,9 @@ def _rows_wanted(folder: Path, config: dict[str, Any], named: Mapping[str, tuple
         return None
     highest, _, added = vocabulary(path)
     free = iter((highest + 1, highest + 2))
-    for kind in ("image", "video"):
+    # Published tokenizers of LLaVA-NeXT-Video have a clip's placeholder first, others a picture's.
+    kinds = ("video", "image") if config["model_type"] == "llava_next_video" else ("image", "video")
+    for kind in kinds:
         for key in (f"{kind}_token_id", f"{kind}_token_index"):
             if key in config:
                 config[key] = added[f"<{kind}>"] if f"<{kind}>" in added else next(free)
@@ -151,10 +175,19 @@ def _rows_wanted(folder: Path, config: dict[str, Any], named: Mapping[str, tuple
     return rows
 
 
+def _say_dtype(config: dict[str, Any], dtype: str) -> None:
+    """Every place of a configuration in transformers' layout that names the number format."""
+    for part in (config, config["text_config"], config["vision_config"]):
+        for key in ("dtype", "torch_dtype"):
+            if part is config or part.get(key) is not None:
+                part.pop(key, None)
+                part["dtype"] = dtype
+
+
 def _read(
-    folder: Path, named: Mapping[str, tuple[str, Tensor]], rows: int | None
+    folder: Path, named: Mapping[str, tuple[str, Tensor]], rows: int | None, dtype: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name in memory, value), file by file; embeddings with so many rows."""
+    """(name in memory, value), file by file, in ``dtype``; embeddings with so many rows."""
     files = dict.fromkeys(tensor.file for _, tensor in named.values())
     for file in files:
         with safe_open(folder / file, framework="pt") as source:
@@ -165,7 +198,7 @@ def _read(
                 if rows is not None and name in _EMBEDDINGS:
                     mean = value.float().mean(dim=0, keepdim=True).to(value.dtype)
                     value = torch.cat([value, mean.expand(rows - len(value), -1)])
-                yield name, value
+                yield name, value if dtype == "auto" else value.to(DTYPES[dtype])
 
 
 def _write_shards(
@@ -189,8 +222,8 @@ def _write_shards(
             held.clear()
 
     for done, (name, value) in enumerate(tensors, 1):
-        size = value.numel() * value.element_size()
-        if held and sum(one.numel() * one.element_size() for one in held.values()) + size > shard_bytes:
+        size = value.nbytes
+        if held and sum(one.nbytes for one in held.values()) + size > shard_bytes:
             close()
         held[rename(name)] = value.contiguous()
         total += size
@@ -206,39 +239,61 @@ def _write_shards(
     _write_json(folder / "model.safetensors.index.json", index)
 
 
-def _write_files(folder: Path, output: Path, config: dict[str, Any], *, to: Layout, rows: int | None) -> None:
+_COPIED = (*COMPANION_FILES, "generation_config.json", "tokenizer.model")
+
+
+def _write_files(folder: Path, output: Path, config: dict[str, Any], *, to: Layout, is_changed: bool) -> None:
     """Configuration, tokenizer, processor and what else belongs to a folder of this layout."""
     from_original = stored_config(folder) is not None
-    for name in (*COMPANION_FILES, "generation_config.json", "tokenizer.model"):
+    for name in _COPIED:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, output / name)
+    settings = read_settings(folder, folder.name)
     if to == "original":
-        own = stored_config(folder) or original_config(config)
-        _write_json(output / "config.json", own)
+        _write_json(output / "config.json", _in_their_layout(folder, config, settings.preset, is_changed))
+        if (folder / OWN_FILE).is_file():
+            shutil.copyfile(folder / OWN_FILE, output / OWN_FILE)
         return
-    if not from_original and not rows:
+    if not from_original and not is_changed:
         config = read_config(folder)  # as it was written
     _write_json(output / "config.json", config)
-    settings = read_settings(folder, folder.name)
-    if from_original:
+    _write_processor(output, config)
+    complete_tokenizer(output, config_object(output), settings.template)
+    if not (output / "generation_config.json").is_file():
+        _write_json(output / "generation_config.json", {"eos_token_id": read_codec(output).eos()})
+    if from_original or (folder / OWN_FILE).is_file():
+        write_own_file(output, settings.preset, config)
+
+
+def _in_their_layout(
+    folder: Path, config: Mapping[str, Any], preset: Preset, is_changed: bool
+) -> dict[str, Any]:
+    """lmms-lab's config.json: their own where there is one, with how clips are read by the preset."""
+    own = stored_config(folder)
+    if own is None:
+        own = original_config(config)
+        if config["model_type"] == "llava_onevision":
+            own |= {"mm_newline_position": preset.newline_mode, "mm_spatial_pool_mode": preset.pool_mode}
+            if preset.time_instruction:
+                own["add_time_instruction"] = True
+    if is_changed:
+        own["torch_dtype"] = config["dtype"]
+    return own
+
+
+def _write_processor(output: Path, config: Mapping[str, Any]) -> None:
+    """What transformers' processors read, where the source has none."""
+    if not any((output / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         _write_json(output / "preprocessor_config.json", processor(config))
-        clip = config["vision_config"]["model_type"] == "clip_vision_model"
+    if not (output / "processor_config.json").is_file():
         described = {
             "patch_size": config["vision_config"]["patch_size"],
-            "num_additional_image_tokens": int(clip),
+            "num_additional_image_tokens": int(config["vision_config"]["model_type"] == "clip_vision_model"),
             "vision_feature_select_strategy": config["vision_feature_select_strategy"],
             "image_token": "<image>",
             "video_token": "<video>",
         }
         _write_json(output / "processor_config.json", described)
-    complete_tokenizer(output, config_object(output), settings.template)
-    if not (output / "generation_config.json").is_file():
-        ids = {"eos_token_id": config["text_config"].get("eos_token_id")}
-        _write_json(
-            output / "generation_config.json", {key: id_ for key, id_ in ids.items() if id_ is not None}
-        )
-    if from_original or (folder / OWN_FILE).is_file():
-        write_own_file(output, settings.preset, read_json(output / "config.json"))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
