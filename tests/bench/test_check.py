@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from vidllava.bench.check import _judge, _spread, check, same_work
-from vidllava.bench.kernel_cases import MODELS, Case, KernelRequest, cases, rotate_case, splice_case
+from vidllava.bench.kernel_cases import (
+    MODELS,
+    Case,
+    KernelRequest,
+    cases,
+    family_cases,
+    rotate_case,
+    splice_case,
+)
 from vidllava.bench.operations import (
     BASELINES,
     Operation,
@@ -116,6 +124,13 @@ def test_a_sample_of_channels_is_spread_over_all(number: int, most: int):
         splice_case(MODELS["nano"], 2, batch_size=3),
         rotate_case(MODELS["nano"], 2, batch_size=3),
         splice_case(replace(MODELS["0.5b"], width=64, q_heads=1), 1),
+        *(replace(case, channels=8) for case in family_cases("next-video-7b", 1) if case.kernel == "splice"),
+        *(
+            replace(case, channels=8)
+            for case in family_cases("interleave-0.5b", 1)
+            if case.kernel == "splice"
+        ),
+        *(case for case in family_cases("next-video-34b", 1) if case.kernel == "rotate"),
     ],
     ids=lambda case: f"{case.kernel} {case.name}",
 )

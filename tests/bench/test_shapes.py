@@ -15,6 +15,7 @@ from vidllava.bench.kernel_cases import (
     bytes_moved,
     bytes_needed,
     cases,
+    family_cases,
     rotate_case,
     splice_case,
     why_skipped,
@@ -55,6 +56,23 @@ def test_nano_has_the_sizes_of_its_weights():
 def test_a_prompt_is_as_long_as_the_models_would_be(model, num_frames, newline, length):
     for make in (splice_case, rotate_case):
         assert make(MODELS[model], num_frames, newline_mode=newline).length == length
+
+
+def test_families_have_their_own_shapes():
+    """CLIP's 24 x 24 to 12 x 12 at the tower's width, heads of 128, newlines after rows."""
+    pooled, placed, turned = family_cases("next-video-7b", 8)
+    assert (pooled.side, pooled.pool_mode, pooled.pool_stride, pooled.channels) == (24, "average", 2, 1024)
+    assert (placed.side, placed.pool_stride, placed.channels) == (12, 1, 4096)
+    assert pooled.layout.num_tokens == placed.layout.num_tokens == 8 * 144
+    assert (turned.q_heads, turned.k_heads, turned.head_size, turned.length) == (32, 32, 128, 8 * 144 + 64)
+    *_, yi = family_cases("next-video-34b", 8)
+    assert (yi.q_heads, yi.k_heads, yi.head_size) == (56, 8, 128)
+    plain, _ = family_cases("interleave-7b", 2)
+    assert (plain.pool_stride, plain.layout.num_tokens) == (1, 2 * 729)
+    grid, _ = family_cases("llava-video-7b", 2)
+    assert (grid.newline_mode, grid.layout.num_tokens) == ("grid", 2 * 14 * 15)
+    asked = cases(KernelRequest(models=("next-video-7b",), num_frames=(2, 4), odd=False), on_cuda=False)
+    assert len(asked) == 6
 
 
 def test_each_device_has_its_shapes_and_none_twice():

@@ -129,6 +129,10 @@ CASES = {
     "bilinear-enlarged": case((Visual((3, 4), "bilinear", out=(7, 6)),)),
     "average-2": case((2, Visual(SQUARE, "average", 2, count=2, newline="end"), 2)),
     "average-3": case((Visual((7, 8), "average", 3),)),
+    # LLaVA-NeXT-Video: CLIP's 24 x 24 cells to 12 x 12, pooled on their own, then placed without a newline.
+    "clip-average": case((Visual((24, 24), "average", 2, count=2),)),
+    "clip-max": case((Visual((24, 24), "max", 2),)),
+    "clip-placed": case((3, Visual((12, 12), "copy", count=2), 4)),
     "max-2": case((Visual(SQUARE, "max", 2, count=2), 1)),
     "max-3": case((Visual((4, 7), "max", 3, newline="row"),)),
     "copy": case((1, Visual((3, 4), "copy", count=2, newline="row"), 1)),

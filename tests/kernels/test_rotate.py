@@ -14,6 +14,9 @@ from vidllava.kernels.reference import rotate_reference
 # batch, heads of q, heads of k, tokens, head size, rotated channels, one table for all samples
 SHAPES = {
     "qwen2-0.5b": (1, 14, 2, 9, 64, 64, True),
+    "llama-7b": (1, 4, 4, 9, 128, 128, True),
+    "yi-34b": (1, 7, 1, 5, 128, 128, True),
+    "mistral-7b": (2, 8, 2, 3, 128, 128, False),
     "13-heads-size-80": (2, 13, 13, 5, 80, 80, False),
     "partial": (1, 3, 1, 7, 24, 10, False),
     "partial-odd-rest": (1, 2, 1, 4, 13, 6, True),
@@ -55,7 +58,9 @@ def test_values_and_gradients_are_those_of_the_definition(name: str, device: str
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["qwen2-0.5b", "13-heads-size-80", "partial", "217-tokens"])
+@pytest.mark.parametrize(
+    "name", ["qwen2-0.5b", "llama-7b", "yi-34b", "13-heads-size-80", "partial", "217-tokens"]
+)
 def test_low_precision_is_as_good_as_the_eager_chain(name: str, dtype: torch.dtype, device: str):
     exact = [x.double() for x in make(SHAPES[name], dtype)]
     eager = run(make(SHAPES[name], dtype), rotate_reference)

@@ -64,7 +64,7 @@ def test_values_and_gradients_are_those_of_the_definition(name: str, device: str
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["slow-and-fast", "anyres-capped", "average-3", "onevision"])
+@pytest.mark.parametrize("name", ["slow-and-fast", "anyres-capped", "average-3", "clip-average", "onevision"])
 def test_low_precision_is_as_good_as_the_eager_chain(
     name: str, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,7 +2,8 @@
 
     cases(KernelRequest(models=("0.5b",), num_frames=(32,), ...), on_cuda=False)
 
-Nothing here needs torch. Sizes: config.json of llava-hf/llava-onevision-qwen2-{0.5b,7b}-ov-hf, and of nano.
+Nothing here needs torch. Sizes: config.json of llava-hf/llava-onevision-qwen2-{0.5b,7b}-ov-hf, and of nano;
+of the other families as ``vidllava.models`` has them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from vidllava.backbone.settings import named_settings
 from vidllava.errors import UsageError
+from vidllava.models import named_models
 from vidllava.prompting.layout import Block, NewlineMode, PoolMode, VisualLayout, video_layout
 from vidllava.settings import setting
+from vidllava.visuals.planner import VisualPlanner
 
+FAMILY_MODELS = (
+    "next-video-7b",
+    "next-video-34b",
+    "next-video-7b-32k",
+    "interleave-0.5b",
+    "interleave-7b",
+    "llava-video-7b",
+)
+"""Models of the other families whose shapes differ: CLIP's 24 x 24 cells averaged to 12 x 12 before the
+projector, heads of 128 without and with fewer keys, frames that are not pooled, newlines after rows."""
 Kernel = Literal["splice", "rotate"]
 Direction = Literal["forward", "backward", "both"]
 _SHAPES, _SAMPLES = "Shapes", "Samples"
@@ -58,8 +72,9 @@ class KernelRequest:
 
     models: tuple[str, ...] = _words(
         "--model",
-        "nano, 0.5b, 7b: whose sizes. nano,0.5b on a CPU, 0.5b,7b on CUDA.",
-        ("nano", "0.5b", "7b"),
+        f"nano, 0.5b, 7b (OneVision), {', '.join(FAMILY_MODELS)}: whose sizes. "
+        "nano,0.5b on a CPU, 0.5b,7b on CUDA.",
+        ("nano", "0.5b", "7b", *FAMILY_MODELS),
     )
     num_frames: tuple[int, ...] = setting(
         (),
@@ -228,6 +243,10 @@ def cases(request: KernelRequest, *, on_cuda: bool) -> list[Case]:
 
 def _asked(request: KernelRequest, *, on_cuda: bool) -> Iterator[Case]:
     for name in request.models or (("0.5b", "7b") if on_cuda else ("nano", "0.5b")):
+        if name in FAMILY_MODELS:
+            for num_frames in request.num_frames or ((8, 32, 128) if on_cuda else (8, 32)):
+                yield from family_cases(name, num_frames)
+            continue
         sizes = MODELS[name]
         for num_frames in request.num_frames or ((8, 32, 128) if on_cuda else (8, 32)):
             for newline in request.newline_modes or (("one_token", "grid") if on_cuda else ("one_token",)):
@@ -246,6 +265,33 @@ def _asked(request: KernelRequest, *, on_cuda: bool) -> Iterator[Case]:
                 yield rotate_case(sizes, 8, batch_size=8)
     if request.odd:
         yield from _odd()
+
+
+def family_cases(name: str, num_frames: int) -> Iterator[Case]:
+    """A clip of a published model: its splice, in two steps where it is pooled before the projector, and the
+    rotation of one layer."""
+    config, settings = named_models()[name].config, named_settings(name)
+    text, pooling = config["text_config"], VisualPlanner.of(settings).pooling
+    layout = VisualPlanner.of(settings).video(num_frames)
+    head = text["hidden_size"] // text["num_attention_heads"]
+    shared: dict[str, Any] = {
+        "num_frames": num_frames,
+        "length": TEXT_BEFORE + layout.num_tokens + TEXT_AFTER,
+        "head_size": head,
+        "rotated": head,
+        "rope_theta": text["rope_parameters"]["rope_theta"],
+        "newline_mode": pooling.newline,
+    }
+    clip, width = f"{name}, {num_frames} frames", text["hidden_size"]
+    grid: dict[str, Any] = {"side": settings.side, "pool_mode": pooling.mode, "pool_stride": pooling.stride}
+    if pooling.at == "tower":
+        seen = config["vision_config"]["hidden_size"]
+        yield Case(kernel="splice", name=f"{clip}, pooled", channels=seen, **grid, **shared)
+        grid |= {"side": layout.blocks[0].out_h, "pool_stride": 1}
+        clip += ", placed"
+    yield Case(kernel="splice", name=clip, channels=width, **grid, **shared)
+    heads = {"q_heads": text["num_attention_heads"], "k_heads": text["num_key_value_heads"]}
+    yield Case(kernel="rotate", name=f"{name}, {num_frames} frames", **heads, **shared)
 
 
 def splice_case(

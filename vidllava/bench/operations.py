@@ -22,6 +22,7 @@ import torch._functorch.config
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, Qwen2Config
+from transformers.models.llava_next_video.modeling_llava_next_video import LlavaNextVideoPooler
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding, apply_rotary_pos_emb
 
@@ -162,7 +163,12 @@ def call_of(operation: Operation, direction: Direction, inputs: Inputs) -> Calla
 def gradients(outputs: tuple[Tensor, ...], inputs: Inputs, *, again: bool = False) -> tuple[Tensor, ...]:
     """The gradients of the leaves; ``again``: the graph stays."""
     return torch.autograd.grad(
-        outputs[: len(inputs.upstream)], inputs.leaves, inputs.upstream, retain_graph=again
+        outputs[: len(inputs.upstream)],
+        inputs.leaves,
+        inputs.upstream,
+        retain_graph=again,
+        allow_unused=True,  # a newline that stands nowhere
+        materialize_grads=True,
     )
 
 
@@ -179,6 +185,8 @@ def why_not(case: Case) -> str | None:
     """What of a case transformers' own operation cannot do; None if it can."""
     if case.kernel == "rotate":
         return None if case.rotated == case.head_size else "Qwen2's rotation has no partial form"
+    if case.newline_mode == "no_token" and (case.pool_mode == "average" or case.pool_stride == 1):
+        return None  # LLaVA-NeXT-Video's pooler, and frames that are pictures
     if (case.pool_mode, case.pool_stride) != ("bilinear", 2):
         return "apply_pooling knows bilinear, stride 2, alone"
     if case.newline_mode != "one_token":
@@ -211,13 +219,16 @@ def _splice_operation(case: Case, constants: Constants) -> Operation:
     rotary = _rotary(case).to(device)
     frames, batch = case.batch_size * case.num_frames, case.batch_size
 
+    pool = _pooler(case, stand_in)
+
     def run(leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         features, newline = leaves
         embeds = F.embedding(input_ids, constants.embedding)
-        # get_video_features, from its projector on
-        pooled = LlavaOnevisionModel.apply_pooling(stand_in, features.view(frames, -1, features.shape[-1]))
+        # get_video_features, from its projector on; LLaVA-NeXT-Video's up to it
+        pooled = pool(features.view(frames, -1, features.shape[-1]))
         pooled = pooled.reshape(batch, -1, pooled.shape[-1])
-        pooled = torch.cat((pooled, newline[None, None, :].repeat(batch, 1, 1)), dim=1)
+        if case.newline_mode == "one_token":
+            pooled = torch.cat((pooled, newline[None, None, :].repeat(batch, 1, 1)), dim=1)
         # forward, up to the language model
         pooled = pooled.flatten(0, 1).to(embeds.device, embeds.dtype)
         _, mask = LlavaOnevisionModel.get_placeholder_mask(
@@ -228,6 +239,19 @@ def _splice_operation(case: Case, constants: Constants) -> Operation:
         return rows.flatten(0, 1), cos, sin
 
     return run
+
+
+def _pooler(case: Case, stand_in: Any) -> Callable[[Tensor], Tensor]:
+    """[frames, cells, channels] to fewer cells, as transformers' class of the family does it."""
+    if case.pool_stride == 1:
+        return lambda features: features
+    if case.pool_mode == "average":
+        vision = SimpleNamespace(image_size=14 * case.side, patch_size=14, hidden_size=case.channels)
+        config = SimpleNamespace(
+            spatial_pool_mode="average", spatial_pool_stride=case.pool_stride, vision_config=vision
+        )
+        return LlavaNextVideoPooler(config)
+    return lambda features: LlavaOnevisionModel.apply_pooling(stand_in, features)
 
 
 def _rotary(case: Case) -> nn.Module:
