@@ -1,7 +1,7 @@
 # The verbs of this project. Each sets up what it needs, once: .venv with the pinned versions.
 #     make ask      install, and answer a question about the example clip
 #     make test     every test            make check    formatting, lint, types
-#     make fix      format and lint-fix   make docs     docs/cli.md from --help, README's transcript
+#     make fix      format and lint-fix   make docs     docs/cli.md, the table of docs/families.md, README's transcript
 #     make nano     train the embedded model again (hours)
 
 VENV := .venv
@@ -30,6 +30,7 @@ fix: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.cli.test_reference
 	$(BIN)/python -m tests.test_documents
+	$(BIN)/python -m tests.models.test_families_page
 
 # The packages laid out as they are imported (vidllava.cli is cli/, vidllava.kernels is kernels/ops/):
 # mypy does not follow the import hook through which an editable install does this.

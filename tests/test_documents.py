@@ -23,7 +23,14 @@ TRANSCRIPT = (
     'vidllava ask examples/clip.mp4 "Which way does the red circle move?" --quiet',
     'vidllava ask examples/changed-1.png examples/changed-2.png "what changed?" --quiet',
 )
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "kernels/README.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "kernels/README.md",
+    "docs/families.md",
+)
 
 
 def role(path: Path) -> str:
