@@ -163,6 +163,7 @@ MAY_NAME = {
     "vidllava.training": "recipes are published figures, and are called as the systems are",
     "vidllava.backbone.locate": "the model that `auto` takes where it is here",
     "vidllava.backbone.verify": "figures published of one checkpoint each: first logits, ids of a prompt",
+    "vidllava.backbone.convert": "writes another's layout, in which each class has its own keys and ids",
     "vidllava.backbone.familiarity": "the model that nano recommends for media of the real world",
     "vidllava.bench": "measures the operators beside transformers' own model, at published sizes",
     "vidllava.prompting.formatting": "names of data sets, some with a system's name at their end",
