@@ -57,6 +57,7 @@ LAYERS = {
     "vidllava.backbone.settings": 4,
     "vidllava.backbone.locate": 4,
     "vidllava.backbone.tokens": 4,
+    "vidllava.backbone.tokenizer_model": 4,
     "vidllava.visuals": 4,
     "vidllava.backbone": 5,
     "vidllava.backbone.answer": 6,

@@ -186,6 +186,20 @@ def test_a_tokenizer_is_completed_and_rows_are_added_where_there_are_none(
     load_backbone(str(tmp_path / "hf"))
 
 
+@pytest.mark.parametrize("name", ["onevision-7b", "llava-video-7b", "next-video-34b"])
+def test_what_is_saved_of_an_original_has_its_placeholders_too(name: str, tmp_path: Path):
+    """Rows to spare, no placeholder: the first free ids of the tokenizer, as the published ones have."""
+    folder = original_checkpoint(name, tmp_path / "original")
+    without_placeholders(folder)
+    free = read_codec(folder)._tokenizer.get_vocab_size()
+    load_backbone(str(folder)).save(tmp_path / "saved")
+    config = PUBLISHED[name].hf_class.from_pretrained(tmp_path / "saved").config
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    ids = [config.image_token_id, config.video_token_id]
+    assert sorted(ids) == [free, free + 1]
+    assert tokenizer.convert_tokens_to_ids(["<image>", "<video>"]) == ids
+
+
 def test_large_models_are_cut_into_files_with_an_index(tmp_path: Path):
     name = "next-video-7b"
     folder = original_checkpoint(name, tmp_path / "original")

@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 from vidllava.backbone.completion import complete_tokenizer
 from vidllava.backbone.familiarity import WEIGHTS_FILE, read_world
 from vidllava.backbone.folders import is_adapter
-from vidllava.backbone.headers import Tensor, read_tensors, vocabulary
+from vidllava.backbone.headers import Tensor, read_tensors
 from vidllava.backbone.load import DTYPES, config_object, load_backbone
 from vidllava.backbone.locate import bases
 from vidllava.backbone.model import COMPANION_FILES
 from vidllava.backbone.settings import OWN_FILE, read_config, read_settings, stored_config, write_own_file
+from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.files.writing import flush_to_disk, flush_tree
@@ -150,22 +151,9 @@ def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[str, Tens
 
 
 def _rows_wanted(folder: Path, config: dict[str, Any], named: Mapping[str, tuple[str, Tensor]]) -> int | None:
-    """Rows that the embeddings need for the placeholders, where that is more than they have.
-
-    Gives ``config`` the ids of placeholders that the tokenizer lacks.
-    """
-    path = folder / "tokenizer.json"
-    if stored_config(folder) is None or not path.is_file():
+    """Rows that the embeddings need for the placeholders, where that is more than they have."""
+    if stored_config(folder) is None:
         return None
-    highest, _, added = vocabulary(path)
-    free = iter((highest + 1, highest + 2))
-    # Published tokenizers of LLaVA-NeXT-Video have a clip's placeholder first, others a picture's.
-    kinds = ("video", "image") if config["model_type"] == "llava_next_video" else ("image", "video")
-    for kind in kinds:
-        for key in (f"{kind}_token_id", f"{kind}_token_index"):
-            if key in config:
-                config[key] = added[f"<{kind}>"] if f"<{kind}>" in added else next(free)
-                break
     ids = [config.get(f"{kind}_{end}") for kind in ("image", "video") for end in ("token_id", "token_index")]
     most = max(one for one in ids if isinstance(one, int)) + 1
     if most <= named[_EMBEDDINGS[0]][1].shape[0]:
@@ -248,6 +236,8 @@ def _write_files(folder: Path, output: Path, config: dict[str, Any], *, to: Layo
     for name in _COPIED:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, output / name)
+    if to == "hf" and (made := tokenizer_json(folder)).is_file():
+        shutil.copyfile(made, output / "tokenizer.json")  # its own, or that of its tokenizer.model
     settings = read_settings(folder, folder.name)
     if to == "original":
         _write_json(output / "config.json", _in_their_layout(folder, config, settings.preset, is_changed))

@@ -30,6 +30,7 @@ from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
 from vidllava.backbone.settings import OWN_FILE, Tuning, write_grids, write_own_file
 from vidllava.backbone.splice import FeaturesAt, PackedBatch, PackedRows, features_at, grids_of, rows_of
+from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.backbone.tokens import TextCodec
 from vidllava.backbone.tower import encode, freeze_unused, project_rest, vision_tower
 from vidllava.kernels import BLOCK_FIELDS, splice
@@ -314,7 +315,7 @@ class Backbone(nn.Module):
             self.adapter.save(self.hf, folder)
         source = self.settings.folder
         for name in COMPANION_FILES:
-            companion = None if source is None else part_of(source, name)
+            companion = None if source is None else _companion(source, name)
             if companion is not None and companion.is_file() and source != folder:
                 shutil.copyfile(companion, folder / name)
         complete_tokenizer(folder, self.hf.config, self.settings.template)
@@ -323,6 +324,10 @@ class Backbone(nn.Module):
         write_own_file(folder, self.settings.preset, self.hf.config.to_dict())
         for weights in folder.glob("*.safetensors"):
             shutil.copymode(folder / OWN_FILE, weights)  # safetensors writes for the owner alone
+
+
+def _companion(source: Path, name: str) -> Path:
+    return tokenizer_json(source) if name == "tokenizer.json" else part_of(source, name)
 
 
 def _has_no_pixels(batch: PackedRows) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from vidllava.backbone.folders import part_of, read_json
 from vidllava.backbone.headers import Tensor, vocabulary
 from vidllava.backbone.settings import family_and_preset, own_template, read_config, stored_config
+from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.errors import ModelError
 from vidllava.models.original import hf_name
 
@@ -162,7 +163,7 @@ def _check_tower_layer(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _check_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> None:
     """Every token id has an embedding, and the picture's token is the one that the configuration names."""
-    path = part_of(folder, "tokenizer.json")
+    path = tokenizer_json(folder)
     if not path.is_file():
         return  # reported when it is read
     highest, token, controls = vocabulary(path)

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of, read_json
 from vidllava.backbone.headers import read_tensors, vocabulary
+from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.errors import ModelError
 from vidllava.media.frames import CentreCrop, FrameSize
 from vidllava.media.timeline import Rule, Sampling
@@ -52,20 +53,33 @@ def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
     config = read_json(path)
     if not is_original(config):
         return config
-    tokenizer = part_of(path.parent, "tokenizer.json")
-    places = vocabulary(tokenizer)[2] if tokenizer.is_file() else {}
+    places = _placeholders(path.parent, pools=config.get("mm_resampler_type") is not None)
     return hf_config(
         config,
         read_tensors(path.parent),
-        image_id=places.get("<image>"),
-        video_id=places.get("<video>"),
+        image_id=places.get("image"),
+        video_id=places.get("video"),
         source=path,
     )
 
 
+def _placeholders(folder: Path, *, pools: bool) -> dict[str, int]:
+    """Ids of the placeholders: the tokenizer's own, or its first free ones, so that it can be completed.
+
+    Published tokenizers of LLaVA-NeXT-Video (``pools``) have a clip's before a picture's, others after it.
+    """
+    tokenizer = tokenizer_json(folder)
+    if not tokenizer.is_file():
+        return {}
+    highest, _, added = vocabulary(tokenizer)
+    free = iter((highest + 1, highest + 2))
+    kinds = ("video", "image") if pools else ("image", "video")
+    return {kind: added[f"<{kind}>"] if f"<{kind}>" in added else next(free) for kind in kinds}
+
+
 def _video_id(folder: Path) -> int:
     """The id of ``<video>``: the tokenizer's own, or the first that is free."""
-    tokenizer = part_of(folder, "tokenizer.json")
+    tokenizer = tokenizer_json(folder)
     if not tokenizer.is_file():
         return 0
     highest, _, added = vocabulary(tokenizer)
@@ -299,7 +313,7 @@ def own_template(folder: Path, preset: Preset) -> tuple[Template, tuple[str, ...
     """
     base = TEMPLATES[preset.template]
     path, text = _chat_template(folder)
-    tokenizer = part_of(folder, "tokenizer.json")
+    tokenizer = tokenizer_json(folder)
     if not text or not tokenizer.is_file():
         return base, ()
     config = tokenizer_config(folder)

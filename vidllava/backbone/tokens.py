@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from vidllava.backbone.folders import part_of, read_json
+from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.errors import ModelError
 from vidllava.prompting.template import After
 from vidllava.prompting.turns import Placeholder
@@ -186,9 +187,9 @@ def _never_prepends(part: Any) -> Any:
 
 def read_codec(folder: Path) -> TextCodec:
     """The tokenizer of a checkpoint folder. Raises ModelError if it is missing or damaged."""
-    path = part_of(folder, "tokenizer.json")
+    path = tokenizer_json(folder)
     if not path.is_file():
-        raise ModelError(folder, "no tokenizer.json", "download the checkpoint again")
+        raise ModelError(folder, "no tokenizer.json, no tokenizer.model", "download the checkpoint again")
     try:
         return TextCodec(Tokenizer.from_file(str(path)), folder.name, eos=_eos(folder))
     except Exception as fault:  # the Rust library raises bare Exception

@@ -25,7 +25,7 @@ from vidllava.files.writing import UNFINISHED, unconverted_replacing
 FOLDER_VARIABLE = "VIDLLAVA_CACHE"
 LIMIT_VARIABLE = "VIDLLAVA_CACHE_LIMIT"
 DEFAULT_LIMIT_BYTES = 2 << 30
-SECTIONS = ("features", "content", "lengths")
+SECTIONS = ("features", "content", "lengths", "tokenizers")
 """The folders inside that are ours: nothing else is counted or deleted."""
 _DATABASE = re.compile(r"media-\d+\.sqlite3(-journal)?")
 """The index of media headers (`vidllava.data.media_index`) counts, and bounds and empties itself."""
