@@ -108,8 +108,22 @@ def test_a_family_that_recognises_more_than_the_model_type_is_asked_first(monkey
         monkeypatch.setattr("vidllava.models.families", lambda known=known: known)
         assert family_of({"model_type": "llava_onevision", "mine": True}, "here") is narrow
         assert family_of({"model_type": "llava_onevision"}, "here") is wide
-    with pytest.raises(ModelError, match="model_type 'qwen2_vl' is of no family"):
-        family_of({"model_type": "qwen2_vl"}, "here")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model_type": "qwen2_vl"},
+        # LLaVA-1.5, which shares Interleave's class.
+        {"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}},
+        {"model_type": "llava", "vision_config": None},
+    ],
+)
+def test_a_config_of_no_family_is_refused_with_those_there_are(config: dict[str, Any]):
+    kind = config.get("model_type")
+    with pytest.raises(ModelError, match=f"here: model_type {kind!r} is of no family.*onevision"):
+        family_of(config, "here")
 
 
 def without_memory(model: NamedModel) -> dict[str, tuple[int, ...]]:

@@ -175,6 +175,13 @@ def test_commands_of_the_page_exist_with_their_options():
         assert set(names) <= named_models().keys(), line
 
 
+def test_flags_of_the_page_exist():
+    pages = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text()))
+    assert len(flags) > 5
+    assert {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", pages)} == set()
+
+
 def test_the_checkpoints_with_published_logits_are_those_that_are_named():
     assert {named for named in SLICES if not named.startswith("onevision")} == {"next-vicuna-7b"}
     assert {named for named in named_models() if named.startswith("onevision")} <= SLICES.keys()
