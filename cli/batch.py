@@ -329,8 +329,11 @@ def settings_key(
     """Names whatever may change an answer besides its row: flags, ``others``, the model's whole content."""
     from vidllava.backbone.locate import weights_identity
 
+    planning = asdict(asked)
+    # An earlier version knew only whether it was asked for: False in its files is the preset's own way now.
+    planning["time_instruction"] = {None: False, True: True, False: "off"}[asked.time_instruction]
     words = [
-        asdict(asked),
+        planning,
         asdict(chosen),
         {name: getattr(weights, name) for name in ("device", "dtype", "attn_implementation", "pool_first")},
         weights_identity(checkpoint),

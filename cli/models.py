@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,9 @@ from vidllava.errors import ModelError, UsageError
 from vidllava.models import families, named_models
 from vidllava.models.family import NamedModel
 from vidllava.visuals.options import PoolingOptions
-from vidllava.visuals.planner import ModelSettings, VisualPlanner
+
+if TYPE_CHECKING:
+    from vidllava.visuals.planner import ModelSettings, VisualPlanner
 
 app = typer.Typer()
 
@@ -291,6 +293,7 @@ def _need(settings: ModelSettings, model: NamedModel, weights_bytes: int) -> int
 
     from vidllava.backbone.memory import Workload, estimate
     from vidllava.backbone.settings import read_config
+    from vidllava.visuals.planner import VisualPlanner
 
     config = model.config or read_config(settings.folder or Path())
     text, vision = (SimpleNamespace(**config[part]) for part in ("text_config", "vision_config"))
@@ -308,6 +311,7 @@ def _size(num_bytes: int) -> str:
 def _facts(settings: ModelSettings) -> dict[str, Any]:
     """How a model reads media, in words, and the frames that fit at each pool stride and RoPE factor."""
     from vidllava.prompting.budget import budget, scaled_limit
+    from vidllava.visuals.planner import VisualPlanner
 
     planner, preset = VisualPlanner.of(settings), settings.preset
     frame = planner.video(1)

@@ -33,6 +33,7 @@ BUDGET_KEYS = {
     "total_tokens",
     "context_limit",
     "rope_factor",
+    "least_factor",
     "fits",
     "frames_at_factor",
 }

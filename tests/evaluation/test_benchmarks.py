@@ -52,7 +52,7 @@ def nothing_added(monkeypatch: pytest.MonkeyPatch) -> None:
 def example(tmp_path: Path) -> Path:
     """The example of CONTRIBUTING.md in a folder outside of the package."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    section = text.partition("### A benchmark\n")[2].partition("\n## ")[0]
+    section = text.partition("### A benchmark\n")[2].partition("\n#")[0]
     path = tmp_path / "mine" / "traffic_signs.py"
     path.parent.mkdir()
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

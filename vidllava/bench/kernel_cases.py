@@ -12,12 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from vidllava.backbone.settings import named_settings
 from vidllava.errors import UsageError
-from vidllava.models import named_models
 from vidllava.prompting.layout import Block, NewlineMode, PoolMode, VisualLayout, video_layout
 from vidllava.settings import setting
-from vidllava.visuals.planner import VisualPlanner
 
 FAMILY_MODELS = (
     "next-video-7b",
@@ -270,6 +267,11 @@ def _asked(request: KernelRequest, *, on_cuda: bool) -> Iterator[Case]:
 def family_cases(name: str, num_frames: int) -> Iterator[Case]:
     """A clip of a published model: its splice, in two steps where it is pooled before the projector, and the
     rotation of one layer."""
+    # Not at the top: --help reads this module, and needs no numpy.
+    from vidllava.backbone.settings import named_settings
+    from vidllava.models import named_models
+    from vidllava.visuals.planner import VisualPlanner
+
     config, settings = named_models()[name].config, named_settings(name)
     text, pooling = config["text_config"], VisualPlanner.of(settings).pooling
     layout = VisualPlanner.of(settings).video(num_frames)

@@ -84,8 +84,8 @@ def follow(text: str, base: Template, *, controls: Collection[str], bos: str = "
     )
 
 
-def _user(words: str = _ASKED, kind: str | None = None) -> dict[str, Any]:
-    media = [] if kind is None else [{"type": kind}]
+def _user(words: str = _ASKED, kind: str | None = None, count: int = 1) -> dict[str, Any]:
+    media = [] if kind is None else [{"type": kind}] * count
     return {"role": "user", "content": [*media, {"type": "text", "text": words}]}
 
 
@@ -163,10 +163,17 @@ class _Rendered:
             words, own = lead[common:], first[common:]
             if not after.endswith(words) or len(words) > len(user):
                 raise NotFollowed("media change what stands before a question")
-            around = own, after[: len(after) - len(words)]
-            if words + around[1] != around[1] + words:
+            single = own, after[: len(after) - len(words)]
+            if words + single[1] != single[1] + words:
                 raise NotFollowed("media and words are not parted alike")
-            return user[: len(user) - len(words)], words, around
+            several = _around(self([_user(kind=kind, count=2)], True), _ASKED)[0]
+            shown = several[common : len(several) - len(words)]
+            user = user[: len(user) - len(words)]
+            if shown == f"{place} {place}\n":
+                return user, words, None  # as ours: spaces between them, a line end after the last
+            if shown != f"{own}{place}{single[1]}" * 2:
+                raise NotFollowed("several media are not parted as one is")
+            return user, words, single
         raise NoPlace("writes neither <image> nor <video> for media")
 
 
@@ -250,14 +257,15 @@ def to_jinja(template: Template, eos: str, places: Mapping[str, str] = _PLACES) 
         text = "".join(eos if name == EOS.name else name for name in named)
         return "{{ " + _quoted(text) + " }}" if text else ""
 
-    before, after = template.around_media or ("", "\n")
-    place = {kind: "{{ " + _quoted(before + mark + after) + " }}" for kind, mark in places.items()}
-    words = (
-        "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-        "{% for c in m['content'] if c['type'] == 'image' %}" + place["image"] + "{% endfor %}"
-        "{% for c in m['content'] if c['type'] == 'video' %}" + place["video"] + "{% endfor %}"
-        "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}{% endif %}"
-    )
+    shown_places = "{'image': " + _quoted(places["image"]) + ", 'video': " + _quoted(places["video"]) + "}"
+    place = "{{ " + shown_places + "[c['type']] }}"
+    if template.around_media is None:
+        place += "{{ '\\n' if loop.last else ' ' }}"
+    else:
+        before, after = (shown((text,)) for text in template.around_media)
+        place = before + place + after
+    media = "{% for c in m['content'] if c['type'] in ('image', 'video') %}" + place + "{% endfor %}"
+    texts = "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}"
     default = ""
     if template.system is not None:
         spoken = (*template.before["system"], template.system, *template.after["system"])
@@ -265,8 +273,10 @@ def to_jinja(template: Template, eos: str, places: Mapping[str, str] = _PLACES) 
     roles = []
     leads: dict[Role, str] = {"system": "", "user": "", "assistant": template.answer_lead}
     for role, lead in leads.items():
-        body = shown(template.before[role]) + (shown((lead,)) if lead else "") + words
-        body += shown(template.after[role])
+        between = shown((template.words_lead,)) if role == "user" else ""
+        whole = "{% if m['content'] is string %}" + between + "{{ m['content'] }}{% else %}"
+        whole += media + between + texts + "{% endif %}"
+        body = shown(template.before[role]) + shown((lead,)) + whole + shown(template.after[role])
         if role == "system" and not template.takes_system:
             body = "{{ raise_exception('this model has no system line') }}"
         roles.append("if m['role'] == '" + role + "' %}" + body)
