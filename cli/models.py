@@ -227,6 +227,12 @@ def verify(
             "--logits", help="Load the weights too, and compare the first logits that were published."
         ),
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="For onevision-0.5b's logits with a picture: the file named above.", metavar="FILE"
+        ),
+    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     as_json: options.Json = False,
@@ -234,17 +240,20 @@ def verify(
     """Hold a model that is here against what was published of it; nothing is downloaded.
 
     Files, names and shapes of all tensors, ids, template, positions, pixels. Exit code 5 where one differs.
+    --logits takes float16 on a GPU unless --dtype says otherwise, as the published ones did. One of them has
+    a row of a picture in it: --picture is llava_v1_5_radar.jpg, from
+    https://github.com/haotian-liu/LLaVA/blob/1a91fc274d7c35a9b50b3cb29c4247ae5837ce39/images/llava_v1_5_radar.jpg?raw=true
 
     \b
     vidllava models verify next-video-7b
-    vidllava models verify onevision-0.5b --logits --json
+    vidllava models verify onevision-0.5b --logits --picture llava_v1_5_radar.jpg
     """
-    from vidllava.backbone.locate import locate
+    from vidllava.backbone.folders import find_folder
 
-    locate(model)
+    find_folder(model)
     from vidllava.backbone.verify import verify as held
 
-    checks = held(model, logits=logits, device=device, dtype=dtype)
+    checks = held(model, logits=logits, picture=picture, device=device, dtype=dtype)
     wrong = [check for check in checks if check.holds is False]
     console = Console(carries_on=True)
     if as_json:

@@ -1,12 +1,14 @@
 """A checkpoint held against what was published of it: files, tensors, ids, template, first logits.
 
 checks = verify("next-video-7b")              # of a model that is on this machine; nothing is downloaded
-[check for check in checks if not check.holds]
+[check for check in checks if check.holds is False]
+
+A part that cannot be read is a check that fails: the others are made all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,42 +17,51 @@ import torch
 
 from vidllava.backbone.completion import token_id
 from vidllava.backbone.convert import memory_name
-from vidllava.backbone.folders import is_adapter
+from vidllava.backbone.folders import find_folder, is_adapter
 from vidllava.backbone.headers import read_tensors
-from vidllava.backbone.load import config_object, load_backbone
-from vidllava.backbone.locate import locate
+from vidllava.backbone.load import choose_device, config_object, load_backbone
 from vidllava.backbone.model import Backbone
+from vidllava.backbone.parts import check_parts
+from vidllava.backbone.published import (
+    AROUND_PICTURE,
+    ENDS,
+    FUNNY_IDS,
+    OPENINGS,
+    PICTURE_IDS,
+    PICTURE_SIZE,
+    PICTURE_SLICES,
+    PICTURE_URL,
+    PLACEHOLDERS,
+    SLICES,
+    SYSTEM,
+    TOLERANCES,
+    Slice,
+)
 from vidllava.backbone.settings import named_settings, read_settings, stored_config
-from vidllava.backbone.splice import SampleInput, collate
+from vidllava.backbone.splice import SampleInput, VisualInput, collate
 from vidllava.backbone.tokens import TextCodec, read_codec
-from vidllava.errors import ModelError
+from vidllava.errors import ModelError, UsageError
+from vidllava.media.pixels import picture_tiles
 from vidllava.models import named_models
 from vidllava.models.family import tensor_shapes
 from vidllava.models.original import hf_name, unused
-from vidllava.prompting.conversation import IGNORE, SLOT, TokenizedPrompt, build_prompt, tokenize
-from vidllava.visuals.planner import ModelSettings
+from vidllava.prompting.conversation import IGNORE, SLOT, Control, TokenizedPrompt, build_prompt, tokenize
+from vidllava.visuals.options import AskOptions
+from vidllava.visuals.planner import ModelSettings, VisualPlanner
+from vidllava.visuals.question import plan_media
 
-Slice = tuple[tuple[float, float, float], ...]
-# The first three logits of the first three rows, which are words of the prompt alone: transformers'
-# convert_llava_onevision_weights_to_hf.py and convert_llava_next_weights_to_hf.py, in half precision.
-SLICES: dict[str, Slice] = {
-    "onevision-0.5b-si": (
-        (-12.1953, -14.6797, -12.7891), (0.5840, -0.8467, 1.3799), (3.6055, 4.5430, 9.9062),
-    ),
-    "onevision-0.5b": ((-12.0234, -14.3828, -12.7500), (2.3594, 1.0000, 3.9336), (3.6582, 4.7148, 9.1172)),
-    "onevision-7b-si": ((1.7656, 3.3418, 1.4033), (0.0757, 0.7427, 3.5098), (6.7109, 5.6797, 9.3828)),
-    "onevision-7b": ((1.8496, 3.4219, 1.3135), (3.0996, 3.0117, 3.1484), (4.2422, 4.7109, 9.9688)),
-    "onevision-7b-chat": ((1.8662, 3.4316, 1.3174), (2.7109, 2.5488, 3.0117), (4.4648, 4.9648, 10.3359)),
-    "onevision-72b-si": ((4.1875, 4.4883, 2.7910), (1.2949, 5.1328, 3.1582), (0.9390, 6.4531, 8.4375)),
-    "onevision-72b": ((4.2930, 4.7305, 2.7363), (1.7529, 5.0742, 3.9590), (1.3936, 6.3438, 9.3984)),
-    "onevision-72b-chat": ((4.3086, 4.7344, 2.6953), (1.7090, 5.1719, 4.0234), (1.3057, 6.3438, 9.5469)),
-    "next-vicuna-7b": ((1.4883, 0.9976, -0.6992), (-9.7031, -5.7031, -1.5557), (-5.1328, -5.5586, 8.8281)),
-}  # fmt: skip
-TOLERANCE = 0.05
-"""Half precision holds 11 bits: a hundredth at a logit of 14, a few of them after all layers."""
-# tests/models/llava_next_video: "USER: <video>\nWhy is this video funny? ASSISTANT:", unexpanded.
-FUNNY = (1, 3148, 1001, 29901, 29871, 32000, 13, 11008, 338, 445, 4863, 2090, 1460, 29973, 319, 1799, 9047)
-FUNNY_IDS = {name: (*FUNNY, 13566, 29901) for name in ("next-video-7b", "next-video-7b-dpo")}
+# What leaves no trace in the shape of a tensor.
+_FIGURES = (
+    ("text_config", "num_attention_heads"),
+    ("text_config", "num_key_value_heads"),
+    ("text_config", "max_position_embeddings"),
+    ("text_config", "rms_norm_eps"),
+    ("vision_config", "num_attention_heads"),
+    ("vision_config", "image_size"),
+    ("vision_config", "patch_size"),
+    (None, "vision_feature_layer"),
+    (None, "vision_feature_select_strategy"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,26 +74,90 @@ class Check:
     holds: bool | None
 
 
-def verify(name: str, *, logits: bool = False, device: str = "auto", dtype: str = "auto") -> list[Check]:
-    """Check the model called ``name``; ``logits``: load the weights too, where their logits were published.
+def verify(
+    name: str,
+    *,
+    logits: bool = False,
+    picture: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> list[Check]:
+    """Check the model called ``name``: a short name, a hub id or a folder.
 
-    Raises ModelError for a model that is not here or whose files cannot be read.
+    ``logits``: load the weights too, where logits were published; on a GPU in float16, as those were.
+    ``picture``: the file of ``PICTURE_URL``, for the one slice that has a picture's row in it. Raises
+    ModelError for a model that is not here, UsageError for a picture where none was published.
     """
-    shown, folder = locate(name)
+    folder = find_folder(name)
     if is_adapter(folder):
         raise ModelError(folder, "is an adapter, not a published model", "name its base")
-    settings, codec = read_settings(folder, shown), read_codec(folder)
-    published = named_models().get(shown)
-    config = dict(published.config) if published and published.config else config_object(folder).to_dict()
-    checks = [*_files(folder), *_tensors(folder, config)]
-    checks += [*_ids(folder, codec), *_prompt(shown, settings, codec)]
-    if published and published.config:
-        checks += _settings(settings, named_settings(shown))
+    model = next((one for one in named_models().values() if name in (one.name, one.hub_id)), None)
+    known = model.name if model else name
+    if picture is not None and (not logits or known not in PICTURE_SLICES):
+        what = "is for --logits of " + ", ".join(PICTURE_SLICES)
+        raise UsageError("--picture", what, "leave it out")
+    published = dict(model.config) if model and model.config else None
+    checks = _read("configuration", lambda: _files(folder))
+    checks += _read("weights files", lambda: _weights(folder))
+    checks += _read("configuration", lambda: _parts(folder))
+    checks += _read("tensors", lambda: _tensors(folder, published))
+    if published is not None:
+        checks += _read("configuration", lambda: _figures(folder, published))
+        checks += _read("settings", lambda: _settings(read_settings(folder, name), named_settings(known)))
+    checks += _read("tokenizer", lambda: _ids(known, folder, read_codec(folder)))
+    checks += _read("prompt", lambda: _prompt(known, read_settings(folder, name), read_codec(folder)))
     if not logits:
         return checks
-    if shown not in SLICES:
-        return [*checks, Check("first logits", "", f"none published for {shown}", None)]
-    return [*checks, *_logits(load_backbone(name, device=device, dtype=dtype), SLICES[shown])]
+    if known not in SLICES:
+        return [*checks, Check("first logits", "", f"none published for {name}", None)]
+    if any(check.holds is False for check in checks):
+        return [*checks, Check("first logits", "not compared: see above", "", None)]
+    if dtype == "auto":
+        dtype = "float16" if choose_device(device)[0].type == "cuda" else "float32"
+    backbone = load_backbone(name, device=device, dtype=dtype)
+    opening = (*backbone.codec.bos(), *OPENINGS.get(known, SYSTEM))
+    checks += _logits(backbone, opening, SLICES[known])
+    if known in PICTURE_SLICES:
+        checks += _picture_logits(backbone, picture, PICTURE_SLICES[known])
+    return checks
+
+
+def _read(name: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
+    """The checks of one kind; one that failed, where something that they need cannot be read."""
+    found = []
+    try:
+        for check in checks():
+            found.append(check)
+    except ModelError as fault:
+        found.append(Check(name, str(fault), "can be read", False))
+    return found
+
+
+def _weights(folder: Path) -> Iterator[Check]:
+    """Headers, and sizes of files against them."""
+    tensors = read_tensors(folder)
+    files = {tensor.file for tensor in tensors.values()}
+    size = sum(tensor.num_bytes for tensor in tensors.values())
+    yield Check("weights files", f"{len(files)}, {size:,} bytes of numbers", "as their headers say", True)
+
+
+def _parts(folder: Path) -> Iterator[Check]:
+    """Configuration, weights, tokenizer, processor and template against each other."""
+    check_parts(folder, read_tensors(folder))
+    yield Check("files of one checkpoint", "agree", "agree", True)
+
+
+def _figures(folder: Path, published: Mapping[str, Any]) -> Iterator[Check]:
+    """What leaves no trace in a shape."""
+    own = config_object(folder).to_dict()
+    for part, key in _FIGURES:
+        mine, theirs = (one if part is None else one[part] for one in (own, published))
+        if key in theirs:
+            found, expected = mine.get(key), theirs[key]
+            name = key if part is None else f"{part}.{key}"
+            yield Check(name, str(found), str(expected), found == expected)
+    found, expected = (one["text_config"]["rope_parameters"]["rope_theta"] for one in (own, published))
+    yield Check("text_config.rope_theta", str(found), str(expected), found == expected)
 
 
 def _files(folder: Path) -> Iterator[Check]:
@@ -98,8 +173,16 @@ def _files(folder: Path) -> Iterator[Check]:
     yield Check("layout", "lmms-lab's" if original else "transformers'", "", None)
 
 
-def _tensors(folder: Path, config: Mapping[str, Any]) -> Iterator[Check]:
-    """Every name and shape against those that the configuration implies."""
+def _tensors(folder: Path, published: Mapping[str, Any] | None) -> Iterator[Check]:
+    """Every name and shape against those that the published configuration implies; of another model, its own.
+
+    lmms-lab's embeddings have no rows for placeholders, which a configuration in transformers' layout counts:
+    how many there are is what their own says.
+    """
+    own = config_object(folder).to_dict()
+    config = dict(own if published is None else published)
+    if stored_config(folder) is not None:
+        config["text_config"] = config["text_config"] | {"vocab_size": own["text_config"]["vocab_size"]}
     to_memory = memory_name if stored_config(folder) is None else hf_name
     stored = read_tensors(folder)
     found = {here: one.shape for name, one in stored.items() if (here := to_memory(name)) is not None}
@@ -119,18 +202,23 @@ def _tensors(folder: Path, config: Mapping[str, Any]) -> Iterator[Check]:
     yield Check("number format", ", ".join(kinds), "", None)
 
 
-def _ids(folder: Path, codec: TextCodec) -> Iterator[Check]:
+def _ids(name: str, folder: Path, codec: TextCodec) -> Iterator[Check]:
     """Placeholders and the tokens at both ends of a text."""
-    config = config_object(folder)
+    config, places = config_object(folder), PLACEHOLDERS.get(name, {})
     for kind in ("image", "video"):
-        expected = token_id(config, kind)
-        if expected is None or stored_config(folder) is not None:
+        own, spelt = token_id(config, kind), f"<{kind}>"
+        if own is None or stored_config(folder) is not None:
             continue
-        spelt = f"<{kind}>"
+        expected = places.get(spelt, own)
         found = codec.special(spelt) if spelt in codec.controls() else None
-        yield Check(f"id of {spelt}", str(found), str(expected), found == expected)
-    yield Check("ids before a text", str(list(codec.bos())), "", None)
-    yield Check("id that ends an answer", str(codec.eos()), "", None)
+        yield Check(f"id of {spelt}", f"{found}, config.json {own}", str(expected), found == own == expected)
+    before, end = ENDS.get(name, (None, None))
+    found_before, found_end = codec.bos(), codec.eos()
+    shown = "" if before is None else str(list(before))
+    holds = None if before is None else found_before == before
+    yield Check("ids before a text", str(list(found_before)), shown, holds)
+    holds = None if end is None else found_end == end
+    yield Check("id that ends an answer", str(found_end), "" if end is None else str(end), holds)
 
 
 def _prompt(name: str, settings: ModelSettings, codec: TextCodec) -> Iterator[Check]:
@@ -162,18 +250,57 @@ def _settings(found: ModelSettings, published: ModelSettings) -> Iterator[Check]
         yield Check(label, str(mine), str(theirs), mine == theirs)
 
 
+def _encoded(codec: TextCodec, pieces: Iterable[Control | str | int]) -> list[int]:
+    """Ids of a prompt that is given as texts, control tokens and ids."""
+    ids: list[int] = []
+    for piece in pieces:
+        if isinstance(piece, Control):
+            ids.append(codec.special(piece.name))
+        elif isinstance(piece, int):
+            ids.append(piece)
+        else:
+            ids += codec.encode(piece, "control" if ids else "nothing")
+    return ids
+
+
+def _logits(backbone: Backbone, opening: Iterable[Control | str | int], expected: Slice) -> Iterator[Check]:
+    """The first rows of the published prompt, words alone: nothing that comes after them reaches them."""
+    ids = tuple(_encoded(backbone.codec, opening)[:3])
+    sample = SampleInput(TokenizedPrompt(ids, (IGNORE,) * len(ids)), ())
+    yield from _compared("logits of row", backbone, sample, expected)
+
+
+def _picture_logits(backbone: Backbone, picture: Path | None, expected: Slice) -> Iterator[Check]:
+    """The published prompt with its picture, whose first row is the third."""
+    if picture is None:
+        yield Check("logits with a picture", "not compared", f"takes --picture, {PICTURE_URL}", None)
+        return
+    settings, codec = backbone.settings, backbone.codec
+    (item,) = plan_media([str(picture)], VisualPlanner.of(settings), AskOptions())
+    if item.picture is None:
+        raise UsageError("--picture", f"{picture} is no picture", PICTURE_URL)
+    size = (item.height, item.width)
+    shown, wanted = (f"{height} high, {width} wide" for height, width in (size, PICTURE_SIZE))
+    yield Check("size of the picture", shown, wanted, size == PICTURE_SIZE)
+    if size != PICTURE_SIZE:
+        return
+    before, after = AROUND_PICTURE
+    ids = (*_encoded(codec, before), SLOT, *_encoded(codec, after))
+    length = len(ids) - 1 + item.layout.num_tokens
+    yield Check("ids with the picture", str(length), str(PICTURE_IDS), length == PICTURE_IDS)
+    tiles = picture_tiles(item.picture, item.pinpoints, settings.image_size)
+    sample = SampleInput(TokenizedPrompt(ids, (IGNORE,) * len(ids)), (VisualInput(tiles, item.layout),))
+    yield from _compared("logits with a picture, row", backbone, sample, expected)
+
+
 @torch.inference_mode()
-def _logits(backbone: Backbone, expected: Slice) -> Iterator[Check]:
-    """The first rows of the published prompt: nothing that comes after them reaches them."""
-    codec = backbone.codec
-    if backbone.settings.family == "next":
-        ids = (*codec.bos(), *codec.encode("A chat"))
-    else:
-        ids = (codec.special("<|im_start|>"), *codec.encode("system\n", "control"))
-    prompt = TokenizedPrompt(ids[:3], (IGNORE,) * 3)
-    found = backbone.all_logits(collate([SampleInput(prompt, ())]))[0, :3, :3].float().cpu()
+def _compared(name: str, backbone: Backbone, sample: SampleInput, expected: Slice) -> Iterator[Check]:
+    """The first three logits of the first rows of a prompt; the head is computed there alone."""
+    hidden = backbone.hidden_states(collate([sample]).to(backbone.device), rope_factor=backbone.rope_factor)
+    found = backbone.hf.lm_head(hidden[:, : len(expected)])[0, :, :3].float().cpu()
+    tolerance = TOLERANCES[str(backbone.dtype).removeprefix("torch.")]
     for number, (row, wanted) in enumerate(zip(found.tolist(), expected, strict=True)):
         error = max(abs(mine - theirs) for mine, theirs in zip(row, wanted, strict=True))
-        shown = ", ".join(f"{value:.4f}" for value in row)
-        text = ", ".join(f"{value:.4f}" for value in wanted)
-        yield Check(f"logits of row {number}", f"{shown} (off by {error:.4f})", text, error <= TOLERANCE)
+        shown, text = (", ".join(f"{value:.4f}" for value in values) for values in (row, wanted))
+        found_text = f"{shown} (off by {error:.4f} of {tolerance:g})"
+        yield Check(f"{name} {number}", found_text, text, error <= tolerance)
