@@ -12,13 +12,14 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from tests.clips import write_clip
 from tests.models.checkpoints import PUBLISHED, hf_checkpoint, legacy_name, original_checkpoint
+from vidllava.backbone import convert as converting
 from vidllava.backbone.convert import convert, export
 from vidllava.backbone.familiarity import read_world
 from vidllava.backbone.folders import nano_folder
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.settings import read_settings
 from vidllava.backbone.tokens import read_codec
-from vidllava.errors import ModelError, UsageError
+from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.prompting.conversation import SLOT
 from vidllava.visuals.options import AskOptions
 from vidllava.visuals.question import plan_question
@@ -283,6 +284,39 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path):
     with pytest.raises(UsageError, match="exists"):
         convert(folder, tmp_path / "out", to="hf")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_conversion_that_fails(
+    fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = original_checkpoint("next-video-7b", tmp_path / "original")
+    written: list[Path] = []
+
+    def fill(tensors: dict[str, torch.Tensor], path: Path, **more: object) -> None:
+        if len(written) == 2:
+            raise fault
+        save_file(tensors, path)
+        written.append(path)
+
+    monkeypatch.setattr(converting, "save_file", fill)
+    with pytest.raises(ResourceError if isinstance(fault, OSError) else KeyboardInterrupt):
+        convert(folder, tmp_path / "out", to="hf", shard_bytes=60_000)
+    assert len(written) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["original"]
+
+
+def test_a_head_that_is_stored_beside_tied_embeddings_stays_the_head(tmp_path: Path):
+    """transformers 5 does not tie what differs in the file."""
+    folder = hf_checkpoint("onevision-0.5b", tmp_path / "hf")
+    weights = load_file(folder / "model.safetensors")
+    head = torch.randn(next(one for key, one in weights.items() if key.endswith("embed_tokens.weight")).shape)
+    save_file({**weights, "lm_head.weight": head}, folder / "model.safetensors", metadata={"format": "pt"})
+    convert(folder, tmp_path / "original", to="original")
+    convert(tmp_path / "original", tmp_path / "again", to="hf")
+    for place in (folder, tmp_path / "again"):
+        model = PUBLISHED["onevision-0.5b"].hf_class.from_pretrained(place)
+        assert torch.equal(model.lm_head.weight, head), place.name
 
 
 def test_a_shape_that_is_not_the_configurations_is_refused(tmp_path: Path):
