@@ -9,6 +9,7 @@ formula and given to transformers' language model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,8 @@ class Pair:
         return PUBLISHED[self.name].family
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(name, layout) for name in sorted(PUBLISHED) for layout in LAYOUTS],
-    ids=lambda both: f"{both[0]}-{both[1].replace(' ', '_')}",
-)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    name, layout = request.param
+def opened_pair(name: str, layout: str, tmp_path_factory: Any) -> Pair:
+    """The checkpoint called ``name`` in ``layout``, opened by both."""
     root = tmp_path_factory.mktemp("pair")
     hf = hf_checkpoint(name, root / "hf")
     theirs = PUBLISHED[name].hf_class.from_pretrained(hf, dtype=torch.float32).eval()
@@ -70,6 +66,15 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         # In transformers' layout nothing tells it from OneVision: `models convert` writes this file.
         (opened / "vidllava.json").write_text('{"preset": "llava-video"}', encoding="utf-8")
     return Pair(name, layout, load_backbone(str(opened)), theirs, AutoTokenizer.from_pretrained(hf))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(name, layout) for name in sorted(PUBLISHED) for layout in LAYOUTS],
+    ids=lambda both: f"{both[0]}-{both[1].replace(' ', '_')}",
+)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return opened_pair(*request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +214,45 @@ def test_picture_logits_are_transformers(pair: Pair, picture: str):
     compare(pair, asked(pair, picture))
 
 
-def test_twenty_greedy_ids_are_transformers(pair: Pair, clip: str):
-    question = asked(pair, clip, num_frames=FRAMES)
+def test_two_pictures_are_tiled_as_transformers_tiles_them(pair: Pair, tmp_path: Path):
+    """LLaVA-NeXT's classes tile every picture; its processor pads the views of all to the most."""
+    if pair.family not in ("next", "next-video"):
+        pytest.skip("its pictures are squares beside others")
+    paths = []
+    for number, size in enumerate([(200, 120), (90, 210)]):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path := tmp_path / f"{number}.png")
+        paths.append(str(path))
+    settings, given = pair.ours.settings, AskOptions(rope_factor=8)
+    question = plan_question(paths, "same?", settings, pair.ours.codec, given, require_fit=False)
+    views = [shown(pair, item) for item in question.items]
+    most = max(len(one) for one in views)
+    padded = [values(pair, one) for one in views]
+    padded = [torch.cat([one, one.new_zeros(most - len(one), *one.shape[1:])]) for one in padded]
+    counts = iter([item.layout.num_tokens for item in question.items])
+    place = pair.tokenizer.convert_tokens_to_ids("<image>")
+    ids = [one for id_ in question.prompt.ids for one in ([place] * next(counts) if id_ == SLOT else [id_])]
+    factor = pair.ours.settings.least_factor
+    with torch.inference_mode():
+        expected = pair.theirs(
+            input_ids=torch.tensor([ids]),
+            pixel_values=torch.stack(padded),
+            image_sizes=torch.tensor([[item.height, item.width] for item in question.items]),
+        ).logits
+        visuals = tuple(
+            VisualInput(one, item.layout) for one, item in zip(views, question.items, strict=True)
+        )
+        found = pair.ours.all_logits(collate([SampleInput(question.prompt, visuals)]), rope_factor=factor)
+    assert float((found - expected).norm() / expected.norm()) < RELATIVE
+
+
+def test_an_answer_ends_with_the_tokens_of_the_checkpoint(pair: Pair):
+    assert pair.tokenizer.eos_token_id in stop_ids(pair.ours)
+    assert pair.ours.codec.eos() == pair.tokenizer.eos_token_id
+
+
+def greedy_ids(pair: Pair, question: Question) -> tuple[list[int], list[int]]:
+    """(our ids, theirs) of 20 greedy steps; what ends an answer is left out."""
     ours, factor = pair.ours, question.budget.rope_factor
     seen = see(ours, question.items, StageClock(ours.device))
     memory = PromptMemory(ours)
@@ -228,6 +270,11 @@ def test_twenty_greedy_ids_are_transformers(pair: Pair, clip: str):
     expected = their_ids.tolist()
     if expected[-1] in stop_ids(ours):
         expected.pop()
+    return ids, expected
+
+
+def test_twenty_greedy_ids_are_transformers(pair: Pair, clip: str):
+    ids, expected = greedy_ids(pair, asked(pair, clip, num_frames=FRAMES))
     assert expected, "too short to say anything"
     assert ids == expected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tests.models.checkpoints import PUBLISHED, hf_checkpoint, original_checkpoi
 from tests.training.conftest import Run, weights
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.settings import read_settings
+from vidllava.data.mixing import Mix
 from vidllava.errors import ModelError
 
 FAMILIES = ("next-video-7b", "next-video-7b-32k", "next-vicuna-7b", "interleave-0.5b", "onevision-7b")
@@ -52,6 +54,14 @@ def test_pictures_and_clips_are_learned_saved_and_resumed(name: str, run: Run, t
     assert (before.family, before.preset.name) == (after.family, after.preset.name)
     assert before.template == after.template
     assert before.least_factor == after.least_factor
+
+
+@pytest.mark.parametrize("mix", get_args(Mix))
+def test_every_mix_trains_what_pools_before_the_projector(mix: Mix, run: Run, tmp_path: Path):
+    model = ready("next-video-7b", tmp_path / "model")
+    end, heard = run(tmp_path / "out", model=model, mix=mix, max_steps=2)
+    assert end.step == 2
+    assert all(row["loss"] > 0 for row in heard.rows)
 
 
 @pytest.mark.parametrize("name", ["next-video-7b", "interleave-0.5b"])

@@ -39,19 +39,20 @@ def by_language_model(preset: Preset, found: Mapping[str, Any]) -> Preset:
     return replace(preset, template=template, trained_context=None)
 
 
+# Trained on pictures. Clips are read as LLaVA-NeXT-Video reads them: its zero-shot rows are this model.
+PRESET = Preset(
+    name="next",
+    num_frames=16,
+    pool_at="tower",
+    pool_mode="average",
+    newline_mode="no_token",
+    several_pictures="tiles",
+    max_tiles=None,
+    template="vicuna",
+    trained_context=4096,
+)
 FAMILY = Family(
-    # Trained on pictures. Clips are read as LLaVA-NeXT-Video reads them: its zero-shot rows are this model.
-    preset=Preset(
-        name="next",
-        num_frames=16,
-        pool_at="tower",
-        pool_mode="average",
-        newline_mode="no_token",
-        several_pictures="tiles",
-        max_tiles=None,
-        template="vicuna",
-        trained_context=4096,
-    ),
+    preset=PRESET,
     model_type="llava_next",
     hf_class="LlavaNextForConditionalGeneration",
     of_config=by_language_model,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vidllava.models.family import Family, NamedModel, Preset, text_config
-from vidllava.models.next import MISTRAL_7B, VICUNA_7B, by_language_model
+from vidllava.models.next import MISTRAL_7B, PRESET, VICUNA_7B, by_language_model
 from vidllava.models.next import config as next_config
 
 YI_34B = (7168, 20_480, 60, 56, 8)
@@ -45,17 +45,7 @@ _YI = text_config("llama", *YI_34B, 64_064, context=4096, theta=5e6)
 _MISTRAL = text_config("mistral", *MISTRAL_7B, 32_064, context=32_768, theta=1e6)
 
 FAMILY = Family(
-    preset=Preset(
-        name="next-video",
-        num_frames=16,
-        pool_at="tower",
-        pool_mode="average",
-        newline_mode="no_token",
-        several_pictures="tiles",
-        max_tiles=None,
-        template="vicuna",
-        trained_context=4096,
-    ),
+    preset=replace(PRESET, name="next-video"),
     model_type="llava_next_video",
     hf_class="LlavaNextVideoForConditionalGeneration",
     of_config=_of_config,
