@@ -45,10 +45,8 @@ def main() -> None:
             for layout in parity.LAYOUTS:
                 rows += compared(model, layout, folder / model / layout, clip, picture)
                 shown = rows[-1]
-                print(
-                    errors = f"{shown['clip']:.1e} {shown['picture']:.1e}"
-                    print(f"{model:<18} {layout:<24} {errors} ids {shown['same_ids']}")
-                )
+                errors = f"{shown['clip']:.1e} {shown['picture']:.1e}"
+                print(f"{model:<18} {layout:<24} {errors} ids {shown['same_ids']}")
     found = {"transformers": transformers.__version__, "torch": torch.__version__, "rows": rows}
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
