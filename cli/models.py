@@ -230,7 +230,7 @@ def verify(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="For onevision-0.5b's logits with a picture: the file named above.", metavar="FILE"
+            help="For published logits with a row of a picture in them: the file named above.", metavar="FILE"
         ),
     ] = None,
     device: options.Device = "auto",

@@ -157,6 +157,19 @@ def without_placeholders(folder: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def without_spare_rows(folder: Path) -> None:
+    """As Vicuna is: a row for each token, none for a placeholder."""
+    ids = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    ids.pop("pad_token_id", None)
+    (folder / "generation_config.json").write_text(json.dumps(ids), encoding="utf-8")
+    size = read_codec(folder)._tokenizer.get_vocab_size()
+    weights = load_file(folder / "model.safetensors")
+    for key in ("model.embed_tokens.weight", "lm_head.weight"):
+        if key in weights:
+            weights[key] = weights[key][:size].contiguous()
+    save_file(weights, folder / "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["onevision-7b", "onevision-0.5b", "next-video-34b"])
 @pytest.mark.parametrize("spare", [True, False], ids=["rows to spare", "no row to spare"])
 def test_a_tokenizer_is_completed_and_rows_are_added_where_there_are_none(
@@ -164,13 +177,8 @@ def test_a_tokenizer_is_completed_and_rows_are_added_where_there_are_none(
 ):
     folder = original_checkpoint(name, tmp_path / "original")
     without_placeholders(folder)
-    size = read_codec(folder)._tokenizer.get_vocab_size()
     if not spare:
-        weights = load_file(folder / "model.safetensors")
-        for key in ("model.embed_tokens.weight", "lm_head.weight"):
-            if key in weights:
-                weights[key] = weights[key][:size].contiguous()
-        save_file(weights, folder / "model.safetensors")
+        without_spare_rows(folder)
     notes = convert(folder, tmp_path / "hf", to="hf")
     assert bool(notes) == (not spare)
     model = PUBLISHED[name].hf_class.from_pretrained(tmp_path / "hf")
@@ -199,6 +207,26 @@ def test_what_is_saved_of_an_original_has_its_placeholders_too(name: str, tmp_pa
     ids = [config.image_token_id, config.video_token_id]
     assert sorted(ids) == [free, free + 1]
     assert tokenizer.convert_tokens_to_ids(["<image>", "<video>"]) == ids
+
+
+@pytest.mark.parametrize("name", ["onevision-0.5b", "next-video-7b"])
+def test_what_is_saved_of_an_original_without_a_spare_row_is_whole(name: str, tmp_path: Path):
+    folder = original_checkpoint(name, tmp_path / "original")
+    without_placeholders(folder)
+    without_spare_rows(folder)
+    backbone = load_backbone(str(folder))
+    old = held(folder)["model.embed_tokens.weight"]
+    backbone.save(tmp_path / "saved")
+    convert(folder, tmp_path / "converted", to="hf")
+    saved = opened(name, tmp_path / "saved")
+    assert same(saved, opened(name, tmp_path / "converted"))
+    rows = saved["model.language_model.embed_tokens.weight"]
+    assert rows.shape[0] > len(old)
+    assert torch.equal(rows[: len(old)], old)
+    again = load_backbone(str(tmp_path / "saved"))
+    assert again.hf.config.text_config.vocab_size == rows.shape[0]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert max(tokenizer.convert_tokens_to_ids(["<image>", "<video>"])) < rows.shape[0]
 
 
 def test_large_models_are_cut_into_files_with_an_index(tmp_path: Path):

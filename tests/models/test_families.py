@@ -176,7 +176,7 @@ def test_every_family_says_where_its_figures_are_from():
 MAY_NAME = {
     "vidllava.training": "recipes are published figures, and are called as the systems are",
     "vidllava.backbone.locate": "the model that `auto` takes where it is here",
-    "vidllava.backbone.verify": "figures published of one checkpoint each: first logits, ids of a prompt",
+    "vidllava.backbone.published": "figures published of one checkpoint each: first logits, ids of a prompt",
     "vidllava.backbone.convert": "writes another's layout, in which each class has its own keys and ids",
     "vidllava.backbone.familiarity": "the model that nano recommends for media of the real world",
     "vidllava.bench": "measures the operators beside transformers' own model, at published sizes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -133,6 +134,9 @@ def test_what_is_trained_from_lmms_labs_layout_is_saved_in_transformers(run: Run
     model = original_checkpoint("onevision-7b", tmp_path / "model")
     run(tmp_path / "out", model=str(model), max_steps=1)
     opened(tmp_path / "out")
+    before, after = read_settings(model, "model").template, read_settings(tmp_path / "out", "out").template
+    assert replace(after, name=before.name) == before, "or a resumed run would read other prompts"
+    load_backbone(str(tmp_path / "out"))
     assert PUBLISHED["onevision-7b"].hf_class.__name__ in (tmp_path / "out" / "config.json").read_text()
 
 

@@ -8,16 +8,19 @@ lmms-lab's tokenizers have no placeholders, and LLaVA-NeXT's has none for a vide
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from vidllava.errors import ModelError
+from vidllava.models.original import processor
 from vidllava.prompting.chat_template import to_jinja
 from vidllava.prompting.template import Template
 
 _KINDS = ("image", "video")
+_ROWS_MULTIPLE = 64
 
 
 def complete_tokenizer(folder: Path, config: Any, template: Template) -> None:
@@ -53,6 +56,31 @@ def complete_tokenizer(folder: Path, config: Any, template: Template) -> None:
         )
 
 
+def complete_processor(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write what transformers' processors read, where ``folder`` has none; ``config``: its config.json."""
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        _write_json(folder / "preprocessor_config.json", processor(config))
+    if not (folder / "processor_config.json").is_file():
+        described = {
+            "patch_size": config["vision_config"]["patch_size"],
+            "num_additional_image_tokens": int(config["vision_config"]["model_type"] == "clip_vision_model"),
+            "vision_feature_select_strategy": config["vision_feature_select_strategy"],
+            "image_token": "<image>",
+            "video_token": "<video>",
+        }
+        _write_json(folder / "processor_config.json", described)
+
+
+def rows_wanted(config: Any, rows: int) -> int | None:
+    """Rows that embeddings of ``rows`` need for the placeholders of ``config``; None where they have them.
+
+    A multiple of 64, as transformers' converters pad them.
+    """
+    ids = (token_id(config, kind) for kind in _KINDS)
+    most = max((id_ for id_ in ids if id_ is not None), default=-1) + 1
+    return None if most <= rows else -(-most // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+
+
 def _check_ids(path: Path, wanted: dict[str, int]) -> None:
     """The library numbers added tokens itself, one after the other: a hole before them would move them."""
     tokenizer = Tokenizer.from_file(str(path))
@@ -68,9 +96,9 @@ def _places(config: Any) -> dict[str, str]:
 
 
 def token_id(config: Any, kind: str) -> int | None:
-    """The id of a placeholder in a configuration; None where its class has none."""
+    """The id of a placeholder in a configuration, an object or its JSON; None where its class has none."""
     for key in (f"{kind}_token_id", f"{kind}_token_index"):
-        value = getattr(config, key, None)
+        value = config.get(key) if isinstance(config, dict) else getattr(config, key, None)
         if isinstance(value, int):
             return value
     return None
@@ -95,3 +123,7 @@ def _spelling(folder: Path) -> str:
     path = folder / "tokenizer_config.json"
     token = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
     return str(token.get("content", "") if isinstance(token, dict) else token or "</s>")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

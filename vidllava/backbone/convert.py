@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vidllava.backbone.completion import complete_tokenizer
+from vidllava.backbone.completion import complete_processor, complete_tokenizer, rows_wanted
 from vidllava.backbone.familiarity import WEIGHTS_FILE, read_world
 from vidllava.backbone.folders import is_adapter
 from vidllava.backbone.headers import Tensor, read_tensors
@@ -31,12 +31,11 @@ from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
 from vidllava.files.writing import flush_to_disk, flush_tree
 from vidllava.models.family import Preset, tensor_shapes
-from vidllava.models.original import hf_name, legacy_name, original_config, original_name, processor, unused
+from vidllava.models.original import hf_name, legacy_name, original_config, original_name, unused
 
 Layout = Literal["hf", "original"]
 SHARD_BYTES = 5_000_000_000
 """As transformers cuts large models."""
-_VOCABULARY_MULTIPLE = 64
 _EMBEDDINGS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 _OLD_TOWER, _TOWER = "vision_tower.vision_model.", "vision_tower."
 
@@ -64,7 +63,11 @@ def convert(
         raise ModelError(folder, "is an adapter, not a whole model", "vidllava models export makes it one")
     config = config_object(folder).to_dict()
     named = _named(folder, config)
-    rows = _rows_wanted(folder, config, named) if to == "hf" else None
+    rows = None
+    if to == "hf" and stored_config(folder) is not None:
+        rows = rows_wanted(config, named[_EMBEDDINGS[0]][1].shape[0])
+    if rows is not None:
+        config["text_config"]["vocab_size"] = rows
     notes: tuple[str, ...] = ()
     if rows is not None:
         old = named[_EMBEDDINGS[0]][1].shape[0]
@@ -148,19 +151,6 @@ def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[str, Tens
             what = f"{stored_name} is {list(tensor.shape)}, the configuration asks for {list(shape)}"
             raise ModelError(folder, what, "use the files of one checkpoint")
     return dict(sorted(found.items()))
-
-
-def _rows_wanted(folder: Path, config: dict[str, Any], named: Mapping[str, tuple[str, Tensor]]) -> int | None:
-    """Rows that the embeddings need for the placeholders, where that is more than they have."""
-    if stored_config(folder) is None:
-        return None
-    ids = [config.get(f"{kind}_{end}") for kind in ("image", "video") for end in ("token_id", "token_index")]
-    most = max(one for one in ids if isinstance(one, int)) + 1
-    if most <= named[_EMBEDDINGS[0]][1].shape[0]:
-        return None
-    rows = -(-most // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
-    config["text_config"]["vocab_size"] = rows
-    return rows
 
 
 def _say_dtype(config: dict[str, Any], dtype: str) -> None:
@@ -247,7 +237,7 @@ def _write_files(folder: Path, output: Path, config: dict[str, Any], *, to: Layo
     if not from_original and not is_changed:
         config = read_config(folder)  # as it was written
     _write_json(output / "config.json", config)
-    _write_processor(output, config)
+    complete_processor(output, config)
     complete_tokenizer(output, config_object(output), settings.template)
     if not (output / "generation_config.json").is_file():
         _write_json(output / "generation_config.json", {"eos_token_id": read_codec(output).eos()})
@@ -269,21 +259,6 @@ def _in_their_layout(
     if is_changed:
         own["torch_dtype"] = config["dtype"]
     return own
-
-
-def _write_processor(output: Path, config: Mapping[str, Any]) -> None:
-    """What transformers' processors read, where the source has none."""
-    if not any((output / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        _write_json(output / "preprocessor_config.json", processor(config))
-    if not (output / "processor_config.json").is_file():
-        described = {
-            "patch_size": config["vision_config"]["patch_size"],
-            "num_additional_image_tokens": int(config["vision_config"]["model_type"] == "clip_vision_model"),
-            "vision_feature_select_strategy": config["vision_feature_select_strategy"],
-            "image_token": "<image>",
-            "video_token": "<video>",
-        }
-        _write_json(output / "processor_config.json", described)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

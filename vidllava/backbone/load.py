@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 from transformers.utils import logging as transformers_logging
 
+from vidllava.backbone.completion import rows_wanted
 from vidllava.backbone.familiarity import read_world
 from vidllava.backbone.folders import is_adapter
 from vidllava.backbone.headers import read_tensors
@@ -238,7 +239,23 @@ def load_weights(
     if original is not None:
         # Or save_pretrained would turn the mapping round and write lmms-lab's names into our layout.
         hf._weight_conversions = None
+        _add_rows(hf)
     return hf
+
+
+@torch.no_grad()
+def _add_rows(hf: Any) -> None:
+    """Rows for the placeholders, which lmms-lab's models have no tokens for: what is saved must be whole.
+
+    Means of the others, so that none is ever the likeliest; nothing reads them.
+    """
+    old = hf.get_input_embeddings().weight.shape[0]
+    rows = rows_wanted(hf.config, old)
+    if rows is None:
+        return
+    hf.resize_token_embeddings(rows, mean_resizing=False)
+    for layer in (hf.get_input_embeddings(), hf.get_output_embeddings()):
+        layer.weight[old:] = layer.weight[:old].float().mean(dim=0).to(layer.weight.dtype)
 
 
 def model_class(folder: Path, family: str | None = None) -> Any:

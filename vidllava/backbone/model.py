@@ -12,7 +12,7 @@ two kernels. What it saves loads with plain ``from_pretrained``.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -24,11 +24,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 
-from vidllava.backbone.completion import complete_tokenizer
+from vidllava.backbone.completion import complete_processor, complete_tokenizer
 from vidllava.backbone.familiarity import World
 from vidllava.backbone.folders import ADAPTER_MODEL_CONFIG, part_of
 from vidllava.backbone.rotary import fit_kernels
-from vidllava.backbone.settings import OWN_FILE, Tuning, write_grids, write_own_file
+from vidllava.backbone.settings import OWN_FILE, Tuning, stored_config, write_grids, write_own_file
 from vidllava.backbone.splice import FeaturesAt, PackedBatch, PackedRows, features_at, grids_of, rows_of
 from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.backbone.tokens import TextCodec
@@ -269,8 +269,12 @@ class Backbone(nn.Module):
         self.settings = tuning.applied(self.settings)
         if tuning.pinpoints:
             self.hf.config.image_grid_pinpoints = [list(pair) for pair in tuning.pinpoints]
-        if tuning.max_tiles is not None and hasattr(self.hf.config, "vision_aspect_ratio"):
-            self.hf.config.vision_aspect_ratio = f"anyres_max_{tuning.max_tiles}"
+        if tuning.max_tiles is not None:
+            if hasattr(self.hf.config, "vision_aspect_ratio"):
+                self.hf.config.vision_aspect_ratio = f"anyres_max_{tuning.max_tiles}"
+            else:  # a class that knows no cap: our own file says it
+                preset = replace(self.settings.preset, max_tiles=tuning.max_tiles)
+                self.settings = replace(self.settings, preset=preset)
         if tuning.rope_factor in (None, self.rotary.factor):
             return
         text = self.hf.model.language_model.config
@@ -319,6 +323,8 @@ class Backbone(nn.Module):
             if companion is not None and companion.is_file() and source != folder:
                 shutil.copyfile(companion, folder / name)
         complete_tokenizer(folder, self.hf.config, self.settings.template)
+        if source is not None and stored_config(source) is not None:
+            complete_processor(folder, self.hf.config.to_dict())
         if self.settings.pinpoints:
             write_grids(folder, self.settings.pinpoints)
         write_own_file(folder, self.settings.preset, self.hf.config.to_dict())
