@@ -10,6 +10,7 @@ import pytest
 import vidllava.nano
 from vidllava.backbone.memory import free_bytes
 from vidllava.bench.kernel_cases import (
+    FAMILY_MODELS,
     MODELS,
     KernelRequest,
     bytes_moved,
@@ -127,3 +128,16 @@ def test_what_does_not_fit_is_skipped_with_both_figures():
     assert why == f"needs about {needed / 1e9:.1f} GB of memory, 5.0 GB are free"
     assert bytes_needed(case, element_bytes=2, num_sets=3) > needed
     assert 1 << 20 < free_bytes("cpu") < 1 << 50
+
+
+def test_the_table_in_the_kernels_readme_has_the_sizes_that_are_measured():
+    text = (Path(__file__).resolve().parents[2] / "kernels" / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    table = {row[0]: row[1:] for row in rows if len(row) == 6 and row[0] in FAMILY_MODELS}
+    assert set(table) == set(FAMILY_MODELS)
+    for name, (cells, _, pooled_at, placed_at, heads) in table.items():
+        *splices, rotated = family_cases(name, 1)
+        assert cells == f"{splices[0].side} x {splices[0].side}"
+        assert pooled_at in ("-", str(splices[0].channels))
+        assert placed_at == str(splices[-1].channels)
+        assert heads == f"{rotated.q_heads} / {rotated.k_heads} x {rotated.head_size}"
