@@ -267,7 +267,9 @@ def config_object(folder: Path, family: str | None = None) -> Any:
     """The configuration of the model in ``folder`` as transformers' object."""
     try:
         return model_class(folder, family).config_class.from_dict(read_config(folder, family))
-    except (TypeError, ValueError, KeyError, AttributeError) as fault:
+    except Exception as fault:  # whatever a configuration makes transformers raise
+        if isinstance(fault, ModelError):
+            raise
         what = f"its configuration cannot be read: {_first_line(fault)}"
         raise ModelError(folder, what, "download config.json again") from fault
 

@@ -24,6 +24,7 @@ from vidllava.media.timeline import Rule, Sampling
 from vidllava.models import families, family_named, family_of, named_models
 from vidllava.models.family import PIXELS, Family, PictureRule, Preset
 from vidllava.models.original import hf_config, is_original, processor
+from vidllava.prompting.budget import MOST_FACTOR
 from vidllava.prompting.chat_template import NoPlace, NotFollowed, followed
 from vidllava.prompting.layout import NewlineMode, PoolAt, PoolMode
 from vidllava.prompting.template import TEMPLATES, Control, Template
@@ -252,7 +253,15 @@ def _under(name: str | None, config: Mapping[str, Any], source: object) -> tuple
     known, family = families(), family_of(config, source)
     if name is not None and known[name].model_type == family.model_type:
         family = known[name]  # several families may share a class
-    return family, family.of_config(family.preset if name is None else known[name].preset, config)
+    try:
+        preset = family.of_config(family.preset if name is None else known[name].preset, config)
+    except (TypeError, ValueError) as fault:
+        raise ModelError(source, f"its configuration cannot be read: {fault}", "download it again") from None
+    if preset.pool_mode not in get_args(PoolMode) or preset.pool_stride < 1:
+        what = f"spatial_pool_mode is {preset.pool_mode!r}, spatial_pool_stride {preset.pool_stride}"
+        hint = f"one of {', '.join(get_args(PoolMode))}, and a stride from 1 on"
+        raise ModelError(source, what, hint)
+    return family, preset
 
 
 def _is_meant(key: str, value: object) -> bool:
@@ -300,9 +309,12 @@ def _positions(source: Path, text: Mapping[str, Any]) -> tuple[int, float]:
         raise ModelError(
             source, f"rope_type {rope_type!r} cannot be scaled linearly", f"one of {', '.join(ROPE_TYPES)}"
         )
-    factor = float(rope.get("factor") or 1.0) if rope_type == "linear" else 1.0
+    factor = rope.get("factor", 1.0) if rope_type == "linear" else 1.0
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= MOST_FACTOR:
+        what = f"its linear RoPE factor is {factor!r}, not a number from 1 on"
+        raise ModelError(source, what, "the checkpoint's own config.json")
     default = _CONTEXTS.get(str(text.get("model_type")), 32_768)
-    return int(text.get("max_position_embeddings") or default), factor
+    return int(text.get("max_position_embeddings") or default), float(factor)
 
 
 def own_template(folder: Path, preset: Preset) -> tuple[Template, tuple[str, ...]]:
@@ -313,6 +325,8 @@ def own_template(folder: Path, preset: Preset) -> tuple[Template, tuple[str, ...
     """
     base = TEMPLATES[preset.template]
     path, text = _chat_template(folder)
+    if path.is_file() and not text.strip():
+        return base, (f"the checkpoint's chat template is empty: {base.name} is spoken",)
     tokenizer = tokenizer_json(folder)
     if not text or not tokenizer.is_file():
         return base, ()

@@ -211,6 +211,9 @@ def _system(rendered: _Rendered, opening: str, user: str) -> tuple[str, str | No
     return opening, None, (before[len(opening) :], after)
 
 
+_CONTROL = re.compile(r"<\|[^|<>]+\|>")
+
+
 class _Cutter:
     """Cuts what a template wrote into control tokens and texts."""
 
@@ -221,6 +224,9 @@ class _Cutter:
 
     def __call__(self, text: str) -> tuple[Control | str, ...]:
         pieces = [text] if self._marks is None else self._marks.split(text)
+        for piece in pieces:
+            if piece not in self._names and (unknown := _CONTROL.search(piece)):
+                raise NotFollowed(f"writes {unknown.group()}, which its tokenizer does not have")
         return tuple(Control(piece) if piece in self._names else piece for piece in pieces if piece)
 
 
