@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoTokenizer
 
 from tests.models.checkpoints import PUBLISHED, hf_checkpoint, original_checkpoint
+from tests.models.test_convert import without_placeholders, without_spare_rows
 from tests.training.conftest import Run, weights
 from vidllava.backbone.load import load_backbone
 from vidllava.backbone.settings import read_settings
@@ -122,6 +123,18 @@ def test_next_videos_recipe_begins_from_next_and_saves_its_factor(run: Run, tmp_
         resume="latest",
         **(LONG | {"max_steps": 3}),
     )
+
+
+def test_next_videos_recipe_gives_each_placeholder_of_lmms_labs_vicuna_an_id(run: Run, tmp_path: Path):
+    model = original_checkpoint("next-vicuna-7b", tmp_path / "model")
+    without_placeholders(model)
+    without_spare_rows(model)
+    run(tmp_path / "out", model=str(model), recipe="next-video", rope_factor=8.0, max_steps=1)
+    theirs, tokenizer = opened(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
+    assert ids == [theirs.config.image_token_id, theirs.config.video_token_id]  # type: ignore[attr-defined]
+    assert ids[0] != ids[1]
+    load_backbone(str(tmp_path / "out"))
 
 
 def test_a_factor_that_is_given_takes_the_place_of_the_recipes(run: Run, tmp_path: Path):

@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from vidllava.errors import ModelError
+from vidllava.files.writing import write_json
 from vidllava.models.original import processor
 from vidllava.prompting.chat_template import to_jinja
 from vidllava.prompting.template import Template
@@ -59,7 +60,7 @@ def complete_tokenizer(folder: Path, config: Any, template: Template) -> None:
 def complete_processor(folder: Path, config: Mapping[str, Any]) -> None:
     """Write what transformers' processors read, where ``folder`` has none; ``config``: its config.json."""
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        _write_json(folder / "preprocessor_config.json", processor(config))
+        write_json(folder / "preprocessor_config.json", processor(config))
     if not (folder / "processor_config.json").is_file():
         described = {
             "patch_size": config["vision_config"]["patch_size"],
@@ -68,7 +69,7 @@ def complete_processor(folder: Path, config: Mapping[str, Any]) -> None:
             "image_token": "<image>",
             "video_token": "<video>",
         }
-        _write_json(folder / "processor_config.json", described)
+        write_json(folder / "processor_config.json", described)
 
 
 def rows_wanted(config: Any, rows: int) -> int | None:
@@ -123,7 +124,3 @@ def _spelling(folder: Path) -> str:
     path = folder / "tokenizer_config.json"
     token = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
     return str(token.get("content", "") if isinstance(token, dict) else token or "</s>")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

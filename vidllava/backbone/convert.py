@@ -8,9 +8,9 @@ Tensor by tensor, from memory-mapped files into shards: the model is never in me
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from vidllava.backbone.settings import OWN_FILE, read_config, read_settings, sto
 from vidllava.backbone.tokenizer_model import tokenizer_json
 from vidllava.backbone.tokens import read_codec
 from vidllava.errors import ModelError, ResourceError, UsageError
-from vidllava.files.writing import flush_to_disk, flush_tree
+from vidllava.files.writing import flush_to_disk, flush_tree, write_json
 from vidllava.models.family import Preset, tensor_shapes
 from vidllava.models.original import hf_name, legacy_name, original_config, original_name, unused
 
@@ -75,10 +75,7 @@ def convert(
     if dtype != "auto":
         _say_dtype(config, dtype)
     rename = original_name if to == "original" else legacy_name if legacy_keys else _today
-    aside = output.with_name(f".{output.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
+    with _written(output) as aside:
         tensors = _read(folder, named, rows, dtype)
         _write_files(folder, aside, config, to=to, is_changed=rows is not None or dtype != "auto")
         _write_shards(aside, tensors, rename, shard_bytes, lambda done: on_progress(done, len(named)))
@@ -87,6 +84,20 @@ def convert(
             world.save(aside)  # the same numbers in another file
         for part in aside.glob("*.safetensors"):
             shutil.copymode(aside / "config.json", part)  # safetensors writes for the owner alone
+    return notes
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` that takes its place when all is in it and on disk; else nothing is left.
+
+    Raises ResourceError where it cannot be written.
+    """
+    aside = output.with_name(f".{output.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
         flush_tree(aside)
         aside.rename(output)
         flush_to_disk(output.absolute().parent)
@@ -94,7 +105,6 @@ def convert(
         raise ResourceError(output, f"could not be written: {fault}", "make room") from fault
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return notes
 
 
 def rename_weights(folder: Path, rename: Callable[[str], str]) -> None:
@@ -214,7 +224,7 @@ def _write_shards(
     for part, name in zip(parts, names, strict=True):
         part.rename(folder / name)
     index = {"metadata": {"total_size": total}, "weight_map": {key: names[at] for key, at in places.items()}}
-    _write_json(folder / "model.safetensors.index.json", index)
+    write_json(folder / "model.safetensors.index.json", index)
 
 
 _COPIED = (*COMPANION_FILES, "generation_config.json", "tokenizer.model")
@@ -230,17 +240,17 @@ def _write_files(folder: Path, output: Path, config: dict[str, Any], *, to: Layo
         shutil.copyfile(made, output / "tokenizer.json")  # its own, or that of its tokenizer.model
     settings = read_settings(folder, folder.name)
     if to == "original":
-        _write_json(output / "config.json", _in_their_layout(folder, config, settings.preset, is_changed))
+        write_json(output / "config.json", _in_their_layout(folder, config, settings.preset, is_changed))
         if (folder / OWN_FILE).is_file():
             shutil.copyfile(folder / OWN_FILE, output / OWN_FILE)
         return
     if not from_original and not is_changed:
         config = read_config(folder)  # as it was written
-    _write_json(output / "config.json", config)
+    write_json(output / "config.json", config)
     complete_processor(output, config)
     complete_tokenizer(output, config_object(output), settings.template)
     if not (output / "generation_config.json").is_file():
-        _write_json(output / "generation_config.json", {"eos_token_id": read_codec(output).eos()})
+        write_json(output / "generation_config.json", {"eos_token_id": read_codec(output).eos()})
     if from_original or (folder / OWN_FILE).is_file():
         write_own_file(output, settings.preset, config)
 
@@ -261,10 +271,6 @@ def _in_their_layout(
     return own
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 _TYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -281,20 +287,10 @@ def export(adapter: Path, output: Path, *, dtype: str = "auto", legacy_keys: boo
     backbone = load_backbone(str(adapter), device="cpu", dtype="float32", merge=False)
     merge_adapter(backbone)
     backbone.to(DTYPES[found])
-    aside = output.with_name(f".{output.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        with torch.no_grad():
-            backbone.save(aside)
+    with _written(output) as aside, torch.no_grad():
+        backbone.save(aside)
         if legacy_keys:
             rename_weights(aside, legacy_name)
-        flush_tree(aside)
-        aside.rename(output)
-        flush_to_disk(output.absolute().parent)
-    except (OSError, SafetensorError) as fault:
-        raise ResourceError(output, f"could not be written: {fault}", "make room") from fault
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _type_of(base: Path) -> str:

@@ -46,7 +46,9 @@ def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
     a checkpoint of this family, which is to be made from it. Raises ModelError.
     """
     if family is not None:
-        adopted = family_named(family).adopts(read_config(folder), _video_id(folder))
+        adopted = family_named(family).adopts(
+            read_config(folder), _placeholders(folder, pools=False)["video"]
+        )
         if adopted is None:
             raise ModelError(folder, f"cannot be made a checkpoint of {family}", "begin from one of its own")
         return adopted
@@ -58,8 +60,8 @@ def read_config(folder: Path, family: str | None = None) -> dict[str, Any]:
     return hf_config(
         config,
         read_tensors(path.parent),
-        image_id=places.get("image"),
-        video_id=places.get("video"),
+        image_id=places["image"],
+        video_id=places["video"],
         source=path,
     )
 
@@ -71,20 +73,11 @@ def _placeholders(folder: Path, *, pools: bool) -> dict[str, int]:
     """
     tokenizer = tokenizer_json(folder)
     if not tokenizer.is_file():
-        return {}
+        raise ModelError(folder, "no tokenizer.json, no tokenizer.model", "download the checkpoint again")
     highest, _, added = vocabulary(tokenizer)
     free = iter((highest + 1, highest + 2))
     kinds = ("video", "image") if pools else ("image", "video")
     return {kind: added[f"<{kind}>"] if f"<{kind}>" in added else next(free) for kind in kinds}
-
-
-def _video_id(folder: Path) -> int:
-    """The id of ``<video>``: the tokenizer's own, or the first that is free."""
-    tokenizer = tokenizer_json(folder)
-    if not tokenizer.is_file():
-        return 0
-    highest, _, added = vocabulary(tokenizer)
-    return added.get("<video>", highest + 1)
 
 
 def stored_config(folder: Path) -> dict[str, Any] | None:
