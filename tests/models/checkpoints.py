@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from tokenizers import (
     AddedToken,
@@ -553,3 +554,22 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, published: Published) -
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def image_processor(folder: Path) -> Any:
+    """transformers' processor of pictures that works through Pillow; the automatic one may want torchvision."""
+    name = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))[
+        "image_processor_type"
+    ]
+    return getattr(transformers, f"{name}Pil").from_pretrained(folder)
+
+
+def picture_processor(folder: Path, kind: str) -> Any:
+    """transformers' processor (LlavaProcessor, LlavaNextProcessor) of pictures and words, from its files."""
+    content = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    known = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy", "image_token")
+    return getattr(transformers, kind)(
+        image_processor=image_processor(folder),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
+        **{key: content[key] for key in known},
+    )

@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 
 from tests.clips import write_clip
-from tests.models.checkpoints import PUBLISHED, hf_checkpoint, legacy_name, original_checkpoint
+from tests.models.checkpoints import (
+    PUBLISHED,
+    hf_checkpoint,
+    image_processor,
+    legacy_name,
+    original_checkpoint,
+    picture_processor,
+)
 from vidllava.backbone import convert as converting
 from vidllava.backbone.convert import convert, export
 from vidllava.backbone.familiarity import read_world
@@ -98,7 +105,7 @@ def test_transformers_own_processor_reads_a_converted_folder(name: str, tmp_path
     convert(original_checkpoint(name, tmp_path / "original"), tmp_path / "hf", to="hf")
     theirs, ours = hf_checkpoint(name, tmp_path / "theirs"), tmp_path / "hf"
     picture = torch.arange(3 * 60 * 40).remainder(251).to(torch.uint8).reshape(3, 60, 40).numpy()
-    found, expected = (AutoImageProcessor.from_pretrained(one) for one in (ours, theirs))
+    found, expected = (image_processor(one) for one in (ours, theirs))
     assert type(found) is type(expected)
     pixels = [one(picture, return_tensors="pt")["pixel_values"] for one in (found, expected)]
     assert torch.equal(*pixels)
@@ -106,7 +113,8 @@ def test_transformers_own_processor_reads_a_converted_folder(name: str, tmp_path
     assert said[0] == said[1]
     if PUBLISHED[name].family not in ("next", "interleave"):
         return  # its class reads videos too, which takes torchvision
-    found, expected = (AutoProcessor.from_pretrained(one) for one in (ours, theirs))
+    kind = "LlavaNextProcessor" if PUBLISHED[name].family == "next" else "LlavaProcessor"
+    found, expected = (picture_processor(one, kind) for one in (ours, theirs))
     both = [one(text="<image>\nwhat", images=picture, return_tensors="pt") for one in (found, expected)]
     assert torch.equal(both[0]["input_ids"], both[1]["input_ids"])
     assert both[0]["input_ids"].shape[1] > 20

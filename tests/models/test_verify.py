@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 
-from tests.models.checkpoints import PUBLISHED, hf_checkpoint, original_checkpoint
+from tests.models.checkpoints import PUBLISHED, hf_checkpoint, image_processor, original_checkpoint
 from vidllava.backbone import settings
 from vidllava.backbone import verify as verifying
 from vidllava.backbone.load import config_object, load_backbone
@@ -238,7 +238,7 @@ def test_a_pictures_first_row_is_compared_where_there_is_the_picture(
     rows = VisualPlanner.of(model.settings).picture(*size).num_tokens
     before, after = (tokenizer(text).input_ids for text in ("u", "\nWhat do you see in this image?"))
     ids = [*before, *[model.hf.config.image_token_id] * rows, *after]
-    values = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")
+    values = image_processor(folder)(picture, return_tensors="pt")
     expected = logits_of(name, folder, ids, **values)
     monkeypatch.setitem(
         verifying.SLICES, name, logits_of(name, folder, tokenizer("<|im_start|>sy").input_ids)
