@@ -557,7 +557,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def image_processor(folder: Path) -> Any:
-    """transformers' processor of pictures that works through Pillow; the automatic one may want torchvision."""
+    """transformers' processor of pictures that works through Pillow: the automatic one may want another."""
     name = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))[
         "image_processor_type"
     ]
